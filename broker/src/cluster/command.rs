@@ -1,0 +1,227 @@
+//! Changes to the cluster, as entries of raft group 0. Normative: `docs/formats/metadata-command.md`.
+//!
+//! A command carries everything that was decided when it was proposed (ids, placement), so that
+//! applying it needs no clock, no randomness and no settings.
+
+use std::collections::BTreeMap;
+
+use model::{NodeId, RaftGroupId, ShardId};
+use uuid::Uuid;
+
+use super::codec::{DecodeError, Reader, Writer};
+
+const VERSION: u8 = 1;
+
+/// A change to the cluster.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// Names the cluster, once; later ones change nothing.
+    InitializeCluster {
+        cluster_id: Uuid,
+    },
+    /// Tells how a node is reached; replaces what it told before.
+    RegisterBroker {
+        node: NodeId,
+        endpoints: Vec<Endpoint>,
+    },
+    /// Adds a raft group.
+    CreateGroup {
+        group: RaftGroupId,
+        replicas: Vec<Replica>,
+    },
+    CreateTopic(NewTopic),
+    DeleteTopic {
+        topic_id: Uuid,
+    },
+    /// Reserves a block of producer ids for one node.
+    AllocateProducerIds {
+        node: NodeId,
+        count: u32,
+    },
+}
+
+/// An address that clients connect to, listed as a broker of its own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Endpoint {
+    /// The broker id that Metadata lists.
+    pub broker: NodeId,
+    pub host: String,
+    pub port: u16,
+    /// With shard listeners, the shard that is reached; None is all shards of the node.
+    pub shard: Option<ShardId>,
+}
+
+/// A copy of a raft group: the node and the shard that run it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Replica {
+    pub node: NodeId,
+    pub shard: ShardId,
+}
+
+/// A topic to create; made by a `Planner`, which has checked it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NewTopic {
+    pub name: String,
+    pub topic_id: Uuid,
+    /// The broker keeps its own state in it.
+    pub internal: bool,
+    /// The raft group of each partition, partition 0 first.
+    pub placement: Vec<RaftGroupId>,
+    /// What was set on the topic, as given.
+    pub configs: BTreeMap<String, String>,
+}
+
+impl Command {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.u8(VERSION);
+        writer.u8(self.kind());
+        match self {
+            Self::InitializeCluster { cluster_id } => writer.uuid(*cluster_id),
+            Self::RegisterBroker { node, endpoints } => {
+                writer.i32(node.get());
+                write_endpoints(&mut writer, endpoints);
+            }
+            Self::CreateGroup { group, replicas } => {
+                writer.u64(group.get());
+                write_replicas(&mut writer, replicas);
+            }
+            Self::CreateTopic(topic) => write_topic(&mut writer, topic),
+            Self::DeleteTopic { topic_id } => writer.uuid(*topic_id),
+            Self::AllocateProducerIds { node, count } => {
+                writer.i32(node.get());
+                writer.u32(*count);
+            }
+        }
+        writer.finish()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8("version")?;
+        if version != VERSION {
+            return Err(DecodeError::Version { found: version });
+        }
+        let command = match reader.u8("kind")? {
+            1 => Self::InitializeCluster { cluster_id: reader.uuid("cluster id")? },
+            2 => Self::RegisterBroker {
+                node: NodeId::new(reader.i32("node")?),
+                endpoints: read_endpoints(&mut reader)?,
+            },
+            3 => Self::CreateGroup {
+                group: RaftGroupId::new(reader.u64("group")?),
+                replicas: read_replicas(&mut reader)?,
+            },
+            4 => Self::CreateTopic(read_topic(&mut reader)?),
+            5 => Self::DeleteTopic { topic_id: reader.uuid("topic id")? },
+            6 => Self::AllocateProducerIds {
+                node: NodeId::new(reader.i32("node")?),
+                count: reader.u32("count")?,
+            },
+            found => return Err(DecodeError::Kind { found }),
+        };
+        reader.finish()?;
+        Ok(command)
+    }
+
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::InitializeCluster { .. } => 1,
+            Self::RegisterBroker { .. } => 2,
+            Self::CreateGroup { .. } => 3,
+            Self::CreateTopic(_) => 4,
+            Self::DeleteTopic { .. } => 5,
+            Self::AllocateProducerIds { .. } => 6,
+        }
+    }
+}
+
+pub(super) fn write_endpoints(writer: &mut Writer, endpoints: &[Endpoint]) {
+    writer.count(endpoints.len());
+    for endpoint in endpoints {
+        writer.i32(endpoint.broker.get());
+        writer.text(&endpoint.host);
+        writer.u16(endpoint.port);
+        writer.flag(endpoint.shard.is_some());
+        if let Some(shard) = endpoint.shard {
+            writer.u16(shard.get());
+        }
+    }
+}
+
+pub(super) fn read_endpoints(reader: &mut Reader<'_>) -> Result<Vec<Endpoint>, DecodeError> {
+    reader.list("endpoints", |reader| {
+        Ok(Endpoint {
+            broker: NodeId::new(reader.i32("broker")?),
+            host: reader.text("host")?.to_owned(),
+            port: reader.u16("port")?,
+            shard: if reader.flag("has shard")? {
+                Some(ShardId::new(reader.u16("shard")?))
+            } else {
+                None
+            },
+        })
+    })
+}
+
+pub(super) fn write_replicas(writer: &mut Writer, replicas: &[Replica]) {
+    writer.count(replicas.len());
+    for replica in replicas {
+        writer.i32(replica.node.get());
+        writer.u16(replica.shard.get());
+    }
+}
+
+pub(super) fn read_replicas(reader: &mut Reader<'_>) -> Result<Vec<Replica>, DecodeError> {
+    reader.list("replicas", |reader| {
+        Ok(Replica {
+            node: NodeId::new(reader.i32("replica's node")?),
+            shard: ShardId::new(reader.u16("replica's shard")?),
+        })
+    })
+}
+
+fn write_topic(writer: &mut Writer, topic: &NewTopic) {
+    writer.text(&topic.name);
+    writer.uuid(topic.topic_id);
+    writer.flag(topic.internal);
+    writer.count(topic.placement.len());
+    for group in &topic.placement {
+        writer.u64(group.get());
+    }
+    write_configs(writer, &topic.configs);
+}
+
+fn read_topic(reader: &mut Reader<'_>) -> Result<NewTopic, DecodeError> {
+    Ok(NewTopic {
+        name: reader.text("topic name")?.to_owned(),
+        topic_id: reader.uuid("topic id")?,
+        internal: reader.flag("internal")?,
+        placement: reader
+            .list("placement", |reader| Ok(RaftGroupId::new(reader.u64("partition's group")?)))?,
+        configs: read_configs(reader)?,
+    })
+}
+
+pub(super) fn write_configs(writer: &mut Writer, configs: &BTreeMap<String, String>) {
+    writer.count(configs.len());
+    for (name, value) in configs {
+        writer.text(name);
+        writer.text(value);
+    }
+}
+
+/// Names ascend, so that a map has one encoding and none is given twice.
+pub(super) fn read_configs(
+    reader: &mut Reader<'_>,
+) -> Result<BTreeMap<String, String>, DecodeError> {
+    let mut last: Option<String> = None;
+    reader.list("configs", |reader| {
+        let name = reader.text("config name")?.to_owned();
+        if last.as_ref().is_some_and(|last| *last >= name) {
+            return Err(DecodeError::Order { field: "config names" });
+        }
+        last = Some(name.clone());
+        Ok((name, reader.text("config value")?.to_owned()))
+    })
+}

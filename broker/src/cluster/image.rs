@@ -1,0 +1,189 @@
+//! The cluster as of one committed command: what every core reads to answer Metadata, to route a
+//! request and to know a topic's settings.
+//!
+//! An image never changes once it is shared. The next one shares every topic that did not change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::{LogIndex, NodeId, PartitionId, RaftGroupId, ShardId};
+use uuid::Uuid;
+
+use super::command::{Endpoint, Replica};
+use super::topic_name::{may_collide, names_collide};
+use crate::config::TopicConfig;
+
+/// An immutable view of the cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Image {
+    pub(super) version: LogIndex,
+    pub(super) cluster_id: Option<Uuid>,
+    pub(super) nodes: BTreeMap<NodeId, Arc<Node>>,
+    pub(super) groups: BTreeMap<RaftGroupId, Arc<Group>>,
+    pub(super) topics: BTreeMap<Arc<str>, Arc<Topic>>,
+    pub(super) topics_by_id: BTreeMap<Uuid, Arc<Topic>>,
+}
+
+/// A process of the cluster and how clients reach it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Node {
+    pub id: NodeId,
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A raft group and its copies; the first is the preferred leader.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Group {
+    pub id: RaftGroupId,
+    pub replicas: Vec<Replica>,
+}
+
+/// A topic, with its partitions in order of their index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Topic {
+    pub name: Arc<str>,
+    pub id: Uuid,
+    /// The broker keeps its own state in it: clients do not produce to it.
+    pub internal: bool,
+    pub partitions: Box<[Partition]>,
+    pub config: TopicConfig,
+}
+
+/// A partition: its number in the cluster and the raft group that its log is part of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Partition {
+    pub id: PartitionId,
+    pub group: RaftGroupId,
+}
+
+impl Image {
+    /// Index of the last command that this image contains; grows with every change.
+    pub fn version(&self) -> LogIndex {
+        self.version
+    }
+
+    /// None until the first command of a new cluster is applied.
+    pub fn cluster_id(&self) -> Option<Uuid> {
+        self.cluster_id
+    }
+
+    /// The cluster id as Kafka writes ids: 22 characters of base64; empty before there is one.
+    pub fn cluster_id_text(&self) -> String {
+        self.cluster_id.map_or_else(String::new, |id| base64_url(id.as_bytes()))
+    }
+
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(name)
+    }
+
+    pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
+        self.topics_by_id.get(&id)
+    }
+
+    /// Every topic, in order of name.
+    pub fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<Topic>> {
+        self.topics.values()
+    }
+
+    /// A topic whose name differs from `name` only in "." and "_".
+    pub fn colliding_topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        if !may_collide(name) {
+            return None;
+        }
+        self.topics.values().find(|topic| *topic.name != *name && names_collide(&topic.name, name))
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    /// Every node, in order of id.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// Every address that clients know as a broker.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.nodes.values().flat_map(|node| &node.endpoints)
+    }
+
+    pub fn group(&self, id: RaftGroupId) -> Option<&Arc<Group>> {
+        self.groups.get(&id)
+    }
+
+    /// The groups that hold partitions.
+    pub fn data_groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.groups.values().filter(|group| group.id != RaftGroupId::METADATA)
+    }
+
+    /// The copies of a partition's group; empty if the group is not known.
+    pub fn replicas(&self, partition: &Partition) -> &[Replica] {
+        self.groups.get(&partition.group).map_or(&[], |group| &group.replicas)
+    }
+
+    /// The shard that runs a group on a node.
+    pub fn shard_of(&self, group: RaftGroupId, node: NodeId) -> Option<ShardId> {
+        let replicas = &self.groups.get(&group)?.replicas;
+        replicas.iter().find(|replica| replica.node == node).map(|replica| replica.shard)
+    }
+
+    /// The broker id under which clients reach a copy: of its shard's own listener, or of its node.
+    pub fn broker_of(&self, replica: Replica) -> Option<NodeId> {
+        let endpoints = &self.nodes.get(&replica.node)?.endpoints;
+        endpoints
+            .iter()
+            .find(|endpoint| endpoint.shard == Some(replica.shard))
+            .or_else(|| endpoints.iter().find(|endpoint| endpoint.shard.is_none()))
+            .map(|endpoint| endpoint.broker)
+    }
+
+    /// The broker id to which administrative requests are sent; any broker takes them.
+    pub fn controller(&self) -> Option<NodeId> {
+        let metadata = self.groups.get(&RaftGroupId::METADATA);
+        metadata
+            .and_then(|group| group.replicas.first())
+            .and_then(|replica| self.broker_of(*replica))
+            .or_else(|| self.endpoints().next().map(|endpoint| endpoint.broker))
+    }
+}
+
+impl Topic {
+    /// The partition with an index as clients send it.
+    pub fn partition(&self, index: i32) -> Option<&Partition> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+
+    /// How many partitions there are, as the protocol counts them.
+    pub fn partition_count(&self) -> i32 {
+        i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
+    }
+}
+
+/// Base64 with the URL alphabet and no padding.
+fn base64_url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
+        let word = word << (8 * (3 - chunk.len()));
+        for digit in 0..=chunk.len() {
+            let index = word >> (18 - 6 * digit) & 63;
+            text.push(char::from(ALPHABET[index as usize]));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_written_as_kafka_writes_them() {
+        assert_eq!(base64_url(b""), "");
+        assert_eq!(base64_url(b"f"), "Zg");
+        assert_eq!(base64_url(b"fo"), "Zm8");
+        assert_eq!(base64_url(b"foobar"), "Zm9vYmFy");
+        assert_eq!(base64_url(&[0xff; 16]), "_____________________w");
+    }
+}

@@ -1,0 +1,143 @@
+//! The whole state as bytes, for raft snapshots. Normative: `docs/formats/metadata-command.md`.
+//!
+//! A state has exactly one encoding, so that two nodes can be compared by their snapshots.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::{LogIndex, NodeId, PartitionId, RaftGroupId};
+
+use super::codec::{DecodeError, Reader, Writer};
+use super::command::{
+    read_configs, read_endpoints, read_replicas, write_configs, write_endpoints, write_replicas,
+};
+use super::image::{Group, Image, Node, Partition, Topic};
+use super::state::Cluster;
+use crate::config::{BrokerSettings, TopicConfig};
+
+const VERSION: u8 = 1;
+
+impl Cluster {
+    pub fn encode_snapshot(&self) -> Vec<u8> {
+        let image = &self.image;
+        let mut writer = Writer::default();
+        writer.u8(VERSION);
+        writer.u64(image.version.get());
+        writer.flag(image.cluster_id.is_some());
+        if let Some(cluster_id) = image.cluster_id {
+            writer.uuid(cluster_id);
+        }
+        writer.u64(self.next_partition.get());
+        writer.i64(self.next_producer_id);
+        writer.count(image.nodes.len());
+        for node in image.nodes.values() {
+            writer.i32(node.id.get());
+            write_endpoints(&mut writer, &node.endpoints);
+        }
+        writer.count(image.groups.len());
+        for group in image.groups.values() {
+            writer.u64(group.id.get());
+            write_replicas(&mut writer, &group.replicas);
+        }
+        writer.count(image.topics.len());
+        for topic in image.topics.values() {
+            write_topic(&mut writer, topic);
+        }
+        writer.finish()
+    }
+
+    /// The state of which these are the bytes, with the topic defaults of this node.
+    pub fn decode_snapshot(
+        bytes: &[u8],
+        settings: Arc<BrokerSettings>,
+    ) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8("version")?;
+        if version != VERSION {
+            return Err(DecodeError::Version { found: version });
+        }
+        let mut image =
+            Image { version: LogIndex::new(reader.u64("image version")?), ..Image::default() };
+        if reader.flag("has cluster id")? {
+            image.cluster_id = Some(reader.uuid("cluster id")?);
+        }
+        let next_partition = PartitionId::new(reader.u64("next partition id")?);
+        let next_producer_id = reader.i64("next producer id")?;
+        if next_producer_id < 0 {
+            return Err(DecodeError::Range { field: "next producer id" });
+        }
+        image.nodes = read_map(&mut reader, "nodes", read_node)?;
+        image.groups = read_map(&mut reader, "groups", read_group)?;
+        let topics: BTreeMap<Arc<str>, Arc<Topic>> = read_map(&mut reader, "topics", |reader| {
+            let topic = read_topic(reader, next_partition, &settings)?;
+            Ok((Arc::clone(&topic.name), topic))
+        })?;
+        for topic in topics.values() {
+            if image.topics_by_id.contains_key(&topic.id) {
+                return Err(DecodeError::Order { field: "topic ids" });
+            }
+            image.insert_topic(topic);
+        }
+        reader.finish()?;
+        Ok(Self { image: Arc::new(image), next_partition, next_producer_id, settings })
+    }
+}
+
+/// A list in strictly ascending order of its keys.
+fn read_map<K: Ord + Clone, V>(
+    reader: &mut Reader<'_>,
+    field: &'static str,
+    mut entry: impl FnMut(&mut Reader<'_>) -> Result<(K, Arc<V>), DecodeError>,
+) -> Result<BTreeMap<K, Arc<V>>, DecodeError> {
+    let mut last: Option<K> = None;
+    reader.list(field, |reader| {
+        let (key, value) = entry(reader)?;
+        if last.as_ref().is_some_and(|last| *last >= key) {
+            return Err(DecodeError::Order { field });
+        }
+        last = Some(key.clone());
+        Ok((key, value))
+    })
+}
+
+fn read_node(reader: &mut Reader<'_>) -> Result<(NodeId, Arc<Node>), DecodeError> {
+    let id = NodeId::new(reader.i32("node")?);
+    Ok((id, Arc::new(Node { id, endpoints: read_endpoints(reader)? })))
+}
+
+fn read_group(reader: &mut Reader<'_>) -> Result<(RaftGroupId, Arc<Group>), DecodeError> {
+    let id = RaftGroupId::new(reader.u64("group")?);
+    Ok((id, Arc::new(Group { id, replicas: read_replicas(reader)? })))
+}
+
+fn write_topic(writer: &mut Writer, topic: &Topic) {
+    writer.text(&topic.name);
+    writer.uuid(topic.id);
+    writer.flag(topic.internal);
+    writer.count(topic.partitions.len());
+    for partition in &topic.partitions {
+        writer.u64(partition.id.get());
+        writer.u64(partition.group.get());
+    }
+    write_configs(writer, topic.config.overrides());
+}
+
+fn read_topic(
+    reader: &mut Reader<'_>,
+    next_partition: PartitionId,
+    settings: &BrokerSettings,
+) -> Result<Arc<Topic>, DecodeError> {
+    let name = reader.text("topic name")?.into();
+    let id = reader.uuid("topic id")?;
+    let internal = reader.flag("internal")?;
+    let partitions: Vec<Partition> = reader.list("partitions", |reader| {
+        let id = PartitionId::new(reader.u64("partition id")?);
+        // An id that the counter has not passed would be given to another partition later.
+        if id >= next_partition {
+            return Err(DecodeError::Range { field: "partition id" });
+        }
+        Ok(Partition { id, group: RaftGroupId::new(reader.u64("partition's group")?) })
+    })?;
+    let config = TopicConfig::lenient(read_configs(reader)?, settings);
+    Ok(Arc::new(Topic { name, id, internal, partitions: partitions.into(), config }))
+}

@@ -1,0 +1,180 @@
+//! Applies committed commands, in the order of the log.
+
+use std::sync::Arc;
+
+use model::{LogIndex, NodeId, PartitionId, RaftGroupId};
+use uuid::Uuid;
+
+use super::command::{Command, Endpoint, NewTopic, Replica};
+use super::image::{Group, Image, Node, Partition, Topic};
+use crate::config::{BrokerSettings, TopicConfig};
+
+/// Group 0's state. The same commands give the same state, and the same snapshot bytes, anywhere.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    pub(super) image: Arc<Image>,
+    /// Ids below it have been given to a partition, which may be deleted by now.
+    pub(super) next_partition: PartitionId,
+    /// Ids below it are in a block that was given out.
+    pub(super) next_producer_id: i64,
+    /// Topic defaults of this node. They shape the typed configs of the image, not the state.
+    pub(super) settings: Arc<BrokerSettings>,
+}
+
+/// What a command changed, for whoever proposed it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    ClusterInitialized {
+        cluster_id: Uuid,
+    },
+    /// The cluster keeps the id it had.
+    ClusterExists {
+        cluster_id: Uuid,
+    },
+    BrokerRegistered {
+        node: NodeId,
+    },
+    GroupCreated {
+        group: RaftGroupId,
+    },
+    GroupExists {
+        group: RaftGroupId,
+    },
+    TopicCreated {
+        topic: Arc<Topic>,
+    },
+    /// A topic of that name, or with that id, is there; nothing changed.
+    TopicExists {
+        topic: Arc<Topic>,
+    },
+    TopicDeleted {
+        topic: Arc<Topic>,
+    },
+    TopicUnknown {
+        topic_id: Uuid,
+    },
+    /// Producer ids from `start` on, `count` of them.
+    ProducerIdBlock {
+        node: NodeId,
+        start: i64,
+        count: u32,
+    },
+    /// All 2^63 producer ids are given out.
+    ProducerIdsExhausted,
+}
+
+impl Cluster {
+    /// A cluster before its first command.
+    pub fn new(settings: Arc<BrokerSettings>) -> Self {
+        Self {
+            image: Arc::default(),
+            next_partition: PartitionId::new(1),
+            next_producer_id: 0,
+            settings,
+        }
+    }
+
+    /// The state as it is now. Costs one reference; after it was taken, the next `apply` copies the
+    /// maps (not the topics) once, so take it once for each batch of commands.
+    pub fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.image)
+    }
+
+    /// Applies the command committed at `index`. One that the state has seen already is for the caller
+    /// to leave out: a raft log is applied once.
+    pub fn apply(&mut self, index: LogIndex, command: Command) -> Outcome {
+        let outcome = match command {
+            Command::InitializeCluster { cluster_id } => self.initialize(cluster_id),
+            Command::RegisterBroker { node, endpoints } => self.register(node, endpoints),
+            Command::CreateGroup { group, replicas } => self.create_group(group, replicas),
+            Command::CreateTopic(topic) => self.create_topic(topic),
+            Command::DeleteTopic { topic_id } => self.delete_topic(topic_id),
+            Command::AllocateProducerIds { node, count } => self.allocate(node, count),
+        };
+        self.image_mut().version = index;
+        outcome
+    }
+
+    fn initialize(&mut self, cluster_id: Uuid) -> Outcome {
+        if let Some(cluster_id) = self.image.cluster_id {
+            return Outcome::ClusterExists { cluster_id };
+        }
+        self.image_mut().cluster_id = Some(cluster_id);
+        Outcome::ClusterInitialized { cluster_id }
+    }
+
+    fn register(&mut self, node: NodeId, endpoints: Vec<Endpoint>) -> Outcome {
+        self.image_mut().nodes.insert(node, Arc::new(Node { id: node, endpoints }));
+        Outcome::BrokerRegistered { node }
+    }
+
+    fn create_group(&mut self, group: RaftGroupId, replicas: Vec<Replica>) -> Outcome {
+        if self.image.groups.contains_key(&group) {
+            return Outcome::GroupExists { group };
+        }
+        self.image_mut().groups.insert(group, Arc::new(Group { id: group, replicas }));
+        Outcome::GroupCreated { group }
+    }
+
+    fn create_topic(&mut self, new: NewTopic) -> Outcome {
+        let known = self.image.topic(&new.name).or_else(|| self.image.topic_by_id(new.topic_id));
+        if let Some(topic) = known {
+            return Outcome::TopicExists { topic: Arc::clone(topic) };
+        }
+        let partitions = new.placement.iter().map(|group| self.new_partition(*group)).collect();
+        let topic = Arc::new(Topic {
+            name: new.name.into(),
+            id: new.topic_id,
+            internal: new.internal,
+            partitions,
+            config: TopicConfig::lenient(new.configs, &self.settings),
+        });
+        self.image_mut().insert_topic(&topic);
+        Outcome::TopicCreated { topic }
+    }
+
+    fn new_partition(&mut self, group: RaftGroupId) -> Partition {
+        let id = self.next_partition;
+        self.next_partition = PartitionId::new(id.get().saturating_add(1));
+        Partition { id, group }
+    }
+
+    fn delete_topic(&mut self, topic_id: Uuid) -> Outcome {
+        if self.image.topic_by_id(topic_id).is_none() {
+            return Outcome::TopicUnknown { topic_id };
+        }
+        let image = self.image_mut();
+        match image.topics_by_id.remove(&topic_id) {
+            Some(topic) => {
+                image.topics.remove(&topic.name);
+                Outcome::TopicDeleted { topic }
+            }
+            None => Outcome::TopicUnknown { topic_id },
+        }
+    }
+
+    fn allocate(&mut self, node: NodeId, count: u32) -> Outcome {
+        let start = self.next_producer_id;
+        let Some(next) = start.checked_add(i64::from(count)) else {
+            return Outcome::ProducerIdsExhausted;
+        };
+        self.next_producer_id = next;
+        Outcome::ProducerIdBlock { node, start, count }
+    }
+
+    /// The image to change: a copy of its maps if somebody holds the current one.
+    fn image_mut(&mut self) -> &mut Image {
+        Arc::make_mut(&mut self.image)
+    }
+}
+
+impl Image {
+    pub(super) fn insert_topic(&mut self, topic: &Arc<Topic>) {
+        self.topics.insert(Arc::clone(&topic.name), Arc::clone(topic));
+        self.topics_by_id.insert(topic.id, Arc::clone(topic));
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -1,0 +1,26 @@
+//! Settings, parsed once into types with units and printed at start.
+//!
+//! `node.rs` holds what the command line says about this process; `broker.rs` the Kafka-named settings
+//! given with `--set`; `topic.rs` what one topic runs with. The Kafka names, defaults and rules are
+//! data: `broker_table.rs` and `topic_table.rs`, in the terms of `key.rs`.
+
+mod broker;
+mod broker_table;
+mod host_port;
+mod key;
+mod node;
+mod size;
+mod topic;
+mod topic_table;
+
+pub use broker::{BrokerSettings, SettingError};
+pub use host_port::{HostPort, HostPortError};
+pub use key::{ConfigKey, ConfigSource, Kind, Rule, Value, ValueError};
+pub use node::NodeSettings;
+pub use size::{Size, SizeError};
+pub use topic::{
+    CleanupPolicy, CompressionType, ConfigError, EffectiveValue, TimestampType, TopicConfig,
+};
+pub use topic_table::TOPIC_KEYS;
+
+pub use broker_table::BROKER_KEYS;

@@ -1,0 +1,275 @@
+//! Kafka's broker settings that this broker knows, beside those that give topics their defaults.
+//!
+//! The latter are not repeated here: each topic key names its broker synonym, and takes its type, rule
+//! and default.
+
+use super::key::{ConfigKey, Kind, Rule};
+use super::topic_table::TOPIC_KEYS;
+
+/// In order of name, so that one is found by bisection.
+pub const BROKER_KEYS: &[ConfigKey] = &[
+    ConfigKey {
+        name: "auto.create.topics.enable",
+        kind: Kind::Boolean,
+        default: "true",
+        rule: Rule::Any,
+        broker_synonym: "",
+        documentation: "A topic that a client asks for and that is absent is created.",
+    },
+    ConfigKey {
+        name: "auto.leader.rebalance.enable",
+        kind: Kind::Boolean,
+        default: "true",
+        rule: Rule::Any,
+        broker_synonym: "",
+        documentation: "Leadership returns to the preferred replicas by itself.",
+    },
+    ConfigKey {
+        name: "connections.max.idle.ms",
+        kind: Kind::Long,
+        default: "600000",
+        rule: Rule::Any,
+        broker_synonym: "",
+        documentation: "A connection without a request for this long is closed; a negative value is \
+                        no limit.",
+    },
+    ConfigKey {
+        name: "default.replication.factor",
+        kind: Kind::Int,
+        default: "1",
+        rule: Rule::AtLeast(1),
+        broker_synonym: "",
+        documentation: "Replicas of a topic created without saying how many.",
+    },
+    ConfigKey {
+        name: "delete.topic.enable",
+        kind: Kind::Boolean,
+        default: "true",
+        rule: Rule::Any,
+        broker_synonym: "",
+        documentation: "Topics may be deleted.",
+    },
+    ConfigKey {
+        name: "fetch.max.bytes",
+        kind: Kind::Int,
+        default: "57671680",
+        rule: Rule::AtLeast(1024),
+        broker_synonym: "",
+        documentation: "Most bytes in one fetch reply.",
+    },
+    ConfigKey {
+        name: "fetch.max.wait.ms",
+        kind: Kind::Int,
+        default: "2147483647",
+        rule: Rule::AtLeast(0),
+        broker_synonym: "",
+        documentation: "Longest time a fetch request waits for records, whatever the client asks.",
+    },
+    ConfigKey {
+        name: "group.initial.rebalance.delay.ms",
+        kind: Kind::Int,
+        default: "3000",
+        rule: Rule::AtLeast(0),
+        broker_synonym: "",
+        documentation: "How long the first rebalance of an empty group waits for more members.",
+    },
+    ConfigKey {
+        name: "group.max.session.timeout.ms",
+        kind: Kind::Int,
+        default: "1800000",
+        rule: Rule::AtLeast(0),
+        broker_synonym: "",
+        documentation: "Longest session timeout a group member may ask for.",
+    },
+    ConfigKey {
+        name: "group.max.size",
+        kind: Kind::Int,
+        default: "2147483647",
+        rule: Rule::AtLeast(1),
+        broker_synonym: "",
+        documentation: "Most members of one consumer group.",
+    },
+    ConfigKey {
+        name: "group.min.session.timeout.ms",
+        kind: Kind::Int,
+        default: "6000",
+        rule: Rule::AtLeast(0),
+        broker_synonym: "",
+        documentation: "Shortest session timeout a group member may ask for.",
+    },
+    ConfigKey {
+        name: "max.connections",
+        kind: Kind::Int,
+        default: "2147483647",
+        rule: Rule::AtLeast(0),
+        broker_synonym: "",
+        documentation: "Most connections at once.",
+    },
+    ConfigKey {
+        name: "max.connections.per.ip",
+        kind: Kind::Int,
+        default: "2147483647",
+        rule: Rule::AtLeast(0),
+        broker_synonym: "",
+        documentation: "Most connections at once from one address.",
+    },
+    ConfigKey {
+        name: "max.incremental.fetch.session.cache.slots",
+        kind: Kind::Int,
+        default: "1000",
+        rule: Rule::AtLeast(0),
+        broker_synonym: "",
+        documentation: "Fetch sessions kept.",
+    },
+    ConfigKey {
+        name: "num.partitions",
+        kind: Kind::Int,
+        default: "1",
+        rule: Rule::Between(1, 10_000),
+        broker_synonym: "",
+        documentation: "Partitions of a topic created without saying how many.",
+    },
+    ConfigKey {
+        name: "offset.metadata.max.bytes",
+        kind: Kind::Int,
+        default: "4096",
+        rule: Rule::Any,
+        broker_synonym: "",
+        documentation: "Longest metadata text beside a committed offset.",
+    },
+    ConfigKey {
+        name: "offsets.retention.check.interval.ms",
+        kind: Kind::Long,
+        default: "600000",
+        rule: Rule::AtLeast(1),
+        broker_synonym: "",
+        documentation: "How often expired offsets are looked for.",
+    },
+    ConfigKey {
+        name: "offsets.retention.minutes",
+        kind: Kind::Int,
+        default: "10080",
+        rule: Rule::AtLeast(1),
+        broker_synonym: "",
+        documentation: "How long the offsets of an empty group are kept.",
+    },
+    ConfigKey {
+        name: "offsets.topic.num.partitions",
+        kind: Kind::Int,
+        default: "50",
+        rule: Rule::Between(1, 10_000),
+        broker_synonym: "",
+        documentation: "Partitions of __consumer_offsets; fixed when the topic is created.",
+    },
+    ConfigKey {
+        name: "offsets.topic.replication.factor",
+        kind: Kind::Int,
+        default: "1",
+        rule: Rule::AtLeast(1),
+        broker_synonym: "",
+        documentation: "Replicas of __consumer_offsets.",
+    },
+    ConfigKey {
+        name: "offsets.topic.segment.bytes",
+        kind: Kind::Int,
+        default: "104857600",
+        rule: Rule::AtLeast(1_048_576),
+        broker_synonym: "",
+        documentation: "segment.bytes of __consumer_offsets.",
+    },
+    ConfigKey {
+        name: "producer.id.expiration.ms",
+        kind: Kind::Int,
+        default: "86400000",
+        rule: Rule::AtLeast(1),
+        broker_synonym: "",
+        documentation: "How long an idle producer's sequence numbers are remembered.",
+    },
+    ConfigKey {
+        name: "queued.max.request.bytes",
+        kind: Kind::Long,
+        default: "-1",
+        rule: Rule::Any,
+        broker_synonym: "",
+        documentation: "Most bytes of requests waiting in memory; -1 is no limit of its own.",
+    },
+    ConfigKey {
+        name: "request.max.bytes",
+        kind: Kind::Int,
+        default: "1048576",
+        rule: Rule::AtLeast(1024),
+        broker_synonym: "",
+        documentation: "Largest request of any API but Produce: decoding can take many times its \
+                        size. Not a setting of Kafka's.",
+    },
+    ConfigKey {
+        name: "socket.request.max.bytes",
+        kind: Kind::Int,
+        default: "104857600",
+        rule: Rule::AtLeast(1024),
+        broker_synonym: "",
+        documentation: "Largest request accepted; a longer one closes the connection.",
+    },
+    ConfigKey {
+        name: "transaction.max.timeout.ms",
+        kind: Kind::Int,
+        default: "900000",
+        rule: Rule::AtLeast(1),
+        broker_synonym: "",
+        documentation: "Longest transaction timeout a producer may ask for.",
+    },
+    ConfigKey {
+        name: "transaction.state.log.num.partitions",
+        kind: Kind::Int,
+        default: "50",
+        rule: Rule::AtLeast(1),
+        broker_synonym: "",
+        documentation: "Partitions of __transaction_state; fixed when the topic is created.",
+    },
+];
+
+/// The row of a broker setting; for a topic default, the row of the topic key under the broker's name.
+pub(crate) fn broker_key(name: &str) -> Option<ConfigKey> {
+    if let Ok(index) = BROKER_KEYS.binary_search_by(|key| key.name.cmp(name)) {
+        return BROKER_KEYS.get(index).copied();
+    }
+    topic_defaults().find(|key| key.name == name)
+}
+
+/// Every broker setting, in order of name.
+pub(crate) fn all_broker_keys() -> Vec<ConfigKey> {
+    let mut keys: Vec<ConfigKey> = BROKER_KEYS.iter().copied().chain(topic_defaults()).collect();
+    keys.sort_unstable_by_key(|key| key.name);
+    keys
+}
+
+/// The broker settings that are topic keys under another name.
+fn topic_defaults() -> impl Iterator<Item = ConfigKey> {
+    TOPIC_KEYS
+        .iter()
+        .filter(|key| !key.broker_synonym.is_empty())
+        .map(|key| ConfigKey { name: key.broker_synonym, ..*key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_obeys_its_own_rule_and_prints_as_written() {
+        for key in all_broker_keys() {
+            assert_eq!(key.default_value().to_string(), key.default, "{}", key.name);
+            assert!(!key.documentation.is_empty(), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn no_name_is_there_twice_and_each_is_found() {
+        let keys = all_broker_keys();
+        assert!(keys.is_sorted_by(|left, right| left.name < right.name));
+        assert!(BROKER_KEYS.is_sorted_by(|left, right| left.name < right.name));
+        for key in keys {
+            assert_eq!(broker_key(key.name).map(|found| found.name), Some(key.name));
+        }
+    }
+}
