@@ -1,0 +1,75 @@
+//! Offsets by timestamp. The index knows the largest timestamp of each batch, so it names the one
+//! batch to look into; the caller reads that, and `Sought::find` walks its records.
+
+use model::Offset;
+
+use super::read::{Piece, VisibleEnd};
+use super::{BatchEntry, Partition};
+
+/// A record by its timestamp.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sought {
+    /// The first record that is not older than this, ms since 1970.
+    AtOrAfter(i64),
+    /// The first of the youngest records.
+    Youngest,
+}
+
+/// The batch to look into.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TimestampCandidate {
+    pub batch: Piece,
+    /// Where to search on if no record of this batch is found: possible only if the log starts in the
+    /// middle of it.
+    pub end_offset: Offset,
+}
+
+/// A record and its timestamp, ms since 1970.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TimestampedOffset {
+    pub offset: Offset,
+    pub timestamp: i64,
+}
+
+impl Partition {
+    /// The first batch, from the one that contains `from`, that holds the record sought. None if no
+    /// record below the visible end is it.
+    pub fn timestamp_candidate(
+        &self,
+        sought: Sought,
+        from: Offset,
+        visible_end: VisibleEnd,
+    ) -> Option<TimestampCandidate> {
+        let end = self.visible_end(visible_end);
+        let from = from.max(self.log_start);
+        let entry = match sought {
+            Sought::AtOrAfter(timestamp) => self.batches.at_timestamp(timestamp, from, end),
+            Sought::Youngest => {
+                self.batches.at_max_timestamp(end).filter(|entry| entry.end_offset() > from)
+            }
+        };
+        entry.map(|entry| self.candidate(entry))
+    }
+
+    fn candidate(&self, entry: &BatchEntry) -> TimestampCandidate {
+        TimestampCandidate { batch: self.piece(entry), end_offset: entry.end_offset() }
+    }
+}
+
+impl Sought {
+    /// The record sought among those of one batch, in offset order; records before `log_start` are
+    /// passed over. If the broker stamped the batch, every record has the batch's max timestamp.
+    pub fn find(
+        self,
+        log_start: Offset,
+        records: impl IntoIterator<Item = TimestampedOffset>,
+    ) -> Option<TimestampedOffset> {
+        let mut readable = records.into_iter().filter(|record| record.offset >= log_start);
+        match self {
+            Self::AtOrAfter(timestamp) => readable.find(|record| record.timestamp >= timestamp),
+            Self::Youngest => readable.reduce(|youngest, record| {
+                if record.timestamp > youngest.timestamp { record } else { youngest }
+            }),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Histories of a partition against a plain model, and each rule by name.
