@@ -1,0 +1,368 @@
+//! All raft groups of one shard.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+use model::{LogIndex, RaftGroupId, Term};
+use raft::eraftpb::MessageType;
+
+use crate::action::{Action, Role, Ticket};
+use crate::descriptor::Descriptor;
+use crate::group::{Group, Shared};
+use crate::message::Message;
+use crate::recovery::{RecoverError, Recovery};
+use crate::storage::LogStorage;
+
+/// Most bytes of a snapshot: it is one message, and one record of the WAL.
+pub const SNAPSHOT_SIZE_MAX: usize = 16 << 20;
+
+/// How a driver behaves; the same on every node but for `node`.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// This node's number in every group's voters; never 0.
+    pub node: u64,
+    /// Where randomised election timeouts come from.
+    pub seed: u64,
+    /// Ticks without a leader before an election; the draw is up to twice as many.
+    pub election_ticks: usize,
+    /// Ticks between two heartbeats; fewer than `election_ticks`.
+    pub heartbeat_ticks: usize,
+    /// Append messages under way to one follower.
+    pub inflight_max: usize,
+    /// Bytes of one append message, payloads included; an entry larger than this travels alone.
+    pub message_bytes: u64,
+    /// Bytes of payload of one group that are not yet applied; beyond, [`ProposeError::Busy`].
+    pub payload_window_bytes: usize,
+    /// Bytes of applied payload of one group kept in memory for followers that lag.
+    pub payload_cache_bytes: usize,
+}
+
+impl DriverConfig {
+    /// Limits that suit a tick of 100 ms and a network of 10 Gbit/s.
+    pub fn new(node: u64, seed: u64) -> Self {
+        Self {
+            node,
+            seed,
+            election_ticks: 10,
+            heartbeat_ticks: 1,
+            inflight_max: 64,
+            message_bytes: 1 << 20,
+            payload_window_bytes: 64 << 20,
+            payload_cache_bytes: 8 << 20,
+        }
+    }
+
+    /// Settings of the raft library. Applied is where the log begins: the application is rebuilt from there.
+    pub(crate) fn raft(&self, applied: u64) -> raft::Config {
+        raft::Config {
+            id: self.node,
+            election_tick: self.election_ticks,
+            heartbeat_tick: self.heartbeat_ticks,
+            applied,
+            max_size_per_msg: self.message_bytes,
+            max_inflight_msgs: self.inflight_max,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            max_committed_size_per_ready: self.message_bytes,
+            ..raft::Config::default()
+        }
+    }
+}
+
+/// Why an entry was not proposed; nothing has happened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ProposeError {
+    #[error("not the leader of this group")]
+    NotLeader { leader: Option<u64> },
+    #[error("too many bytes are under way, or leadership is being handed over")]
+    Busy,
+}
+
+/// Why a log was not compacted; nothing has happened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum CompactError {
+    #[error("unknown group")]
+    UnknownGroup,
+    #[error("the log begins at {first} and is applied up to {applied}")]
+    Range { first: LogIndex, applied: LogIndex },
+    #[error("a snapshot has at most {SNAPSHOT_SIZE_MAX} bytes")]
+    TooLarge,
+}
+
+/// Every raft group of a shard on this node. Call a `handle_*`, then do what [`Self::poll_action`] says.
+pub struct Driver {
+    config: DriverConfig,
+    recovering: BTreeMap<RaftGroupId, Recovery>,
+    groups: BTreeMap<RaftGroupId, Group>,
+    /// Groups with something to hand out; an idle group is not looked at.
+    dirty: VecDeque<RaftGroupId>,
+    actions: VecDeque<Action>,
+    /// Where descriptors and state records are encoded, many to an allocation.
+    arena: BytesMut,
+    next_ticket: u64,
+}
+
+impl Driver {
+    /// # Panics
+    /// If the settings contradict each other.
+    pub fn new(config: DriverConfig) -> Self {
+        config.raft(0).validate().expect("the settings fit together");
+        Self {
+            config,
+            recovering: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            dirty: VecDeque::new(),
+            actions: VecDeque::new(),
+            arena: BytesMut::new(),
+            next_ticket: 0,
+        }
+    }
+
+    /// A record of the WAL, in the order of the WAL. `data` is descriptor and payload, `location` is where
+    /// it lies.
+    pub fn recover_entry(
+        &mut self,
+        group: RaftGroupId,
+        term: Term,
+        index: LogIndex,
+        data: &[u8],
+        location: u64,
+    ) -> Result<(), RecoverError> {
+        let recovery = self.recovering.entry(group).or_default();
+        recovery
+            .entry(term.get(), index.get(), data, location)
+            .map_err(|source| RecoverError::Entry { group, index: index.get(), source })
+    }
+
+    /// The last state and the last snapshot record of a group, in any order.
+    pub fn recover_state(&mut self, group: RaftGroupId, data: &[u8]) -> Result<(), RecoverError> {
+        let recovery = self.recovering.entry(group).or_default();
+        recovery.state(data).map_err(|source| RecoverError::State { group, source })
+    }
+
+    /// Ends recovery: the groups found begin to run.
+    pub fn start(&mut self) -> Result<(), RecoverError> {
+        for (id, recovery) in std::mem::take(&mut self.recovering) {
+            let storage = recovery.finish(id)?;
+            let group = Group::new(id, storage, &self.config);
+            group.announce_start(&mut self.actions);
+            self.groups.insert(id, group);
+            self.mark_dirty(id);
+        }
+        Ok(())
+    }
+
+    /// A group that never existed on this node.
+    ///
+    /// # Panics
+    /// If it exists.
+    pub fn create_group(&mut self, id: RaftGroupId, voters: &[u64]) {
+        let group = Group::new(id, LogStorage::new(voters.to_vec()), &self.config);
+        assert!(self.groups.insert(id, group).is_none(), "group {id} exists");
+        self.with_group(id, Group::persist_birth);
+    }
+
+    /// Proposes an entry; returns its place in the log, which it keeps unless [`Action::Truncated`] says
+    /// otherwise.
+    pub fn propose(
+        &mut self,
+        group: RaftGroupId,
+        descriptor: Descriptor,
+        payload: Bytes,
+    ) -> Result<(Term, LogIndex), ProposeError> {
+        debug_assert_eq!(descriptor.verify(&payload), Ok(()));
+        let Some(found) = self.groups.get_mut(&group) else {
+            return Err(ProposeError::NotLeader { leader: None });
+        };
+        if found.role() != Role::Leader {
+            return Err(ProposeError::NotLeader { leader: found.leader() });
+        }
+        if found.unapplied_size() + payload.len() > self.config.payload_window_bytes
+            && found.unapplied_size() > 0
+        {
+            return Err(ProposeError::Busy);
+        }
+        descriptor.encode(&mut self.arena);
+        let data = self.arena.split().freeze();
+        let place = found.propose(data, payload).ok_or(ProposeError::Busy)?;
+        self.mark_dirty(group);
+        Ok(place)
+    }
+
+    /// A message from the node `from`. One that is not what it should be is dropped, which raft takes for a loss.
+    pub fn handle_message(&mut self, from: u64, message: Message) {
+        let id = message.group();
+        let body = message.body;
+        if body.from != from || body.to != self.config.node {
+            return;
+        }
+        if body.msg_type == MessageType::MsgPropose || !payloads_match(&body.entries) {
+            return;
+        }
+        self.with_group(id, |group, shared| group.step(body, shared));
+    }
+
+    /// One tick of every group's clock.
+    pub fn handle_tick(&mut self) {
+        let mut shared = Shared {
+            config: &self.config,
+            actions: &mut self.actions,
+            arena: &mut self.arena,
+            next_ticket: &mut self.next_ticket,
+        };
+        for (id, group) in &mut self.groups {
+            group.tick(&mut shared);
+            if group.has_work() && !group.dirty {
+                group.dirty = true;
+                self.dirty.push_back(*id);
+            }
+        }
+    }
+
+    /// The write behind `ticket` is durable, and so is every one of its group before it.
+    ///
+    /// # Panics
+    /// If it is not the group's oldest.
+    pub fn handle_persisted(&mut self, ticket: Ticket) {
+        self.with_group(ticket.group, |group, shared| group.persisted(ticket, shared));
+    }
+
+    /// The answer to [`Action::ReadPayload`]: an entry's data as it lies in the WAL, or `None` if it cannot
+    /// be read.
+    pub fn handle_payload(
+        &mut self,
+        group: RaftGroupId,
+        term: Term,
+        index: LogIndex,
+        data: Option<Bytes>,
+    ) {
+        self.with_group(group, |group, shared| {
+            let slot = group.storage().slot(index.get()).filter(|slot| slot.term == term.get());
+            let descriptor = slot.and_then(|slot| slot.descriptor);
+            let payload = descriptor.zip(data).and_then(|(d, data)| d.carve(&data).ok());
+            group.payload_read(term.get(), index.get(), payload, shared);
+        });
+    }
+
+    /// The WAL has put an entry's data at `location`.
+    pub fn placed(&mut self, group: RaftGroupId, index: LogIndex, term: Term, location: u64) {
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.raw.mut_store().place(index.get(), term.get(), location);
+        }
+    }
+
+    /// Where an entry's data lies: its location, and the descriptor that stands before the payload.
+    /// `None` if the log does not hold the entry or it is not placed yet.
+    pub fn location(&self, group: RaftGroupId, index: LogIndex) -> Option<(u64, Descriptor)> {
+        let slot = self.groups.get(&group)?.storage().slot(index.get())?;
+        Some((slot.location()?, slot.descriptor?))
+    }
+
+    /// The next thing to do. Groups are looked at only when nothing else is left, so that what came in
+    /// together goes out together.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        while self.actions.is_empty() {
+            let id = self.dirty.pop_front()?;
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.dirty = false;
+            }
+            self.with_group(id, Group::turn);
+        }
+        self.actions.pop_front()
+    }
+
+    /// Hands leadership of a group to another voter; nothing happens on a node that does not lead.
+    pub fn transfer_leader(&mut self, group: RaftGroupId, to: u64) {
+        self.with_group(group, |group, shared| {
+            if group.role() == Role::Leader {
+                group.transfer_leader(to, shared);
+            }
+        });
+    }
+
+    /// Lets `snapshot` stand for the log up to `index`, which is applied. [`Action::Compacted`] follows once
+    /// that is durable; only then may the WAL drop the entries.
+    pub fn compact(
+        &mut self,
+        group: RaftGroupId,
+        index: LogIndex,
+        snapshot: Bytes,
+    ) -> Result<(), CompactError> {
+        let found = self.groups.get(&group).ok_or(CompactError::UnknownGroup)?;
+        let (first, applied) = (found.storage().first(), found.applied());
+        if index.get() < first || index.get() > applied {
+            let (first, applied) = (LogIndex::new(first), LogIndex::new(applied));
+            return Err(CompactError::Range { first, applied });
+        }
+        if snapshot.len() > SNAPSHOT_SIZE_MAX {
+            return Err(CompactError::TooLarge);
+        }
+        self.with_group(group, |group, shared| group.compact(index.get(), snapshot, shared));
+        Ok(())
+    }
+
+    pub fn has_group(&self, group: RaftGroupId) -> bool {
+        self.groups.contains_key(&group)
+    }
+
+    /// The groups of this shard, in order.
+    pub fn groups(&self) -> impl Iterator<Item = RaftGroupId> + '_ {
+        self.groups.keys().copied()
+    }
+
+    /// Index up to which a majority is known to be durable; 0 if the group is unknown.
+    pub fn committed(&self, group: RaftGroupId) -> LogIndex {
+        LogIndex::new(self.groups.get(&group).map_or(0, Group::committed))
+    }
+
+    /// First index still in the log; 1 for a log that was never compacted.
+    pub fn first_index(&self, group: RaftGroupId) -> LogIndex {
+        LogIndex::new(self.groups.get(&group).map_or(1, |group| group.storage().first()))
+    }
+
+    pub fn term(&self, group: RaftGroupId) -> Term {
+        Term::new(self.groups.get(&group).map_or(0, |group| group.raw.raft.term))
+    }
+
+    pub fn role(&self, group: RaftGroupId) -> Role {
+        self.groups.get(&group).map_or(Role::Follower, Group::role)
+    }
+
+    /// The leader this node knows of.
+    pub fn leader(&self, group: RaftGroupId) -> Option<u64> {
+        self.groups.get(&group).and_then(Group::leader)
+    }
+
+    /// Lets a group work, and notes it if it has something to hand out. Nothing happens if there is none.
+    fn with_group(&mut self, id: RaftGroupId, work: impl FnOnce(&mut Group, &mut Shared<'_>)) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let mut shared = Shared {
+            config: &self.config,
+            actions: &mut self.actions,
+            arena: &mut self.arena,
+            next_ticket: &mut self.next_ticket,
+        };
+        work(group, &mut shared);
+        if group.has_work() {
+            self.mark_dirty(id);
+        }
+    }
+
+    fn mark_dirty(&mut self, id: RaftGroupId) {
+        if let Some(group) = self.groups.get_mut(&id).filter(|group| !group.dirty) {
+            group.dirty = true;
+            self.dirty.push_back(id);
+        }
+    }
+}
+
+/// Whether every payload is the one its descriptor names: raft must never hold an entry without its bytes.
+fn payloads_match(entries: &[raft::eraftpb::Entry]) -> bool {
+    entries.iter().all(|entry| {
+        if entry.data.is_empty() {
+            return entry.context.is_empty();
+        }
+        Descriptor::decode(&entry.data).is_ok_and(|d| d.verify(&entry.context).is_ok())
+    })
+}

@@ -1,0 +1,451 @@
+//! One raft group on this node: the raft library's state machine and what it waits for.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use model::{LogIndex, RaftGroupId, Term};
+use raft::eraftpb::{Entry, Message as Body, MessageType, Snapshot};
+use raft::{RawNode, Ready, SnapshotStatus, StateRole};
+
+use crate::action::{Action, CommittedEntry, PersistEntry, Role, Ticket};
+use crate::descriptor::Descriptor;
+use crate::driver::DriverConfig;
+use crate::held::HeldMessages;
+use crate::state::{Mark, SnapshotRecord};
+use crate::storage::{LogStorage, Slot};
+
+/// What an entry counts for in the payload window beside its payload.
+const ENTRY_WEIGHT: usize = 96;
+
+/// What the groups of a driver share while one of them works.
+pub(crate) struct Shared<'a> {
+    pub(crate) config: &'a DriverConfig,
+    pub(crate) actions: &'a mut VecDeque<Action>,
+    pub(crate) arena: &'a mut BytesMut,
+    pub(crate) next_ticket: &'a mut u64,
+}
+
+pub(crate) struct Group {
+    id: RaftGroupId,
+    pub(crate) raw: RawNode<LogStorage>,
+    /// Whether the driver's dirty list holds this group.
+    pub(crate) dirty: bool,
+    /// What becomes valid once a write is durable, in the order of the writes.
+    pending: VecDeque<Pending>,
+    /// A snapshot is on its way to the disk; raft takes no step and no tick until it is durable.
+    barrier: bool,
+    pub(crate) held: HeldMessages,
+    /// The largest commit index that was announced.
+    announced_commit: u64,
+    announced_role: (Role, Term, Option<u64>),
+    /// Bytes proposed in this leadership that are not applied yet.
+    unapplied_size: usize,
+    /// Ticks so far; a part of what election timeouts are drawn from.
+    ticks: u64,
+}
+
+/// The rest of a Ready (or of a compaction), to be done after its write.
+#[derive(Default)]
+struct Pending {
+    /// `None`: nothing of its own is written, it only waits for those before it.
+    ticket: Option<u64>,
+    ready: Option<u64>,
+    messages: Vec<Body>,
+    installed: Option<SnapshotRecord>,
+    compacted: Option<u64>,
+}
+
+impl Group {
+    pub(crate) fn new(id: RaftGroupId, storage: LogStorage, config: &DriverConfig) -> Self {
+        let mark = storage.mark().index;
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&config.raft(mark), storage, &logger)
+            .expect("the configuration is checked and the storage never fails");
+        let mut group = Self {
+            id,
+            announced_role: (Role::Follower, Term::new(raw.raft.term), None),
+            raw,
+            dirty: false,
+            pending: VecDeque::new(),
+            barrier: false,
+            held: HeldMessages::default(),
+            announced_commit: mark,
+            unapplied_size: 0,
+            ticks: 0,
+        };
+        group.draw_election_timeout(config);
+        group
+    }
+
+    pub(crate) fn storage(&self) -> &LogStorage {
+        self.raw.store()
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        match self.raw.raft.state {
+            StateRole::Leader => Role::Leader,
+            StateRole::Follower => Role::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        }
+    }
+
+    pub(crate) fn leader(&self) -> Option<u64> {
+        (self.raw.raft.leader_id != raft::INVALID_ID).then_some(self.raw.raft.leader_id)
+    }
+
+    pub(crate) fn committed(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    /// Bytes proposed in this leadership that are not applied yet, with something for each entry itself.
+    pub(crate) fn unapplied_size(&self) -> usize {
+        self.unapplied_size
+    }
+
+    /// Last index handed out with [`Action::Apply`].
+    pub(crate) fn applied(&self) -> u64 {
+        self.raw.raft.raft_log.applied()
+    }
+
+    /// Tells the application what it starts from: the snapshot under the log, if there is one.
+    pub(crate) fn announce_start(&self, actions: &mut VecDeque<Action>) {
+        let SnapshotRecord { mark, data, .. } = self.storage().snapshot_record();
+        if mark != Mark::default() {
+            actions.push_back(install(self.id, mark, data));
+        }
+    }
+
+    /// Writes the first state of a new group, so that a restart finds it.
+    pub(crate) fn persist_birth(&mut self, shared: &mut Shared<'_>) {
+        let state = self.storage().hard_record().encode(shared.arena);
+        let ticket = self.persist(Vec::new(), None, Some(state), shared);
+        self.pending.push_back(Pending { ticket: Some(ticket), ..Pending::default() });
+    }
+
+    /// Whether raft has something to hand out now.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.barrier && (self.raw.has_ready() || self.is_alone_and_idle())
+    }
+
+    /// Hands out one Ready. A snapshot is handed out at once, before anything else is stepped.
+    pub(crate) fn turn(&mut self, shared: &mut Shared<'_>) {
+        if self.barrier {
+            return;
+        }
+        if self.raw.has_ready() {
+            self.hand_out(shared);
+        } else if self.is_alone_and_idle() {
+            // A single voter has nobody to wait for. It campaigns once everything known to be committed is
+            // applied, because raft looks through what is not.
+            self.raw.campaign().expect("a local message is never refused");
+        }
+        self.after_step(shared);
+    }
+
+    pub(crate) fn tick(&mut self, shared: &mut Shared<'_>) {
+        self.ticks += 1;
+        if !self.barrier {
+            self.raw.tick();
+            self.after_step(shared);
+        }
+    }
+
+    /// Steps a message from another node; every payload has been verified.
+    pub(crate) fn step(&mut self, body: Body, shared: &mut Shared<'_>) {
+        if self.barrier {
+            return;
+        }
+        // What raft refuses (an unknown sender, for one) is as good as lost on the way.
+        let _ = self.raw.step(body);
+        if self.raw.snap().is_some() {
+            self.hand_out(shared);
+        }
+        self.after_step(shared);
+    }
+
+    /// Proposes an entry on the leader; its index, or `None` if raft has no room for it now.
+    pub(crate) fn propose(&mut self, data: Bytes, payload: Bytes) -> Option<(Term, LogIndex)> {
+        let weight = ENTRY_WEIGHT + payload.len();
+        let entry = Entry { data, context: payload, ..Entry::default() };
+        let body = Body {
+            msg_type: MessageType::MsgPropose,
+            from: self.raw.raft.id,
+            entries: vec![entry].into(),
+            ..Body::default()
+        };
+        self.raw.step(body).ok()?;
+        self.unapplied_size += weight;
+        let index = self.raw.raft.raft_log.last_index();
+        Some((Term::new(self.raw.raft.term), LogIndex::new(index)))
+    }
+
+    /// The write behind `ticket` is durable, and so is every one before it.
+    pub(crate) fn persisted(&mut self, ticket: Ticket, shared: &mut Shared<'_>) {
+        let front = self.pending.front().and_then(|pending| pending.ticket);
+        assert_eq!(front, Some(ticket.number), "writes of a group complete in order");
+        while let Some(pending) = self
+            .pending
+            .pop_front_if(|pending| pending.ticket.is_none_or(|number| number == ticket.number))
+        {
+            self.complete(pending, shared);
+        }
+        self.after_step(shared);
+    }
+
+    /// Hands leadership over, or lets a transfer that is under way go on.
+    pub(crate) fn transfer_leader(&mut self, to: u64, shared: &mut Shared<'_>) {
+        self.raw.transfer_leader(to);
+        self.after_step(shared);
+    }
+
+    /// Drops the log up to `index`, which is applied, in favour of a snapshot.
+    pub(crate) fn compact(&mut self, index: u64, snapshot: Bytes, shared: &mut Shared<'_>) {
+        self.raw.mut_store().compact(index, snapshot);
+        let snapshot = self.storage().snapshot_record().encode(shared.arena);
+        let state = self.storage().hard_record().encode(shared.arena);
+        let ticket = self.persist(Vec::new(), Some(snapshot), Some(state), shared);
+        let (ticket, compacted) = (Some(ticket), Some(index));
+        self.pending.push_back(Pending { ticket, compacted, ..Pending::default() });
+    }
+
+    /// One entry of one follower was found, or not.
+    pub(crate) fn payload_read(
+        &mut self,
+        term: u64,
+        index: u64,
+        payload: Option<Bytes>,
+        shared: &mut Shared<'_>,
+    ) {
+        if payload.is_none() {
+            for to in self.held.abandon(term, index) {
+                self.raw.report_unreachable(to);
+            }
+        } else if let Some(payload) = payload {
+            self.held.fill(term, index, &payload);
+        }
+        self.held.release(self.id, shared.actions);
+        self.after_step(shared);
+    }
+
+    /// The Ready loop's body, in the order that raft-rs asks for.
+    fn hand_out(&mut self, shared: &mut Shared<'_>) {
+        let mut ready = self.raw.ready();
+        let mut pending = Pending { ready: Some(ready.number()), ..Pending::default() };
+        pending.installed = self.install_snapshot(&ready);
+        let entries = self.append(&mut ready, shared);
+        let state = self.next_state(&ready, !entries.is_empty());
+        let state = state.then(|| self.storage().hard_record().encode(shared.arena));
+        let record = pending.installed.as_ref().map(|snapshot| snapshot.encode(shared.arena));
+        if !entries.is_empty() || state.is_some() || record.is_some() {
+            pending.ticket = Some(self.persist(entries, record, state, shared));
+        }
+        let messages = ready.take_messages();
+        let committed = ready.take_committed_entries();
+        pending.messages = ready.take_persisted_messages();
+        self.raw.advance_append_async(ready);
+        self.apply(&committed, shared);
+        self.send(messages, shared);
+        self.barrier = pending.installed.is_some();
+        if pending.ticket.is_none() && self.pending.is_empty() {
+            self.complete(pending, shared);
+        } else {
+            self.pending.push_back(pending);
+        }
+    }
+
+    /// A snapshot of the leader replaces the log before raft is told to go on.
+    fn install_snapshot(&mut self, ready: &Ready) -> Option<SnapshotRecord> {
+        if ready.snapshot().is_empty() {
+            return None;
+        }
+        let snapshot = snapshot_record(ready.snapshot());
+        self.raw.mut_store().install(&snapshot);
+        self.held.clear();
+        Some(snapshot)
+    }
+
+    /// Puts new entries where raft and the WAL find them.
+    fn append(&mut self, ready: &mut Ready, shared: &mut Shared<'_>) -> Vec<PersistEntry> {
+        let entries = ready.take_entries();
+        let Some(first) = entries.first() else { return Vec::new() };
+        let storage = self.raw.mut_store();
+        if first.index <= storage.last() {
+            storage.truncate(first.index);
+            let from = LogIndex::new(first.index);
+            shared.actions.push_back(Action::Truncated { group: self.id, from });
+        }
+        let mut persist = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let descriptor = (!entry.data.is_empty())
+                .then(|| Descriptor::decode(&entry.data).expect("checked before it was stepped"));
+            storage.append(Slot::new(entry.term, descriptor), entry.context.clone());
+            persist.push(PersistEntry {
+                term: Term::new(entry.term),
+                index: LogIndex::new(entry.index),
+                descriptor: entry.data,
+                payload: entry.context,
+            });
+        }
+        persist
+    }
+
+    /// Notes the hard state. A new term or vote is written at once; a commit index alone is never worth a
+    /// write, because raft finds it again, but goes along with entries.
+    fn next_state(&mut self, ready: &Ready, has_entries: bool) -> bool {
+        let snapshot = !ready.snapshot().is_empty();
+        let Some(hard) = ready.hs() else { return snapshot };
+        let known = &mut self.raw.mut_store().hard;
+        let voted = (known.term, known.vote) != (hard.term, hard.vote);
+        known.clone_from(hard);
+        voted || has_entries || snapshot
+    }
+
+    fn persist(
+        &mut self,
+        entries: Vec<PersistEntry>,
+        snapshot: Option<Bytes>,
+        state: Option<Bytes>,
+        shared: &mut Shared<'_>,
+    ) -> u64 {
+        *shared.next_ticket += 1;
+        let ticket = Ticket { group: self.id, number: *shared.next_ticket };
+        let group = self.id;
+        shared.actions.push_back(Action::Persist { group, ticket, entries, snapshot, state });
+        ticket.number
+    }
+
+    fn complete(&mut self, pending: Pending, shared: &mut Shared<'_>) {
+        if let Some(number) = pending.ready {
+            self.raw.on_persist_ready(number);
+        }
+        if let Some(SnapshotRecord { mark, data, .. }) = pending.installed {
+            self.raw.advance_apply_to(mark.index);
+            self.barrier = false;
+            shared.actions.push_back(install(self.id, mark, data));
+        }
+        if let Some(index) = pending.compacted {
+            let index = LogIndex::new(index);
+            shared.actions.push_back(Action::Compacted { group: self.id, index });
+        }
+        self.send(pending.messages, shared);
+    }
+
+    fn apply(&mut self, committed: &[Entry], shared: &mut Shared<'_>) {
+        let Some(last) = committed.last() else { return };
+        let storage = self.raw.store();
+        let entries = committed.iter().map(|entry| CommittedEntry {
+            term: Term::new(entry.term),
+            index: LogIndex::new(entry.index),
+            descriptor: storage.slot(entry.index).and_then(|slot| slot.descriptor),
+            payload: storage.payloads.get(entry.index).cloned(),
+        });
+        let (group, entries): (_, Vec<CommittedEntry>) = (self.id, entries.collect());
+        self.unapplied_size -= applied_weight(&entries, self.announced_role);
+        self.announce_commit(shared.actions);
+        shared.actions.push_back(Action::Apply { group, entries });
+        self.raw.advance_apply_to(last.index);
+    }
+
+    fn send(&mut self, messages: Vec<Body>, shared: &mut Shared<'_>) {
+        for body in messages {
+            let (to, is_snapshot) = (body.to, body.msg_type == MessageType::MsgSnapshot);
+            let storage = self.raw.store();
+            if !self.held.send(self.id, body, storage, shared.actions) {
+                self.raw.report_unreachable(to);
+            }
+            // A snapshot is one small message. Whether it arrived shows in the follower's answer to the next
+            // append; without a report raft would wait for ever.
+            if is_snapshot {
+                self.raw.report_snapshot(to, SnapshotStatus::Finish);
+            }
+        }
+    }
+
+    fn after_step(&mut self, shared: &mut Shared<'_>) {
+        self.announce_role(shared.actions);
+        self.announce_commit(shared.actions);
+        self.release_payloads(shared.config);
+        self.draw_election_timeout(shared.config);
+    }
+
+    fn announce_commit(&mut self, actions: &mut VecDeque<Action>) {
+        let committed = self.committed();
+        if committed > self.announced_commit && !self.barrier {
+            self.announced_commit = committed;
+            let (group, index) = (self.id, LogIndex::new(committed));
+            actions.push_back(Action::Committed { group, index });
+        }
+    }
+
+    fn announce_role(&mut self, actions: &mut VecDeque<Action>) {
+        let now = (self.role(), Term::new(self.raw.raft.term), self.leader());
+        if now != self.announced_role {
+            if (now.0, now.1) != (self.announced_role.0, self.announced_role.1) {
+                self.unapplied_size = 0;
+            }
+            self.announced_role = now;
+            let (role, term, leader) = now;
+            actions.push_back(Action::RoleChanged { group: self.id, role, term, leader });
+        }
+    }
+
+    /// A single voter keeps nothing that is applied and durable; others keep some for their followers.
+    fn release_payloads(&mut self, config: &DriverConfig) {
+        let log = &self.raw.raft.raft_log;
+        let to = log.applied().min(log.persisted);
+        let keep = if self.is_alone() { 0 } else { config.payload_cache_bytes };
+        self.raw.mut_store().release_placed(to, keep);
+    }
+
+    fn is_alone(&self) -> bool {
+        self.storage().voters == [self.raw.raft.id]
+    }
+
+    fn is_alone_and_idle(&self) -> bool {
+        self.is_alone() && self.raw.raft.state != StateRole::Leader
+    }
+
+    /// raft-rs draws its timeouts from the thread's generator; a replay needs ours. The draw changes with the
+    /// term, and with time, so that two nodes that tie once do not tie for ever.
+    fn draw_election_timeout(&mut self, config: &DriverConfig) {
+        let election_ticks = config.election_ticks as u64;
+        let round = self.ticks / (2 * election_ticks);
+        let draw = [config.node, self.id.get(), self.raw.raft.term, round]
+            .iter()
+            .fold(config.seed, |seed, value| mix(seed ^ value));
+        let extra = usize::try_from(draw % election_ticks).expect("below a usize");
+        self.raw.raft.set_randomized_election_timeout(config.election_ticks + extra);
+    }
+}
+
+/// What applied entries weighed when they were proposed: those of this node's own leadership.
+fn applied_weight(entries: &[CommittedEntry], now: (Role, Term, Option<u64>)) -> usize {
+    let (role, term, _) = now;
+    if role != Role::Leader {
+        return 0;
+    }
+    let own = entries.iter().filter(|entry| entry.term == term);
+    own.filter_map(|entry| entry.descriptor)
+        .map(|descriptor| ENTRY_WEIGHT + descriptor.payload_len as usize)
+        .sum()
+}
+
+fn install(group: RaftGroupId, mark: Mark, data: Bytes) -> Action {
+    let (index, term) = (LogIndex::new(mark.index), Term::new(mark.term));
+    Action::InstallSnapshot { group, index, term, data }
+}
+
+fn snapshot_record(snapshot: &Snapshot) -> SnapshotRecord {
+    let metadata = snapshot.get_metadata();
+    let mark = Mark { index: metadata.index, term: metadata.term };
+    let voters = metadata.get_conf_state().voters.clone();
+    SnapshotRecord { mark, voters, data: snapshot.data.clone() }
+}
+
+/// SplitMix64's finaliser: every bit of the result depends on every bit of the value.
+fn mix(value: u64) -> u64 {
+    let mut mixed = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
