@@ -1,0 +1,189 @@
+//! One connection's state and the bytes that wait to be sent on it. No system calls.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpStream;
+use std::ptr;
+
+use bytes::{Buf, Bytes};
+
+/// Pieces that one send hands to the kernel.
+const PIECES_PER_SEND_MAX: usize = 64;
+
+/// Bytes that one send hands to the kernel; it takes less than 2 GiB at once.
+const BYTES_PER_SEND_MAX: usize = 1 << 30;
+
+/// Why a connection ended without `Io::close`.
+#[derive(Debug)]
+pub enum CloseReason {
+    /// The peer closed its side.
+    PeerClosed,
+    /// Receiving or sending failed, for example because the peer reset the connection.
+    Error(io::Error),
+}
+
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    pub(crate) phase: Phase,
+    pub(crate) recv: Recv,
+    pub(crate) paused: bool,
+    /// Received while paused, handed on after `resume`, before anything newer.
+    pub(crate) held: Vec<u8>,
+    /// The end that follows `held`.
+    pub(crate) held_end: Option<CloseReason>,
+    pub(crate) out: SendQueue,
+    /// Listed for a send at the next submission.
+    pub(crate) dirty: bool,
+    /// Requests in the kernel or on their way; the slot and the socket live until it is 0.
+    pub(crate) ops: u32,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    Open,
+    /// Sends what is queued, then closes; what arrives is dropped.
+    Draining,
+    /// Dead to the outside; waits for its requests to end.
+    Closing,
+}
+
+/// The multishot receive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Recv {
+    Idle,
+    Armed,
+    Cancelling,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            phase: Phase::Open,
+            recv: Recv::Idle,
+            paused: false,
+            held: Vec::new(),
+            held_end: None,
+            out: SendQueue::new(),
+            dirty: false,
+            ops: 0,
+        }
+    }
+
+    /// What arrives now must wait: for `resume`, or for what was held before it.
+    pub(crate) fn holds(&self) -> bool {
+        self.paused || !self.held.is_empty()
+    }
+}
+
+/// Bytes to send, in order. The pieces of the send in flight are the first `in_flight` of them and
+/// stay untouched until [`SendQueue::finish`].
+pub(crate) struct SendQueue {
+    pieces: VecDeque<Bytes>,
+    unsent: usize,
+    in_flight: usize,
+    vector: Option<Box<Vector>>,
+}
+
+/// What a vectored send points to; boxed, so that it stays where the kernel was told.
+struct Vector {
+    message: libc::msghdr,
+    pieces: Vec<libc::iovec>,
+}
+
+/// What the kernel is to send.
+pub(crate) enum SendSource {
+    One { start: *const u8, len: u32 },
+    Many(*const libc::msghdr),
+}
+
+impl SendQueue {
+    const fn new() -> Self {
+        Self { pieces: VecDeque::new(), unsent: 0, in_flight: 0, vector: None }
+    }
+
+    pub(crate) fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.unsent += piece.len();
+            self.pieces.push_back(piece);
+        }
+    }
+
+    /// Bytes queued or in flight.
+    pub(crate) fn unsent(&self) -> usize {
+        self.unsent
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    /// Starts a send of the first pieces, unless there are none or one is in flight. What the
+    /// result points to stays valid and unchanged until `finish`.
+    pub(crate) fn start(&mut self) -> Option<SendSource> {
+        if self.in_flight > 0 {
+            return None;
+        }
+        let first = self.pieces.front()?;
+        if self.pieces.len() == 1 || first.len() >= BYTES_PER_SEND_MAX {
+            let len = u32::try_from(first.len().min(BYTES_PER_SEND_MAX)).ok()?;
+            self.in_flight = 1;
+            return Some(SendSource::One { start: first.as_ptr(), len });
+        }
+        let vector = self.vector.get_or_insert_with(Vector::new);
+        let mut room = BYTES_PER_SEND_MAX;
+        vector.pieces.clear();
+        for piece in self.pieces.iter().take(PIECES_PER_SEND_MAX) {
+            let len = piece.len().min(room);
+            if len == 0 {
+                break;
+            }
+            room -= len;
+            let base = piece.as_ptr().cast_mut().cast();
+            vector.pieces.push(libc::iovec { iov_base: base, iov_len: len });
+        }
+        self.in_flight = vector.pieces.len();
+        vector.message.msg_iov = vector.pieces.as_mut_ptr();
+        vector.message.msg_iovlen = vector.pieces.len();
+        Some(SendSource::Many(&raw const vector.message))
+    }
+
+    /// The send in flight has ended after `sent` bytes.
+    pub(crate) fn finish(&mut self, mut sent: usize) {
+        self.in_flight = 0;
+        self.unsent = self.unsent.saturating_sub(sent);
+        while let Some(piece) = self.pieces.front_mut() {
+            if sent < piece.len() {
+                piece.advance(sent);
+                return;
+            }
+            sent -= piece.len();
+            self.pieces.pop_front();
+        }
+    }
+
+    /// Drops everything that the kernel does not hold.
+    pub(crate) fn abandon(&mut self) {
+        self.pieces.truncate(self.in_flight);
+        self.unsent = 0;
+    }
+}
+
+impl Vector {
+    fn new() -> Box<Self> {
+        let message = libc::msghdr {
+            msg_name: ptr::null_mut(),
+            msg_namelen: 0,
+            msg_iov: ptr::null_mut(),
+            msg_iovlen: 0,
+            msg_control: ptr::null_mut(),
+            msg_controllen: 0,
+            msg_flags: 0,
+        };
+        Box::new(Self { message, pieces: Vec::with_capacity(PIECES_PER_SEND_MAX) })
+    }
+}
