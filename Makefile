@@ -1,0 +1,54 @@
+# Needs a Rust toolchain and a C compiler; `make test` installs what else it uses (tools/install.sh).
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+export CARGO_TERM_COLOR ?= never
+
+# mold links several times faster. One choice for every target, so that nothing is built twice.
+MOLD := $(shell echo 'int main(void){return 0;}' | cc -fuse-ld=mold -x c - -o /dev/null 2>&1 || echo absent)
+ifeq ($(MOLD),)
+export RUSTFLAGS ?= -C link-arg=-fuse-ld=mold
+endif
+
+TAILRACE := $(CARGO_TARGET_DIR)/release/tailrace
+FLOOR_DIR ?= $(CARGO_TARGET_DIR)/floor
+FUZZ_SECONDS ?= 60
+SEEDS ?= 500
+
+.PHONY: run test steps test-rust lint build bench-floor bench-reactor fuzz sim
+
+# Without the bench feature: glommio's C part stays out of the broker's build.
+run:
+	cargo build --release --locked --package tailrace --no-default-features
+	exec $(TAILRACE) dev
+
+# Everything CI runs. Tools first: whether mold is there decides the flags of all that follows.
+test:
+	tools/install.sh
+	@$(MAKE) --no-print-directory steps
+
+steps:
+	@tools/test.sh
+
+test-rust:
+	cargo test --release --locked --workspace
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- --deny warnings
+
+build:
+	cargo build --release --locked --workspace
+
+bench-floor: build
+	mkdir -p $(FLOOR_DIR)
+	$(TAILRACE) bench floor --data-dir $(FLOOR_DIR)
+
+bench-reactor: build
+	mkdir -p $(FLOOR_DIR)
+	$(TAILRACE) bench reactor --data-dir $(FLOOR_DIR)
+
+fuzz:
+	tools/fuzz/run.sh $(FUZZ_SECONDS)
+
+sim:
+	cargo run --release --locked --package sim -- --seeds $(SEEDS)

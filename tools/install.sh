@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Makes the programs that the tests call available; names the one that cannot be had.
+set -euo pipefail
+
+# program:Debian package
+wanted=(
+    cc:gcc make:make curl:curl git:git strace:strace
+    mold:mold
+    kcat:kcat
+    mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount
+    python3:python3-venv
+    node:nodejs npm:npm
+    java:default-jdk-headless mvn:maven
+)
+
+absent_packages() {
+    local pair
+    for pair in "${wanted[@]}"; do
+        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
+    done
+}
+
+command -v cargo >/dev/null || { echo "install: cargo is missing: install Rust (rustup)" >&2; exit 1; }
+
+mapfile -t packages < <(absent_packages)
+if ((${#packages[@]} > 0)); then
+    if [[ $(id -u) != 0 ]]; then
+        echo "install: missing, and only root can install: ${packages[*]}" >&2
+        exit 1
+    fi
+    echo "install: ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+mapfile -t packages < <(absent_packages)
+if ((${#packages[@]} > 0)); then
+    echo "install: still missing after apt-get: ${packages[*]}" >&2
+    exit 1
+fi

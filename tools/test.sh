@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The steps of `make test`, in order; the first one that fails ends the run. Called by the Makefile,
+# which sets the target directory and the compiler's flags.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+logs=$CARGO_TARGET_DIR/test-logs
+mkdir -p "$logs"
+names=() seconds=() passes=() failures=()
+all=(lint build rust supply-chain wal-devices fuzz clients bad-input librdkafka crash floor)
+
+command_of() {
+    case $1 in
+        lint) echo make --no-print-directory lint ;;
+        build) echo make --no-print-directory build ;;
+        rust) echo make --no-print-directory test-rust ;;
+        supply-chain) echo tools/supply-chain.sh ;;
+        wal-devices) echo tools/wal-devices.sh ;;
+        fuzz) echo tools/fuzz/run.sh 20 ;;
+        clients) echo tools/clients/run.sh ;;
+        bad-input) echo tools/badinput.sh ;;
+        librdkafka) echo tools/librdkafka/run.sh ;;
+        crash) echo tools/crash/run.sh ;;
+        floor) echo tools/floor-smoke.sh ;;
+        *) echo "test: no step $1" >&2; exit 2 ;;
+    esac
+}
+
+# Sums what the test runners in a log say of themselves: "passed failed".
+counts_of() {
+    awk '/^test result: /        { passed += $4; failed += $6 }
+         /^[a-z-]+: [0-9]+ passed, [0-9]+ failed/ { passed += $2; failed += $4 }
+         END                     { print passed + 0, failed + 0 }' "$1"
+}
+
+# Runs one step; its result goes into the tables.
+run() {
+    local name=$1 log=$logs/$1.log started=$SECONDS status=0 passed failed
+    echo "=== $name"
+    # shellcheck disable=SC2046
+    $(command_of "$name") >"$log" 2>&1 </dev/null || status=$?
+    read -r passed failed < <(counts_of "$log")
+    if ((status == 0 && passed == 0 && failed == 0)); then passed=1; fi
+    if ((status != 0 && failed == 0)); then failed=1; fi
+    names+=("$name") seconds+=($((SECONDS - started))) passes+=("$passed") failures+=("$failed")
+    if ((failed > 0)); then
+        cat "$log"
+        echo "=== $name FAILED after $((SECONDS - started)) s (exit $status)"
+        return 1
+    fi
+    tail -n 15 "$log"
+    echo "=== $name ok in $((SECONDS - started)) s"
+}
+
+summary() {
+    local i passed=0 failed=0 skipped=$((${#steps[@]} - ${#names[@]}))
+    echo
+    printf '%-14s %8s %8s %8s\n' step seconds passed failed
+    for i in "${!names[@]}"; do
+        printf '%-14s %8d %8d %8d\n' \
+            "${names[i]}" "${seconds[i]}" "${passes[i]}" "${failures[i]}"
+        passed=$((passed + passes[i])) failed=$((failed + failures[i]))
+    done
+    printf '%-14s %8d\n' total "$SECONDS"
+    if ((skipped > 0)); then
+        echo "$passed passed, $failed failed, $skipped skipped"
+    else
+        echo "$passed passed, $failed failed"
+    fi
+}
+
+steps=("$@")
+if ((${#steps[@]} == 0)); then steps=("${all[@]}"); fi
+status=0
+for step in "${steps[@]}"; do
+    run "$step" || { status=1; break; }
+done
+summary
+exit "$status"
