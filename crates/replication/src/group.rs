@@ -38,6 +38,8 @@ pub(crate) struct Group {
     /// The largest commit index that was announced.
     announced_commit: u64,
     announced_role: (Role, Term, Option<u64>),
+    /// Term, vote and commit index of the last state record.
+    written: (u64, u64, u64),
     /// Bytes proposed in this leadership that are not applied yet.
     unapplied_size: usize,
     /// Ticks so far; a part of what election timeouts are drawn from.
@@ -64,6 +66,7 @@ impl Group {
         let mut group = Self {
             id,
             announced_role: (Role::Follower, Term::new(raw.raft.term), None),
+            written: hard_of(raw.store()),
             raw,
             dirty: false,
             pending: VecDeque::new(),
@@ -183,11 +186,12 @@ impl Group {
     pub(crate) fn persisted(&mut self, ticket: Ticket, shared: &mut Shared<'_>) {
         let front = self.pending.front().and_then(|pending| pending.ticket);
         assert_eq!(front, Some(ticket.number), "writes of a group complete in order");
-        while let Some(pending) = self
-            .pending
-            .pop_front_if(|pending| pending.ticket.is_none_or(|number| number == ticket.number))
-        {
+        // Those without a ticket waited only for this one.
+        while let Some(pending) = self.pending.pop_front() {
             self.complete(pending, shared);
+            if self.pending.front().is_none_or(|next| next.ticket.is_some()) {
+                break;
+            }
         }
         self.after_step(shared);
     }
@@ -289,15 +293,21 @@ impl Group {
         persist
     }
 
-    /// Notes the hard state. A new term or vote is written at once; a commit index alone is never worth a
-    /// write, because raft finds it again, but goes along with entries.
+    /// Notes the hard state, and says whether to write it. A new term or vote is written at once; a commit
+    /// index alone is never worth a write, because raft finds it again, but goes along with entries: a log
+    /// that ends below it is then known to have lost something.
     fn next_state(&mut self, ready: &Ready, has_entries: bool) -> bool {
-        let snapshot = !ready.snapshot().is_empty();
-        let Some(hard) = ready.hs() else { return snapshot };
-        let known = &mut self.raw.mut_store().hard;
-        let voted = (known.term, known.vote) != (hard.term, hard.vote);
-        known.clone_from(hard);
-        voted || has_entries || snapshot
+        let storage = self.raw.mut_store();
+        if let Some(hard) = ready.hs() {
+            storage.hard.clone_from(hard);
+        }
+        let (written, hard) = (self.written, hard_of(storage));
+        let voted = (written.0, written.1) != (hard.0, hard.1);
+        let write = voted || !ready.snapshot().is_empty() || (has_entries && written != hard);
+        if write {
+            self.written = hard;
+        }
+        write
     }
 
     fn persist(
@@ -433,6 +443,10 @@ fn applied_weight(entries: &[CommittedEntry], now: (Role, Term, Option<u64>)) ->
 fn install(group: RaftGroupId, mark: Mark, data: Bytes) -> Action {
     let (index, term) = (LogIndex::new(mark.index), Term::new(mark.term));
     Action::InstallSnapshot { group, index, term, data }
+}
+
+fn hard_of(storage: &LogStorage) -> (u64, u64, u64) {
+    (storage.hard.term, storage.hard.vote, storage.hard.commit)
 }
 
 fn snapshot_record(snapshot: &Snapshot) -> SnapshotRecord {

@@ -185,6 +185,24 @@ impl Message {
     }
 }
 
+/// Decodes bytes whose checksum and sizes are made good first, as a fuzzer would have to guess them.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    let mut frame = bytes.to_vec();
+    if let (Some(size), Ok(len)) = (frame.get_mut(8..12), u32::try_from(bytes.len())) {
+        size.copy_from_slice(&len.to_le_bytes());
+    }
+    let head_size = frame.get(12..16).and_then(|size| size.try_into().ok()).map(u32::from_le_bytes);
+    let head_size = head_size.and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
+    if let Some(crc) = frame.get(4..head_size).map(crc32c::crc32c) {
+        frame[..4].copy_from_slice(&crc.to_le_bytes());
+    }
+    if let Ok(message) = Message::decode(frame.into()) {
+        let again = message.encode(&mut BytesMut::new()).concat();
+        assert_eq!(Message::decode(again.into()), Ok(message));
+    }
+}
+
 fn kind_of(kind: MessageType) -> Option<u8> {
     KINDS.iter().find(|(_, known)| *known == kind).map(|(number, _)| *number)
 }
@@ -304,4 +322,122 @@ fn decode_snapshot(frame: &Bytes, rest: &mut &[u8], head_size: usize) -> Option<
     metadata.term = term;
     metadata.set_conf_state(ConfState { voters, ..ConfState::default() });
     Some(snapshot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptor::AppBytes;
+
+    const GOLDEN: &[u8] = include_bytes!("../testdata/raft-message.v1.bin");
+
+    fn append() -> Message {
+        let app = AppBytes::new(b"app").expect("short");
+        let payload = Bytes::from_static(b"payload");
+        let mut data = BytesMut::new();
+        Descriptor::of(&payload, false, app).expect("short").encode(&mut data);
+        let empty = Entry { term: 7, index: 42, ..Entry::default() };
+        let full = Entry { index: 43, data: data.freeze(), context: payload, ..empty.clone() };
+        let mut body = Body { msg_type: MessageType::MsgAppend, from: 1, to: 2, ..Body::default() };
+        (body.term, body.log_term, body.index, body.commit) = (7, 6, 41, 40);
+        body.entries = vec![empty, full].into();
+        Message::new(RaftGroupId::new(5), body).expect("travels")
+    }
+
+    fn snapshot() -> Message {
+        let mut body = Body { msg_type: MessageType::MsgSnapshot, term: 7, ..Body::default() };
+        let metadata = body.mut_snapshot().mut_metadata();
+        (metadata.index, metadata.term) = (40, 6);
+        metadata.mut_conf_state().voters = vec![1, 2, 3];
+        body.mut_snapshot().data = Bytes::from_static(b"producers");
+        Message::new(RaftGroupId::new(5), body).expect("travels")
+    }
+
+    fn encoded(message: &Message) -> Vec<u8> {
+        message.encode(&mut BytesMut::new()).concat()
+    }
+
+    #[test]
+    fn reads_and_writes_the_bytes_of_version_1() {
+        assert_eq!(encoded(&append()), GOLDEN);
+        assert_eq!(Message::decode(Bytes::from_static(GOLDEN)), Ok(append()));
+    }
+
+    #[test]
+    fn a_payload_is_sent_by_reference() {
+        let message = append();
+        let pieces = message.encode(&mut BytesMut::new());
+        assert_eq!(pieces.len(), 2);
+        assert_eq!(pieces[1].as_ptr(), message.body.entries[1].context.as_ptr());
+    }
+
+    #[test]
+    fn every_kind_and_flag_returns_as_it_went() {
+        for (_, msg_type) in KINDS {
+            let mut message = snapshot();
+            message.body.msg_type = msg_type;
+            if msg_type != MessageType::MsgSnapshot {
+                message.body.clear_snapshot();
+            }
+            message.body.reject = true;
+            message.body.priority = -3;
+            message.body.context = Bytes::from_static(CAMPAIGN_TRANSFER);
+            assert_eq!(Message::decode(encoded(&message).into()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn a_proposal_does_not_travel() {
+        let body = Body { msg_type: MessageType::MsgPropose, ..Body::default() };
+        assert_eq!(Message::new(RaftGroupId::new(5), body), None);
+    }
+
+    #[test]
+    fn every_bit_flip_is_refused_or_leaves_a_payload_that_does_not_verify() {
+        for message in [append(), snapshot()] {
+            let bytes = encoded(&message);
+            let payload_start = bytes.len() - message.payload_size();
+            for bit in 0..bytes.len() * 8 {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                let read = Message::decode(flipped.into());
+                if bit / 8 < payload_start {
+                    assert!(read.is_err(), "bit {bit}");
+                } else {
+                    let read = read.expect("the head is intact");
+                    let entry = &read.body.entries[1];
+                    let descriptor = Descriptor::decode(&entry.data).expect("intact");
+                    assert!(descriptor.verify(&entry.context).is_err(), "bit {bit}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_prefix_and_every_byte_too_many_is_refused() {
+        for message in [append(), snapshot()] {
+            let mut bytes = encoded(&message);
+            for len in 0..bytes.len() {
+                assert!(Message::decode(bytes[..len].to_vec().into()).is_err(), "prefix {len}");
+            }
+            bytes.push(0);
+            assert!(Message::decode(bytes.into()).is_err());
+        }
+    }
+
+    proptest::proptest! {
+        /// Checksums hide most of the decoder from random bytes, so they are made good first.
+        #[test]
+        fn damage_under_a_good_checksum_never_panics(
+            damage in proptest::collection::vec((0usize..400, proptest::num::u8::ANY), 1..6),
+            which in 0usize..2,
+        ) {
+            let mut bytes = encoded(&[append(), snapshot()][which]);
+            for (at, value) in damage {
+                let len = bytes.len();
+                bytes[at % len] = value;
+            }
+            fuzz(&bytes);
+        }
+    }
 }
