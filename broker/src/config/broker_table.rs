@@ -13,7 +13,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Boolean,
         default: "true",
         rule: Rule::Any,
-        broker_synonym: "",
+        broker_synonym: "auto.create.topics.enable",
         documentation: "A topic that a client asks for and that is absent is created.",
     },
     ConfigKey {
@@ -21,7 +21,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Boolean,
         default: "true",
         rule: Rule::Any,
-        broker_synonym: "",
+        broker_synonym: "auto.leader.rebalance.enable",
         documentation: "Leadership returns to the preferred replicas by itself.",
     },
     ConfigKey {
@@ -29,7 +29,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Long,
         default: "600000",
         rule: Rule::Any,
-        broker_synonym: "",
+        broker_synonym: "connections.max.idle.ms",
         documentation: "A connection without a request for this long is closed; a negative value is \
                         no limit.",
     },
@@ -38,7 +38,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "1",
         rule: Rule::AtLeast(1),
-        broker_synonym: "",
+        broker_synonym: "default.replication.factor",
         documentation: "Replicas of a topic created without saying how many.",
     },
     ConfigKey {
@@ -46,7 +46,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Boolean,
         default: "true",
         rule: Rule::Any,
-        broker_synonym: "",
+        broker_synonym: "delete.topic.enable",
         documentation: "Topics may be deleted.",
     },
     ConfigKey {
@@ -54,7 +54,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "57671680",
         rule: Rule::AtLeast(1024),
-        broker_synonym: "",
+        broker_synonym: "fetch.max.bytes",
         documentation: "Most bytes in one fetch reply.",
     },
     ConfigKey {
@@ -62,7 +62,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "2147483647",
         rule: Rule::AtLeast(0),
-        broker_synonym: "",
+        broker_synonym: "fetch.max.wait.ms",
         documentation: "Longest time a fetch request waits for records, whatever the client asks.",
     },
     ConfigKey {
@@ -70,7 +70,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "3000",
         rule: Rule::AtLeast(0),
-        broker_synonym: "",
+        broker_synonym: "group.initial.rebalance.delay.ms",
         documentation: "How long the first rebalance of an empty group waits for more members.",
     },
     ConfigKey {
@@ -78,7 +78,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "1800000",
         rule: Rule::AtLeast(0),
-        broker_synonym: "",
+        broker_synonym: "group.max.session.timeout.ms",
         documentation: "Longest session timeout a group member may ask for.",
     },
     ConfigKey {
@@ -86,7 +86,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "2147483647",
         rule: Rule::AtLeast(1),
-        broker_synonym: "",
+        broker_synonym: "group.max.size",
         documentation: "Most members of one consumer group.",
     },
     ConfigKey {
@@ -94,7 +94,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "6000",
         rule: Rule::AtLeast(0),
-        broker_synonym: "",
+        broker_synonym: "group.min.session.timeout.ms",
         documentation: "Shortest session timeout a group member may ask for.",
     },
     ConfigKey {
@@ -102,7 +102,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "2147483647",
         rule: Rule::AtLeast(0),
-        broker_synonym: "",
+        broker_synonym: "max.connections",
         documentation: "Most connections at once.",
     },
     ConfigKey {
@@ -110,7 +110,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "2147483647",
         rule: Rule::AtLeast(0),
-        broker_synonym: "",
+        broker_synonym: "max.connections.per.ip",
         documentation: "Most connections at once from one address.",
     },
     ConfigKey {
@@ -118,7 +118,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "1000",
         rule: Rule::AtLeast(0),
-        broker_synonym: "",
+        broker_synonym: "max.incremental.fetch.session.cache.slots",
         documentation: "Fetch sessions kept.",
     },
     ConfigKey {
@@ -126,7 +126,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "1",
         rule: Rule::Between(1, 10_000),
-        broker_synonym: "",
+        broker_synonym: "num.partitions",
         documentation: "Partitions of a topic created without saying how many.",
     },
     ConfigKey {
@@ -134,7 +134,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "4096",
         rule: Rule::Any,
-        broker_synonym: "",
+        broker_synonym: "offset.metadata.max.bytes",
         documentation: "Longest metadata text beside a committed offset.",
     },
     ConfigKey {
@@ -142,7 +142,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Long,
         default: "600000",
         rule: Rule::AtLeast(1),
-        broker_synonym: "",
+        broker_synonym: "offsets.retention.check.interval.ms",
         documentation: "How often expired offsets are looked for.",
     },
     ConfigKey {
@@ -150,7 +150,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "10080",
         rule: Rule::AtLeast(1),
-        broker_synonym: "",
+        broker_synonym: "offsets.retention.minutes",
         documentation: "How long the offsets of an empty group are kept.",
     },
     ConfigKey {
@@ -158,7 +158,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "50",
         rule: Rule::Between(1, 10_000),
-        broker_synonym: "",
+        broker_synonym: "offsets.topic.num.partitions",
         documentation: "Partitions of __consumer_offsets; fixed when the topic is created.",
     },
     ConfigKey {
@@ -166,7 +166,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "1",
         rule: Rule::AtLeast(1),
-        broker_synonym: "",
+        broker_synonym: "offsets.topic.replication.factor",
         documentation: "Replicas of __consumer_offsets.",
     },
     ConfigKey {
@@ -174,7 +174,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "104857600",
         rule: Rule::AtLeast(1_048_576),
-        broker_synonym: "",
+        broker_synonym: "offsets.topic.segment.bytes",
         documentation: "segment.bytes of __consumer_offsets.",
     },
     ConfigKey {
@@ -182,7 +182,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "86400000",
         rule: Rule::AtLeast(1),
-        broker_synonym: "",
+        broker_synonym: "producer.id.expiration.ms",
         documentation: "How long an idle producer's sequence numbers are remembered.",
     },
     ConfigKey {
@@ -190,7 +190,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Long,
         default: "-1",
         rule: Rule::Any,
-        broker_synonym: "",
+        broker_synonym: "queued.max.request.bytes",
         documentation: "Most bytes of requests waiting in memory; -1 is no limit of its own.",
     },
     ConfigKey {
@@ -198,7 +198,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "1048576",
         rule: Rule::AtLeast(1024),
-        broker_synonym: "",
+        broker_synonym: "request.max.bytes",
         documentation: "Largest request of any API but Produce: decoding can take many times its \
                         size. Not a setting of Kafka's.",
     },
@@ -207,7 +207,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "104857600",
         rule: Rule::AtLeast(1024),
-        broker_synonym: "",
+        broker_synonym: "socket.request.max.bytes",
         documentation: "Largest request accepted; a longer one closes the connection.",
     },
     ConfigKey {
@@ -215,7 +215,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "900000",
         rule: Rule::AtLeast(1),
-        broker_synonym: "",
+        broker_synonym: "transaction.max.timeout.ms",
         documentation: "Longest transaction timeout a producer may ask for.",
     },
     ConfigKey {
@@ -223,7 +223,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         kind: Kind::Int,
         default: "50",
         rule: Rule::AtLeast(1),
-        broker_synonym: "",
+        broker_synonym: "transaction.state.log.num.partitions",
         documentation: "Partitions of __transaction_state; fixed when the topic is created.",
     },
 ];

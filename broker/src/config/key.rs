@@ -51,7 +51,8 @@ pub struct ConfigKey {
     /// As DescribeConfigs prints it.
     pub default: &'static str,
     pub rule: Rule,
-    /// The broker setting that gives the default of a topic setting; empty if there is none.
+    /// The broker setting that gives the default of a topic setting, empty if there is none; of a
+    /// broker setting, its own name.
     pub broker_synonym: &'static str,
     pub documentation: &'static str,
 }
@@ -121,6 +122,11 @@ impl ConfigKey {
         .map_err(refuse)?;
         self.rule.check(&value).map_err(refuse)?;
         Ok(value)
+    }
+
+    /// The name under which the broker's settings hold a value for this key.
+    pub fn broker_name(&self) -> Option<&'static str> {
+        (!self.broker_synonym.is_empty()).then_some(self.broker_synonym)
     }
 
     /// The default as a checked value.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::broker::BrokerSettings;
 use super::key::{ConfigKey, ConfigSource, Value, ValueError};
-use super::topic_table::{TOPIC_KEYS, topic_key};
+use super::topic_table::topic_key;
 
 /// A topic's settings. Built from text once, when the topic is created or loaded.
 #[derive(Clone, Debug, PartialEq)]
@@ -215,14 +215,6 @@ impl Values<'_> {
     fn boolean(&self, name: &str) -> bool {
         matches!(self.get(name), Value::Boolean(true))
     }
-}
-
-/// Every topic setting with what holds for a topic, in order of name.
-pub(crate) fn all_effective<'a>(
-    config: &'a TopicConfig,
-    broker: &'a BrokerSettings,
-) -> impl Iterator<Item = (&'static ConfigKey, Vec<EffectiveValue>)> + 'a {
-    TOPIC_KEYS.iter().map(|key| (key, config.effective(key, broker)))
 }
 
 #[cfg(test)]
