@@ -88,14 +88,18 @@ impl BatchIndex {
             .find(|entry| entry.end_offset() > from && entry.max_timestamp >= timestamp)
     }
 
-    /// The first of the batches wholly below `end` that hold the youngest record.
-    pub(super) fn at_max_timestamp(&self, end: Offset) -> Option<&BatchEntry> {
+    /// Of the batches from the one that contains `from`, and wholly below `end`, the first that holds a
+    /// youngest record.
+    pub(super) fn at_max_timestamp(&self, from: Offset, end: Offset) -> Option<&BatchEntry> {
+        let (first, _) = self.position(|entry| entry.end_offset() <= from);
         let mut youngest: Option<&BatchEntry> = None;
-        for chunk in &self.chunks {
-            if youngest.is_some_and(|entry| chunk.max_timestamp <= entry.max_timestamp) {
+        for chunk in self.chunks.iter().skip(first) {
+            let is_older = |found: &BatchEntry| chunk.max_timestamp <= found.max_timestamp;
+            if youngest.is_some_and(is_older) {
                 continue;
             }
-            for entry in chunk.entries.iter().take_while(|entry| entry.end_offset() <= end) {
+            let visible = chunk.entries.iter().take_while(|entry| entry.end_offset() <= end);
+            for entry in visible.filter(|entry| entry.end_offset() > from) {
                 if youngest.is_none_or(|found| found.max_timestamp < entry.max_timestamp) {
                     youngest = Some(entry);
                 }
@@ -238,9 +242,13 @@ mod tests {
                     assert_eq!(found, expected.copied(), "{timestamp} {from} {end}");
                 }
             }
-            let youngest = visible.iter().map(|e| e.max_timestamp).max();
-            let expected = visible.iter().find(|e| Some(e.max_timestamp) == youngest);
-            assert_eq!(index.at_max_timestamp(end), expected.copied());
+            for from in [0, 5, 9_999, 15_000] {
+                let from = Offset::new(from);
+                let after = || visible.iter().filter(|e| e.end_offset() > from);
+                let youngest = after().map(|e| e.max_timestamp).max();
+                let expected = after().find(|e| Some(e.max_timestamp) == youngest);
+                assert_eq!(index.at_max_timestamp(from, end), expected.copied(), "{from} {end}");
+            }
         }
     }
 
@@ -253,7 +261,7 @@ mod tests {
             assert_eq!(index.last(), cut.checked_sub(1).map(|last| &entries[last]));
             assert_eq!(index.iter_from(Offset::ZERO).count(), cut);
             let youngest = entries[..cut].iter().map(|e| e.max_timestamp).max();
-            let found = index.at_max_timestamp(Offset::new(i64::MAX));
+            let found = index.at_max_timestamp(Offset::ZERO, Offset::new(i64::MAX));
             assert_eq!(found.map(|e| e.max_timestamp), youngest);
 
             let (mut index, _) = filled();
@@ -261,7 +269,7 @@ mod tests {
             assert_eq!(index.first(), Some(at));
             assert_eq!(index.iter_from(Offset::ZERO).copied().collect::<Vec<_>>(), entries[cut..]);
             let youngest = entries[cut..].iter().map(|e| e.max_timestamp).max();
-            let found = index.at_max_timestamp(Offset::new(i64::MAX));
+            let found = index.at_max_timestamp(Offset::ZERO, Offset::new(i64::MAX));
             assert_eq!(found.map(|e| e.max_timestamp), youngest);
         }
         let (mut index, _) = filled();

@@ -44,9 +44,7 @@ impl Partition {
         let from = from.max(self.log_start);
         let entry = match sought {
             Sought::AtOrAfter(timestamp) => self.batches.at_timestamp(timestamp, from, end),
-            Sought::Youngest => {
-                self.batches.at_max_timestamp(end).filter(|entry| entry.end_offset() > from)
-            }
+            Sought::Youngest => self.batches.at_max_timestamp(from, end),
         };
         entry.map(|entry| self.candidate(entry))
     }
