@@ -203,3 +203,57 @@ impl Drop for Region {
         unsafe { dealloc(self.ptr.as_ptr(), self.layout) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_aligned_and_zeroed() {
+        for (len, align) in [(0, 512), (1, 4096), (4096, 512), (100_000, 4096)] {
+            let mut buf = AlignedBuf::zeroed(len, align);
+            assert_eq!(buf.as_ptr().addr() % align, 0);
+            assert_eq!(buf.len(), len);
+            assert_eq!(buf.is_empty(), len == 0);
+            assert!(buf.iter().all(|byte| *byte == 0));
+            buf.fill(3);
+            assert!(buf.iter().all(|byte| *byte == 3));
+        }
+    }
+
+    #[test]
+    fn slots_do_not_overlap_and_come_back() {
+        let pool = FixedPool::new(3, 5000);
+        assert_eq!(pool.size(), 3 * 8192);
+        let mut taken: Vec<_> = (0..3).filter_map(|_| pool.take(8192)).collect();
+        assert!(pool.take(1).is_none(), "all are taken");
+        for (byte, buf) in taken.iter_mut().enumerate() {
+            buf.fill(u8::try_from(byte).expect("small"));
+        }
+        for (byte, buf) in taken.iter().enumerate() {
+            assert!(buf.iter().all(|found| usize::from(*found) == byte));
+            assert_eq!(buf.slot_in(&pool), u16::try_from(byte).ok());
+        }
+        taken.pop();
+        let again = pool.take(10).expect("one came back");
+        assert_eq!((again.len(), again.is_registered()), (10, true));
+        assert_eq!(again.slot_in(&FixedPool::new(3, 5000)), None, "of another pool");
+        assert!(pool.take(8193).is_none());
+    }
+
+    #[test]
+    fn a_slot_may_be_dropped_by_another_thread_after_its_pool() {
+        let pool = FixedPool::new(1, 4096);
+        let mut buf = pool.take(4096).expect("free");
+        drop(pool);
+        std::thread::scope(|scope| {
+            scope.spawn(move || buf.fill(1));
+        });
+    }
+
+    #[test]
+    fn a_pool_may_be_empty() {
+        assert!(FixedPool::new(0, 4096).take(1).is_none());
+        assert!(FixedPool::new(4, 0).take(1).is_none());
+    }
+}

@@ -187,3 +187,77 @@ impl Vector {
         Box::new(Self { message, pieces: Vec::with_capacity(PIECES_PER_SEND_MAX) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plays the kernel: takes up to `take` bytes of a send.
+    fn kernel_sends(source: &SendSource, take: usize) -> Vec<u8> {
+        let vector = match *source {
+            SendSource::One { start, len } => vec![(start, len as usize)],
+            SendSource::Many(message) => {
+                // SAFETY: points to the queue's message, which lives until `finish`.
+                let message = unsafe { &*message };
+                // SAFETY: the queue's vector of that many entries.
+                let pieces =
+                    unsafe { std::slice::from_raw_parts(message.msg_iov, message.msg_iovlen) };
+                assert!(pieces.len() <= PIECES_PER_SEND_MAX);
+                pieces
+                    .iter()
+                    .map(|piece| (piece.iov_base.cast_const().cast(), piece.iov_len))
+                    .collect()
+            }
+        };
+        let mut sent = Vec::new();
+        for (start, len) in vector {
+            // SAFETY: a piece of the queue, unchanged until `finish`.
+            sent.extend_from_slice(unsafe { std::slice::from_raw_parts(start, len) });
+        }
+        sent.truncate(take);
+        sent
+    }
+
+    #[test]
+    fn every_split_of_a_send_gives_the_same_bytes() {
+        for take in 1..40 {
+            let mut queue = SendQueue::new();
+            let mut expected = Vec::new();
+            for at in 0..130_u8 {
+                let piece = vec![at; usize::from(at % 5)];
+                expected.extend_from_slice(&piece);
+                queue.push(Bytes::from(piece));
+            }
+            let mut sent = Vec::new();
+            while let Some(source) = queue.start() {
+                assert!(queue.is_in_flight() && queue.start().is_none());
+                // Pushed while in flight: must not move what the kernel reads.
+                if sent.len() == take {
+                    queue.push(Bytes::from_static(b"late"));
+                    expected.extend_from_slice(b"late");
+                }
+                let part = kernel_sends(&source, take);
+                sent.extend_from_slice(&part);
+                queue.finish(part.len());
+                assert_eq!(queue.unsent(), expected.len() - sent.len());
+            }
+            assert!(queue.is_empty());
+            assert_eq!(sent, expected, "by {take}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_holds_survives_a_close() {
+        let mut queue = SendQueue::new();
+        for at in 0..100 {
+            queue.push(Bytes::from(vec![at; 10]));
+        }
+        let source = queue.start().expect("there is something");
+        queue.abandon();
+        assert_eq!(queue.unsent(), 0);
+        assert_eq!(kernel_sends(&source, 640)[630..], [63; 10]);
+        queue.finish(0);
+        queue.abandon();
+        assert!(queue.is_empty());
+    }
+}

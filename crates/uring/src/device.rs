@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, FlockOperation, StatxFlags, flock, ioctl_blksszget, major, minor, statx,
+    AtFlags, FlockOperation, StatxFlags, flock, fstatfs, ioctl_blksszget, major, minor, statx,
 };
 
 use crate::buffer::AlignedBuf;
@@ -20,6 +20,9 @@ const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Memory alignment that every device accepts, for kernels that do not tell.
 const ALIGNMENT_SAFE: u32 = 4096;
+
+/// tmpfs and ramfs, whose files take `O_DIRECT` and ignore it: nothing there is durable.
+const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// What an open may do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -198,6 +201,10 @@ fn open_exclusively(path: &Path, mode: OpenMode, block_device: bool) -> io::Resu
         .create(mode == OpenMode::Create && !block_device)
         .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC | exclusive)
         .open(path)?;
+    let file_system = fstatfs(&file)?.f_type;
+    if !block_device && MEMORY_FILE_SYSTEMS.contains(&file_system) {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
     if writes {
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     }
@@ -240,7 +247,7 @@ fn write_cache(file: &File) -> Option<WriteCache> {
     write_cache_in(Path::new("/sys/dev/block"), major(device), minor(device))
 }
 
-fn write_cache_in(devices: &Path, major: u32, minor: u32) -> Option<WriteCache> {
+pub(crate) fn write_cache_in(devices: &Path, major: u32, minor: u32) -> Option<WriteCache> {
     let device = devices.join(format!("{major}:{minor}"));
     // A partition has no queue of its own; its folder lies in the folder of the whole device.
     let text = fs::read_to_string(device.join("queue/write_cache"))

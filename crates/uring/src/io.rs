@@ -29,6 +29,9 @@ pub(crate) const RECV_GROUP: u16 = 0;
 /// Files that can be registered with one reactor.
 pub(crate) const FILES_MAX: u32 = 64;
 
+/// An eventfd is read as one u64.
+const WAKE_COUNT_SIZE: u32 = 8;
+
 /// Bytes of one disk request; the kernel cuts longer ones short.
 const DISK_BYTES_MAX: usize = 1 << 30;
 
@@ -135,7 +138,7 @@ impl Io {
             draining: false,
             _not_send: PhantomData,
         };
-        io.wake_count = Some(AlignedBuf::zeroed(size_of::<u64>(), align_of::<u64>()));
+        io.wake_count = Some(AlignedBuf::zeroed(WAKE_COUNT_SIZE as usize, align_of::<u64>()));
         io.arm_wake();
         io
     }
@@ -392,7 +395,7 @@ impl Io {
     pub(crate) fn arm_wake(&mut self) {
         let Some(count) = self.wake_count.as_mut().filter(|_| !self.draining) else { return };
         let fd = Fd(self.bell.eventfd.as_raw_fd());
-        let entry = opcode::Read::new(fd, count.as_mut_ptr(), size_of::<u64>() as u32).build();
+        let entry = opcode::Read::new(fd, count.as_mut_ptr(), WAKE_COUNT_SIZE).build();
         // SAFETY: `wake_count` is 8 bytes that nothing else touches; it and the eventfd are freed
         // after the ring has been drained.
         unsafe { self.push(entry, Token::Wake) };

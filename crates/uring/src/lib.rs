@@ -19,6 +19,9 @@ mod provided;
 mod reactor;
 mod ring;
 mod settle;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, clippy::cast_possible_truncation, reason = "tests drive it")]
+mod tests;
 mod thread;
 mod token;
 

@@ -64,7 +64,7 @@ impl Io {
 
     /// Accepts again if a pause after a failure is over.
     pub(crate) fn retry_accept(&mut self) {
-        if !self.accept_at.is_some_and(|at| at <= self.now) {
+        if self.accept_at.is_none_or(|at| at > self.now) {
             return;
         }
         self.accept_at = None;
