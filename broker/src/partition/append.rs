@@ -3,6 +3,7 @@
 //! base offset and leader epoch into the batch and proposes it; if that fails nothing has happened.
 
 use bytes::Bytes;
+use kafka_wire::validate::BatchInfo;
 use model::{LogIndex, Offset, Term};
 
 use super::descriptor::{EntryDescriptor, ProducerStamp};
@@ -24,6 +25,25 @@ pub struct Submission {
     /// None if the producer id is -1.
     pub producer: Option<ProducerStamp>,
     pub first_sequence: FirstSequence,
+}
+
+impl From<&BatchInfo> for Submission {
+    fn from(batch: &BatchInfo) -> Self {
+        let producer = ProducerStamp {
+            id: batch.producer_id,
+            epoch: batch.producer_epoch,
+            base_sequence: batch.base_sequence,
+        };
+        Self {
+            record_count: batch.record_count,
+            // The header's length field has 31 bits.
+            batch_size: u32::try_from(batch.size).unwrap_or(u32::MAX),
+            max_timestamp: batch.max_timestamp,
+            attributes: batch.attributes,
+            producer: (producer.id != ProducerStamp::NO_ID).then_some(producer),
+            first_sequence: FirstSequence::Any,
+        }
+    }
 }
 
 /// What to do with a batch.

@@ -38,7 +38,6 @@ const VERSION: u8 = 1;
 const BATCH_SIZE_MIN: u32 = 61;
 const LOG_APPEND_TIME: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
-const NO_PRODUCER: i64 = -1;
 
 const _: () = {
     assert!(size_of::<Layout>() == DESCRIPTOR_SIZE);
@@ -52,6 +51,11 @@ pub struct ProducerStamp {
     pub id: i64,
     pub epoch: i16,
     pub base_sequence: i32,
+}
+
+impl ProducerStamp {
+    /// The producer id of a batch that is not idempotent.
+    pub const NO_ID: i64 = -1;
 }
 
 /// A batch in the log of its partition. From [`decode`](Self::decode) or
@@ -109,7 +113,7 @@ impl EntryDescriptor {
     }
 
     pub fn encode(&self) -> [u8; DESCRIPTOR_SIZE] {
-        let none = ProducerStamp { id: NO_PRODUCER, epoch: -1, base_sequence: -1 };
+        let none = ProducerStamp { id: ProducerStamp::NO_ID, epoch: -1, base_sequence: -1 };
         let producer = self.producer.unwrap_or(none);
         transmute!(Layout {
             kind: KIND_BATCH,
@@ -221,7 +225,7 @@ fn producer(layout: &Layout) -> Result<Option<ProducerStamp>, DescriptorError> {
         base_sequence: layout.base_sequence.get(),
     };
     match stamp {
-        ProducerStamp { id: NO_PRODUCER, .. } => Ok(None),
+        ProducerStamp { id: ProducerStamp::NO_ID, .. } => Ok(None),
         ProducerStamp { id: 0.., epoch: 0.., base_sequence: 0.. } => Ok(Some(stamp)),
         ProducerStamp { id, epoch, base_sequence } => {
             Err(DescriptorError::Producer { id, epoch, base_sequence })

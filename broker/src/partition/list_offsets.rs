@@ -1,6 +1,8 @@
 //! Offsets by timestamp. The index knows the largest timestamp of each batch, so it names the one
-//! batch to look into; the caller reads that, and `Sought::find` walks its records.
+//! batch to look into; the caller reads that, and [`Sought::find_in`] walks its records.
 
+use kafka_wire::batch::Batches;
+use kafka_wire::records::{self, Records};
 use model::Offset;
 
 use super::read::{Piece, VisibleEnd};
@@ -22,6 +24,15 @@ pub struct TimestampCandidate {
     /// Where to search on if no record of this batch is found: possible only if the log starts in the
     /// middle of it.
     pub end_offset: Offset,
+}
+
+/// Why the records of a stored batch cannot be walked: it was valid when it was appended.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum SearchError {
+    #[error("the bytes are not a record batch")]
+    NotABatch,
+    #[error(transparent)]
+    Records(#[from] records::ReadError),
 }
 
 /// A record and its timestamp, ms since 1970.
@@ -55,17 +66,37 @@ impl Partition {
 }
 
 impl Sought {
-    /// The record sought among those of one batch, in offset order; records before `log_start` are
-    /// passed over. If the broker stamped the batch, every record has the batch's max timestamp.
-    pub fn find(
+    /// The record sought among those of one batch, given as stored; records before `log_start` are
+    /// passed over.
+    pub fn find_in(
         self,
         log_start: Offset,
-        records: impl IntoIterator<Item = TimestampedOffset>,
+        batch: &[u8],
+    ) -> Result<Option<TimestampedOffset>, SearchError> {
+        let batch = Batches::new(batch).next().ok_or(SearchError::NotABatch)?;
+        let records = Records::new(batch)?;
+        let mut fault = None;
+        let walked = records.iter().map_while(|record| match record {
+            Ok(record) => Some(TimestampedOffset {
+                offset: Offset::new(record.offset),
+                timestamp: record.timestamp,
+            }),
+            Err(error) => {
+                fault = Some(error);
+                None
+            }
+        });
+        let found = self.find(walked.filter(|record| record.offset >= log_start));
+        fault.map_or(Ok(found), |error| Err(error.into()))
+    }
+
+    fn find(
+        self,
+        mut records: impl Iterator<Item = TimestampedOffset>,
     ) -> Option<TimestampedOffset> {
-        let mut readable = records.into_iter().filter(|record| record.offset >= log_start);
         match self {
-            Self::AtOrAfter(timestamp) => readable.find(|record| record.timestamp >= timestamp),
-            Self::Youngest => readable.reduce(|youngest, record| {
+            Self::AtOrAfter(timestamp) => records.find(|record| record.timestamp >= timestamp),
+            Self::Youngest => records.reduce(|youngest, record| {
                 if record.timestamp > youngest.timestamp { record } else { youngest }
             }),
         }

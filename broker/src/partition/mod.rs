@@ -31,7 +31,7 @@ pub use descriptor::{
     ProducerStamp, entry_kind,
 };
 pub use epoch_cache::{EpochEnd, EpochWentBack, leader_epoch};
-pub use list_offsets::{Sought, TimestampCandidate, TimestampedOffset};
+pub use list_offsets::{SearchError, Sought, TimestampCandidate, TimestampedOffset};
 pub use producer_state::{Duplicate, FirstSequence, ProducerError};
 pub use read::{Piece, ReadError, ReadPlan, StoredBatch, VisibleEnd};
 pub use tail_cache::{TailBudget, Victim};

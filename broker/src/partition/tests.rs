@@ -4,6 +4,10 @@
 mod histories;
 mod idempotence;
 
+use kafka_wire::Compression;
+use kafka_wire::records::RecordBatchBuilder;
+use kafka_wire::validate::{BatchInfo, ValidationRules, validate};
+
 use super::*;
 
 const ID: PartitionId = PartitionId::new(9);
@@ -389,18 +393,53 @@ fn a_trimmed_youngest_record_gives_way_to_the_next() {
 
 #[test]
 fn the_record_sought_is_found_among_those_of_a_batch() {
-    let records = [(10, 5), (11, 9), (12, 7), (13, 9)]
-        .map(|(offset, timestamp)| TimestampedOffset { offset: Offset::new(offset), timestamp });
-    let find = |sought: Sought, log_start| {
-        sought.find(Offset::new(log_start), records).map(|record| record.offset.get())
+    for compression in [Compression::None, Compression::Lz4] {
+        let mut builder = RecordBatchBuilder::new().base_offset(10).compression(compression);
+        for timestamp in [5, 9, 7, 9] {
+            builder.append(timestamp, None, Some(b"value"), &[]);
+        }
+        let batch = builder.build();
+        let find = |sought: Sought, log_start| {
+            let found = sought.find_in(Offset::new(log_start), &batch).expect("readable");
+            found.map(|record| (record.offset.get(), record.timestamp))
+        };
+        assert_eq!(find(Sought::AtOrAfter(5), 0), Some((10, 5)));
+        assert_eq!(find(Sought::AtOrAfter(6), 0), Some((11, 9)));
+        assert_eq!(find(Sought::AtOrAfter(6), 12), Some((12, 7)));
+        assert_eq!(find(Sought::AtOrAfter(10), 0), None);
+        assert_eq!(find(Sought::Youngest, 0), Some((11, 9)));
+        assert_eq!(find(Sought::Youngest, 12), Some((13, 9)));
+        assert_eq!(find(Sought::Youngest, 14), None);
+    }
+}
+
+#[test]
+fn a_record_is_not_sought_in_bytes_that_are_no_batch() {
+    let mut batch = RecordBatchBuilder::new().append(5, None, Some(b"value"), &[]).build();
+    let find = |bytes: &[u8]| Sought::Youngest.find_in(Offset::ZERO, bytes);
+    assert_eq!(find(&batch[..60]), Err(SearchError::NotABatch));
+    let last = batch.len() - 1;
+    assert_eq!(find(&batch[..last]), Err(SearchError::NotABatch));
+    // The record's length.
+    batch[61] = 0xff;
+    assert!(matches!(find(&batch), Err(SearchError::Records(_))));
+}
+
+#[test]
+fn a_batch_of_a_client_is_submitted_as_validated() {
+    let mut builder = RecordBatchBuilder::new().producer(7, 2, 30);
+    builder.append(5, None, Some(b"value"), &[]);
+    let mut batch = builder.build();
+    let info = validate(&mut batch, &ValidationRules::default()).expect("valid");
+    let submission = Submission::from(&info);
+    let expected = Submission {
+        producer: Some(ProducerStamp { id: 7, epoch: 2, base_sequence: 30 }),
+        batch_size: u32::try_from(batch.len()).expect("small"),
+        ..plain(1, 5)
     };
-    assert_eq!(find(Sought::AtOrAfter(5), 0), Some(10));
-    assert_eq!(find(Sought::AtOrAfter(6), 0), Some(11));
-    assert_eq!(find(Sought::AtOrAfter(6), 12), Some(12));
-    assert_eq!(find(Sought::AtOrAfter(10), 0), None);
-    assert_eq!(find(Sought::Youngest, 0), Some(11));
-    assert_eq!(find(Sought::Youngest, 12), Some(13));
-    assert_eq!(find(Sought::Youngest, 14), None);
+    assert_eq!(submission, expected);
+    let none = Submission::from(&BatchInfo { producer_id: -1, ..info });
+    assert_eq!(none, Submission { producer: None, ..expected });
 }
 
 #[test]
