@@ -34,6 +34,7 @@ pub const MAGIC: i8 = 2;
 /// No timestamp.
 pub const NO_TIMESTAMP: i64 = -1;
 
+pub(crate) const MAGIC_OFFSET: usize = offset_of!(BatchHeader, magic);
 const CRC_START: usize = offset_of!(BatchHeader, attributes);
 const CODEC_BITS: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
@@ -172,10 +173,6 @@ impl BatchHeader {
     pub fn record_count(&self) -> i32 {
         self.record_count.get()
     }
-
-    pub(crate) fn set_codec(&mut self, codec: Compression) {
-        self.attributes.set((self.attributes() & !CODEC_BITS) | codec.bits());
-    }
 }
 
 /// The fields of a batch that is being built.
@@ -269,7 +266,14 @@ pub(crate) fn seal(batch: &mut [u8]) {
     set_crc(batch);
 }
 
-pub(crate) fn set_crc(batch: &mut [u8]) {
+/// Sets the codec bits; the CRC is the caller's to set.
+pub(crate) fn set_codec(batch: &mut [u8], codec: Compression) {
+    if let Some(header) = BatchHeader::read_mut(batch) {
+        header.attributes.set((header.attributes() & !CODEC_BITS) | codec.bits());
+    }
+}
+
+fn set_crc(batch: &mut [u8]) {
     let crc = compute_crc(batch);
     if let Some(header) = BatchHeader::read_mut(batch) {
         header.crc.set(crc);

@@ -21,6 +21,7 @@ use crate::layout::{self, Field, Kind, Layout, Tag};
 use crate::reader::{BAD_LENGTH, BAD_VARINT, CUT_SHORT, Fault};
 use crate::reader::{compact_length, length};
 use crate::request::{DecodeError, RequestHeader};
+use crate::response::LIST_OFFSETS_CODEC_MAX;
 use crate::varint;
 
 /// Memory that a body of any size may become.
@@ -59,8 +60,8 @@ pub(crate) fn decode<T: Decodable>(
     body: BytesMut,
 ) -> Result<T, DecodeError> {
     let (api_key, version) = (header.api_key, header.api_version);
-    // ListOffsets v11 only allows one more special timestamp; its layout is v10's.
-    let codec_version = if api_key == ApiKey::ListOffsets { version.min(10) } else { version };
+    let is_list_offsets = api_key == ApiKey::ListOffsets;
+    let codec_version = if is_list_offsets { version.min(LIST_OFFSETS_CODEC_MAX) } else { version };
     T::decode(&mut body.freeze(), codec_version).map_err(|error| DecodeError::Codec {
         api_key,
         version,

@@ -31,6 +31,7 @@ mod reader;
 pub mod records;
 pub mod request;
 pub mod response;
+mod scan;
 pub mod validate;
 mod varint;
 mod writer;

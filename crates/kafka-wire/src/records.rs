@@ -67,7 +67,8 @@ impl<'a> Records<'a> {
     /// Unpacks the batch, if need be; bounded as [`decompress`] is.
     pub fn new(batch: BatchView<'a>) -> Result<Self, ReadError> {
         let codec = batch.header.compression();
-        let codec = codec.ok_or(ReadError::UnknownCodec { bits: batch.header.attributes() & 7 })?;
+        let bits = batch.header.attributes() & 7;
+        let codec = codec.ok_or(ReadError::UnknownCodec { bits })?;
         let payload = decompress(codec, batch.payload())?;
         Ok(Self { batch, payload })
     }
@@ -132,7 +133,7 @@ impl<'a> RecordIter<'a> {
             return Err(RecordFault::Length);
         }
         let mut headers = HeaderIter { fields: Fields { rest: fields.rest }, left: header_count };
-        (&mut headers).try_for_each(|header| header.map(|_| ()))?;
+        headers.try_for_each(|header| header.map(|_| ()))?;
         if !headers.fields.rest.is_empty() {
             return Err(RecordFault::LeftOver);
         }
@@ -356,8 +357,12 @@ impl RecordBatchBuilder {
     }
 
     /// The batch, with length and CRC.
+    ///
+    /// # Panics
+    /// If a codec fails to write into memory, which none does.
     pub fn build(&self) -> BytesMut {
         let payload = self.header.compression.compress(&self.records);
+        let payload = payload.expect("packing into memory does not fail");
         let mut bytes = BytesMut::with_capacity(HEADER_SIZE.saturating_add(payload.len()));
         bytes.put_slice(self.header.into_header().as_bytes());
         bytes.put_slice(&payload);

@@ -1,6 +1,6 @@
 //! Typed responses to the pieces of a frame.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages as m;
 use kafka_protocol::protocol::Encodable;
 
@@ -14,6 +14,9 @@ use crate::writer::{TooLong, Writer};
 mod downgrade;
 
 const PREFIX_SIZE: usize = 4;
+/// ListOffsets v11 only allows one more special timestamp: it has the layout of v10, the last
+/// that the codec knows.
+pub(crate) const LIST_OFFSETS_CODEC_MAX: i16 = 10;
 
 /// A response body; the variant must be the one of the request's API.
 #[derive(Clone, Debug)]
@@ -105,7 +108,7 @@ fn encode_body(
     api_key: ApiKey,
 ) -> Result<(), EncodeError> {
     let too_long = |TooLong| EncodeError::TooLong { api_key, version };
-    let mut sink = |message: Result<(), kafka_protocol::error::ProtoError>| {
+    let sink = |message: Result<(), kafka_protocol::error::ProtoError>| {
         message.map_err(|error| EncodeError::Codec { api_key, version, error })
     };
     let response = downgrade::to_version(response, version);
@@ -117,8 +120,9 @@ fn encode_body(
             writer.set_flexible(api_key.is_flexible(layout_version));
             body.write(writer, layout_version).map_err(too_long)
         }
-        // v11 has the layout of v10, which is the last one of the codec.
-        Response::ListOffsets(body) => sink(body.encode(writer.buf(), version.min(10))),
+        Response::ListOffsets(body) => {
+            sink(body.encode(writer.buf(), version.min(LIST_OFFSETS_CODEC_MAX)))
+        }
         Response::Metadata(body) => sink(body.encode(writer.buf(), version)),
         Response::OffsetCommit(body) => sink(body.encode(writer.buf(), version)),
         Response::OffsetFetch(body) => sink(body.encode(writer.buf(), version)),
@@ -137,7 +141,7 @@ fn encode_body(
 }
 
 /// Writes the frame's length into the first piece, which nobody else holds yet.
-fn set_length(pieces: &mut [Bytes]) -> Result<(), TooLong> {
+pub(crate) fn set_length(pieces: &mut [Bytes]) -> Result<(), TooLong> {
     let size = pieces.iter().try_fold(0usize, |sum, piece| sum.checked_add(piece.len()));
     let length = size.and_then(|size| size.checked_sub(PREFIX_SIZE)).ok_or(TooLong)?;
     let length = i32::try_from(length).map_err(|_| TooLong)?;

@@ -2,10 +2,16 @@
 
 use bytes::BytesMut;
 
-use crate::batch::TimestampType;
-use crate::compression::{Compression, CompressionError};
+use crate::batch::{self, BatchHeader, HEADER_SIZE, NO_TIMESTAMP, TimestampType};
+use crate::compression::{Compression, CompressionError, decompress};
 use crate::produce::RecordError;
 use crate::records::RecordFault;
+use crate::scan::{Input, Slice, Stop, Stream, scan};
+
+/// First Produce version that may carry zstd.
+const ZSTD_PRODUCE_VERSION: i16 = 7;
+/// Refused records that are named in an error; the batch fails with the first one anyway.
+const RECORD_ERRORS_MAX: usize = 1000;
 
 /// What a topic and a request allow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -129,6 +135,225 @@ pub enum BatchError {
 ///
 /// On an error `records` is as it was. What is left to the partition is offset and leader epoch.
 pub fn validate(records: &mut BytesMut, rules: &ValidationRules) -> Result<BatchInfo, BatchError> {
-    let _ = (records, rules);
-    Err(BatchError::Empty)
+    let compression = check_header(records, rules)?;
+    let header = BatchHeader::read(records).ok_or(BatchError::Empty)?;
+    let payload = records.get(HEADER_SIZE..).unwrap_or_default();
+    let timestamps = if compression == Compression::None {
+        walk(&mut Slice::new(payload), header, rules)?
+    } else {
+        walk(&mut Stream::new(compression, payload)?, header, rules)?
+    };
+    if header.timestamp_type() == TimestampType::LogAppendTime {
+        return Err(BatchError::LogAppendTime);
+    }
+    check_segment(records.len(), rules)?;
+    let wanted = rules.compression.unwrap_or(compression);
+    if wanted != compression {
+        *records = recompress(records, compression, wanted, rules)?;
+    }
+    match rules.timestamp_type {
+        TimestampType::CreateTime => batch::set_max_timestamp(records, timestamps.max),
+        TimestampType::LogAppendTime => batch::set_log_append_time(records, rules.now_ms),
+    }
+    info(records, wanted, timestamps).ok_or(BatchError::Empty)
+}
+
+/// Everything that can be judged without the records. Returns the codec.
+fn check_header(records: &[u8], rules: &ValidationRules) -> Result<Compression, BatchError> {
+    if records.is_empty() {
+        return Err(BatchError::Empty);
+    }
+    // Older formats have their magic in the same place and may be shorter.
+    if let Some(magic) = records.get(batch::MAGIC_OFFSET).map(|byte| byte.cast_signed())
+        && magic != batch::MAGIC
+    {
+        return Err(BatchError::Magic { found: magic });
+    }
+    let header =
+        BatchHeader::read(records).ok_or(BatchError::HeaderCutShort { found: records.len() })?;
+    let size = header.size();
+    if let Some(left) = size.and_then(|size| records.len().checked_sub(size))
+        && left > 0
+    {
+        return Err(BatchError::MoreThanOne { left });
+    }
+    let codec = header.compression();
+    if codec == Some(Compression::Zstd) && rules.produce_version < ZSTD_PRODUCE_VERSION {
+        return Err(BatchError::ZstdTooEarly { produce_version: rules.produce_version });
+    }
+    if header.base_offset() != 0 {
+        return Err(BatchError::BaseOffset { found: header.base_offset() });
+    }
+    check_size(size.unwrap_or(0), rules)?;
+    if size != Some(records.len()) {
+        let (length, available) = (header.length(), records.len());
+        return Err(BatchError::Length { length, available });
+    }
+    let (stored, computed) = (header.crc(), batch::compute_crc(records));
+    if stored != computed {
+        return Err(BatchError::Crc { stored, computed });
+    }
+    check_fields(header)?;
+    codec.ok_or(BatchError::UnknownCodec { bits: header.attributes() & 7 })
+}
+
+/// Fields that only mean something once the CRC is right.
+fn check_fields(header: &BatchHeader) -> Result<(), BatchError> {
+    let (record_count, last_offset_delta) = (header.record_count(), header.last_offset_delta());
+    if last_offset_delta < 0 || last_offset_delta.checked_add(1) != Some(record_count) {
+        return Err(BatchError::Count { record_count, last_offset_delta });
+    }
+    if header.is_control() {
+        return Err(BatchError::Control);
+    }
+    let (producer_id, base_sequence) = (header.producer_id(), header.base_sequence());
+    if producer_id >= 0 && base_sequence < 0 {
+        return Err(BatchError::Sequence { producer_id, base_sequence });
+    }
+    Ok(())
+}
+
+fn check_size(size: usize, rules: &ValidationRules) -> Result<(), BatchError> {
+    let max = rules.max_message_bytes;
+    if size > max { Err(BatchError::TooLarge { size, max }) } else { Ok(()) }
+}
+
+fn check_segment(size: usize, rules: &ValidationRules) -> Result<(), BatchError> {
+    let max = rules.segment_bytes;
+    if size > max { Err(BatchError::LargerThanSegment { size, max }) } else { Ok(()) }
+}
+
+/// What the walk over the records found.
+#[derive(Clone, Copy)]
+struct Timestamps {
+    first: i64,
+    max: i64,
+    max_offset_delta: i32,
+}
+
+/// Checks every record. Nothing is kept but timestamps and the records that are refused.
+fn walk(
+    input: &mut impl Input,
+    header: &BatchHeader,
+    rules: &ValidationRules,
+) -> Result<Timestamps, BatchError> {
+    let mut found = Timestamps { first: NO_TIMESTAMP, max: NO_TIMESTAMP, max_offset_delta: 0 };
+    let mut refused = Refused::default();
+    for index in 0..header.record_count() {
+        let fault = |fault| BatchError::Record { index, fault };
+        let shape = scan(input).map_err(|stop| match stop {
+            Stop::Record(cause) => fault(cause),
+            Stop::Compression(error) => BatchError::Compression(error),
+        })?;
+        if shape.offset_delta != i64::from(index) {
+            return Err(BatchError::OffsetDelta { index, found: shape.offset_delta });
+        }
+        let timestamp = header.base_timestamp().checked_add(shape.timestamp_delta);
+        let timestamp = timestamp.ok_or_else(|| fault(RecordFault::Timestamp))?;
+        if rules.compacted && !shape.has_key {
+            refused.missing_key(index);
+        }
+        refused.judge_timestamp(index, timestamp, rules);
+        if index == 0 {
+            found.first = timestamp;
+        }
+        if timestamp > found.max {
+            (found.max, found.max_offset_delta) = (timestamp, index);
+        }
+    }
+    match input.at_end() {
+        Ok(true) => refused.into_result().map(|()| found),
+        Ok(false) => Err(BatchError::LeftOver { record_count: header.record_count() }),
+        Err(error) => Err(BatchError::Compression(error)),
+    }
+}
+
+/// Records refused one by one. The batch fails as a whole; the client learns which and why.
+#[derive(Default)]
+struct Refused {
+    errors: Vec<RecordError>,
+    timestamp: bool,
+}
+
+impl Refused {
+    fn missing_key(&mut self, index: i32) {
+        self.push(index, "Compacted topic cannot accept message without key.".into());
+    }
+
+    fn judge_timestamp(&mut self, index: i32, timestamp: i64, rules: &ValidationRules) {
+        if rules.timestamp_type == TimestampType::LogAppendTime || timestamp == NO_TIMESTAMP {
+            return;
+        }
+        let earliest = rules.now_ms.saturating_sub(rules.timestamp_before_max_ms);
+        let latest = rules.now_ms.saturating_add(rules.timestamp_after_max_ms);
+        if (earliest..=latest).contains(&timestamp) {
+            return;
+        }
+        self.timestamp = true;
+        let message = format!(
+            "Timestamp {timestamp} of message with offset {index} is out of range. \
+             The timestamp should be within [{earliest}, {latest}]"
+        );
+        self.push(index, message);
+    }
+
+    fn push(&mut self, batch_index: i32, message: String) {
+        if self.errors.len() < RECORD_ERRORS_MAX {
+            self.errors.push(RecordError { batch_index, message: Some(message.into()) });
+        }
+    }
+
+    fn into_result(self) -> Result<(), BatchError> {
+        let record_errors = self.errors;
+        if self.timestamp {
+            Err(BatchError::Timestamp { record_errors })
+        } else if record_errors.is_empty() {
+            Ok(())
+        } else {
+            Err(BatchError::MissingKey { record_errors })
+        }
+    }
+}
+
+/// The batch with its records packed by another codec; every record keeps its bytes.
+fn recompress(
+    batch: &[u8],
+    from: Compression,
+    to: Compression,
+    rules: &ValidationRules,
+) -> Result<BytesMut, BatchError> {
+    let (header, payload) = batch.split_at_checked(HEADER_SIZE).ok_or(BatchError::Empty)?;
+    let payload = to.compress(&decompress(from, payload)?)?;
+    let size = HEADER_SIZE.saturating_add(payload.len());
+    check_size(size, rules)?;
+    check_segment(size, rules)?;
+    let mut bytes = BytesMut::with_capacity(size);
+    bytes.extend_from_slice(header);
+    bytes.extend_from_slice(&payload);
+    batch::set_codec(&mut bytes, to);
+    batch::seal(&mut bytes);
+    Ok(bytes)
+}
+
+fn info(batch: &[u8], compression: Compression, found: Timestamps) -> Option<BatchInfo> {
+    let header = BatchHeader::read(batch)?;
+    let timestamp_type = header.timestamp_type();
+    let log_append_time = timestamp_type == TimestampType::LogAppendTime;
+    let max_timestamp = header.max_timestamp();
+    Some(BatchInfo {
+        size: batch.len(),
+        record_count: header.record_count(),
+        last_offset_delta: header.last_offset_delta(),
+        first_timestamp: if log_append_time { max_timestamp } else { found.first },
+        max_timestamp,
+        max_timestamp_offset_delta: if log_append_time { 0 } else { found.max_offset_delta },
+        producer_id: header.producer_id(),
+        producer_epoch: header.producer_epoch(),
+        base_sequence: header.base_sequence(),
+        attributes: header.attributes(),
+        compression,
+        timestamp_type,
+        is_transactional: header.is_transactional(),
+        is_control: header.is_control(),
+    })
 }
