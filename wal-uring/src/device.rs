@@ -1,0 +1,136 @@
+//! The seam between the WAL and what it is written to: blocking for format, open and recovery,
+//! asynchronous for everything after. Each has a real and a simulated side (`sim::SimDisk`).
+
+use std::io;
+
+use uring::device::DeviceFile;
+use uring::{AlignedBuf, FileId, Io};
+
+use crate::BUFFER_ALIGN;
+
+/// What a device demands of its I/O.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Geometry {
+    /// Bytes.
+    pub size: u64,
+    /// Offsets and sizes of I/O are multiples of it, bytes.
+    pub block_size: u32,
+}
+
+/// Blocking device I/O at absolute device offsets. A write is durable after the next `flush`.
+pub trait BlockDevice {
+    fn geometry(&self) -> Geometry;
+    /// Fills all of `buf`; a short read is an error.
+    fn read_at(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<()>;
+    /// Writes all of `buf`; a short write is an error.
+    fn write_at(&mut self, offset: u64, buf: &AlignedBuf) -> io::Result<()>;
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+/// Asynchronous device I/O at absolute device offsets. Completions come back through
+/// `Wal::complete`; a write is durable when it has completed.
+pub trait Disk {
+    /// A buffer of at least `len` bytes, aligned for the device; its content is unspecified.
+    fn take_buffer(&mut self, len: usize) -> AlignedBuf;
+    fn write(&mut self, token: u64, offset: u64, buf: AlignedBuf, len: usize);
+    fn read(&mut self, token: u64, offset: u64, buf: AlignedBuf, len: usize);
+}
+
+/// `Disk` on the ring of a shard's reactor; made for the call and dropped after it.
+pub struct RingDisk<'a> {
+    pub io: &'a mut Io,
+    pub file: FileId,
+    /// Each write carries `RWF_DSYNC`: what a device with a volatile cache needs.
+    pub durable: bool,
+}
+
+impl Disk for RingDisk<'_> {
+    fn take_buffer(&mut self, len: usize) -> AlignedBuf {
+        self.io.take_buffer(len)
+    }
+
+    fn write(&mut self, token: u64, offset: u64, buf: AlignedBuf, len: usize) {
+        self.io.write(self.file, token, offset, buf, len, self.durable);
+    }
+
+    fn read(&mut self, token: u64, offset: u64, buf: AlignedBuf, len: usize) {
+        self.io.read(self.file, token, offset, buf, len);
+    }
+}
+
+/// `BlockDevice` on an open file or block device; several shards may share one by reference.
+pub struct FileDevice<'a> {
+    file: &'a DeviceFile,
+    geometry: Geometry,
+}
+
+impl<'a> FileDevice<'a> {
+    pub fn new(file: &'a DeviceFile) -> io::Result<Self> {
+        let geometry = Geometry { size: file.size()?, block_size: file.logical_block_size() };
+        Ok(Self { file, geometry })
+    }
+}
+
+impl BlockDevice for FileDevice<'_> {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<()> {
+        self.file.read_at(offset, buf)
+    }
+
+    fn write_at(&mut self, offset: u64, buf: &AlignedBuf) -> io::Result<()> {
+        self.file.write_at(offset, buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+/// A slice of an image in memory, read-only: what `tailrace wal` maps a file to.
+pub struct ImageDevice<'a> {
+    bytes: &'a [u8],
+    block_size: u32,
+}
+
+impl<'a> ImageDevice<'a> {
+    pub const fn new(bytes: &'a [u8], block_size: u32) -> Self {
+        Self { bytes, block_size }
+    }
+}
+
+impl BlockDevice for ImageDevice<'_> {
+    fn geometry(&self) -> Geometry {
+        Geometry { size: self.bytes.len() as u64, block_size: self.block_size }
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<()> {
+        let source = usize::try_from(offset)
+            .ok()
+            .and_then(|start| self.bytes.get(start..start.checked_add(buf.len())?))
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        buf.copy_from_slice(source);
+        Ok(())
+    }
+
+    fn write_at(&mut self, _: u64, _: &AlignedBuf) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+}
+
+/// Reads `len` bytes at `offset` into a fresh buffer.
+pub(crate) fn read_vec(
+    device: &mut impl BlockDevice,
+    offset: u64,
+    len: usize,
+) -> io::Result<AlignedBuf> {
+    let mut buf = AlignedBuf::zeroed(len, BUFFER_ALIGN);
+    device.read_at(offset, &mut buf)?;
+    Ok(buf)
+}
