@@ -8,6 +8,8 @@
 //! memory. What the kernel may touch is owned by [`Io`] from submission to completion, also when
 //! a connection is closed, a handler panics or the reactor is dropped in between.
 
+#[doc(hidden)]
+pub mod bare;
 mod buffer;
 mod connection;
 pub mod device;
