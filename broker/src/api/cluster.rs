@@ -79,3 +79,77 @@ fn refused(code: ErrorCode, message: String) -> DescribeClusterResponse {
         .with_error_code(code.code())
         .with_error_message(Some(StrBytes::from_string(message)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::BytesMut;
+    use kafka_protocol::protocol::Encodable;
+    use model::{LogIndex, NodeId};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::cluster::{Cluster, Endpoint, bootstrap};
+
+    const VIEW: ClientView<'_> =
+        ClientView { broker: NodeId::new(0), auto_create: true, leader: &|_| None };
+
+    fn image() -> Arc<Image> {
+        let node = NodeId::new(0);
+        let endpoint = Endpoint { broker: node, host: "h".into(), port: 9092, shard: None };
+        let mut cluster = Cluster::new(Arc::default());
+        let commands = bootstrap(Uuid::from_u128(0xc1), node, vec![endpoint], 1);
+        for (index, command) in (1..).zip(commands) {
+            cluster.apply(LogIndex::new(index), command);
+        }
+        cluster.image()
+    }
+
+    #[test]
+    fn the_cluster_is_described_to_whoever_asks_for_brokers() {
+        let request = DescribeClusterRequest::default();
+        let reply = describe_cluster(&image(), &VIEW, &request);
+        for version in 0..=2 {
+            reply.encode(&mut BytesMut::new(), version).expect("encodes");
+        }
+        assert_eq!((reply.error_code, reply.error_message.as_ref()), (0, None));
+        assert_eq!(reply.cluster_id.as_str(), "AAAAAAAAAAAAAAAAAAAAwQ");
+        assert_eq!((reply.controller_id.0, reply.brokers.len()), (0, 1));
+        assert_eq!(reply.cluster_authorized_operations, i32::MIN);
+        for (endpoint_type, code) in [
+            (CONTROLLERS, ErrorCode::MismatchedEndpointType),
+            (0, ErrorCode::UnsupportedEndpointType),
+            (3, ErrorCode::UnsupportedEndpointType),
+        ] {
+            let request = DescribeClusterRequest::default().with_endpoint_type(endpoint_type);
+            let reply = describe_cluster(&image(), &VIEW, &request);
+            assert_eq!(reply.error_code, code.code());
+            reply.encode(&mut BytesMut::new(), 1).expect("encodes");
+        }
+    }
+
+    #[test]
+    fn a_client_of_another_cluster_or_broker_bootstraps_again() {
+        let request = |cluster: Option<&'static str>, node_id, name| ApiVersionsRequest {
+            client_software_name: StrBytes::from_static_str(name),
+            client_software_version: StrBytes::from_static_str("1.0"),
+            cluster_id: cluster.map(StrBytes::from_static_str),
+            node_id,
+        };
+        let ours = Some("AAAAAAAAAAAAAAAAAAAAwQ");
+        for (request, expected) in [
+            (request(None, -1, "java"), ErrorCode::None),
+            (request(ours, 0, "java"), ErrorCode::None),
+            (request(ours, 1, "java"), ErrorCode::RebootstrapRequired),
+            (request(Some("other"), 0, "java"), ErrorCode::RebootstrapRequired),
+            (request(ours, -1, "java"), ErrorCode::InvalidRequest),
+            (request(None, 0, "java"), ErrorCode::InvalidRequest),
+            (request(None, -1, "-java"), ErrorCode::InvalidRequest),
+        ] {
+            let reply = api_versions(&image(), &VIEW, 5, &request);
+            assert_eq!(reply.error_code, expected, "{request:?}");
+            assert_eq!(reply.api_keys.is_empty(), expected != ErrorCode::None);
+        }
+    }
+}

@@ -85,6 +85,10 @@ mod tests {
 
     use super::*;
 
+    fn idempotent() -> InitProducerIdRequest {
+        InitProducerIdRequest::default().with_transactional_id(None)
+    }
+
     fn code(answer: Answer) -> (i16, i64, i16) {
         match answer {
             Answer::Reply(reply) => (reply.error_code, reply.producer_id.0, reply.producer_epoch),
@@ -95,7 +99,7 @@ mod tests {
     #[test]
     fn ids_come_from_the_block_until_it_is_used_up() {
         let mut ids = ProducerIds::default();
-        let request = InitProducerIdRequest::default();
+        let request = idempotent();
         assert_eq!(respond(&mut ids, &request), Answer::Refill);
         ids.refill(5000, 2);
         assert_eq!(code(respond(&mut ids, &request)), (0, 5000, 0));
@@ -121,7 +125,7 @@ mod tests {
     fn half_an_identity_is_invalid() {
         let mut ids = ProducerIds::default();
         ids.refill(0, 10);
-        let request = InitProducerIdRequest::default();
+        let request = idempotent();
         for (id, epoch, expected) in
             [(7, -1, ErrorCode::InvalidRequest), (-1, 3, ErrorCode::InvalidRequest)]
         {

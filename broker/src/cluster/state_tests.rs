@@ -1,1 +1,257 @@
+use std::collections::BTreeMap;
 
+use model::ShardId;
+use proptest::prelude::*;
+
+use super::super::codec::DecodeError;
+use super::super::command::tests::{CLUSTER_ID, goldens};
+use super::super::creation::bootstrap;
+use super::*;
+
+const SNAPSHOT: &[u8] = include_bytes!("../../testdata/metadata-snapshot.v1.bin");
+const NODE: NodeId = NodeId::new(0);
+
+fn settings() -> Arc<BrokerSettings> {
+    Arc::default()
+}
+
+fn new_topic(name: &str, id: u128, partition_count: u64) -> NewTopic {
+    NewTopic {
+        name: name.to_owned(),
+        topic_id: Uuid::from_u128(id),
+        internal: false,
+        placement: (0..partition_count).map(|index| RaftGroupId::new(1 + index % 2)).collect(),
+        configs: BTreeMap::new(),
+    }
+}
+
+fn create(name: &str, id: u128, partition_count: u64) -> Command {
+    Command::CreateTopic(new_topic(name, id, partition_count))
+}
+
+fn applied(commands: impl IntoIterator<Item = Command>) -> Cluster {
+    let mut cluster = Cluster::new(settings());
+    for (index, command) in (1..).zip(commands) {
+        cluster.apply(LogIndex::new(index), command);
+    }
+    cluster
+}
+
+/// The state of the golden snapshot: every golden command but the deletion.
+fn golden_cluster() -> Cluster {
+    let group_1 = Command::CreateGroup {
+        group: RaftGroupId::new(1),
+        replicas: vec![Replica { node: NODE, shard: ShardId::new(0) }],
+    };
+    let mut commands: Vec<_> = goldens().into_iter().map(|(command, _)| command).collect();
+    commands.retain(|command| !matches!(command, Command::DeleteTopic { .. }));
+    commands.insert(2, group_1);
+    applied(commands)
+}
+
+#[test]
+fn a_new_cluster_takes_its_first_id_and_keeps_it() {
+    let mut cluster = Cluster::new(settings());
+    assert_eq!(cluster.image().cluster_id(), None);
+    for (index, id, expected) in [
+        (1, 5, Outcome::ClusterInitialized { cluster_id: Uuid::from_u128(5) }),
+        (2, 6, Outcome::ClusterExists { cluster_id: Uuid::from_u128(5) }),
+    ] {
+        let command = Command::InitializeCluster { cluster_id: Uuid::from_u128(id) };
+        assert_eq!(cluster.apply(LogIndex::new(index), command), expected);
+    }
+    assert_eq!(cluster.image().cluster_id(), Some(Uuid::from_u128(5)));
+    assert_eq!(cluster.image().version(), LogIndex::new(2));
+}
+
+#[test]
+fn partition_ids_are_dense_and_never_used_again() {
+    let mut cluster = Cluster::new(settings());
+    let ids = |outcome: Outcome| match outcome {
+        Outcome::TopicCreated { topic } => {
+            topic.partitions.iter().map(|partition| partition.id.get()).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ids(cluster.apply(LogIndex::new(1), create("a", 1, 3))), [1, 2, 3]);
+    let deleted =
+        cluster.apply(LogIndex::new(2), Command::DeleteTopic { topic_id: Uuid::from_u128(1) });
+    assert!(matches!(deleted, Outcome::TopicDeleted { .. }));
+    assert_eq!(ids(cluster.apply(LogIndex::new(3), create("a", 2, 2))), [4, 5]);
+    let image = cluster.image();
+    assert_eq!(image.topic("a").map(|topic| topic.id), Some(Uuid::from_u128(2)));
+    assert!(image.topic_by_id(Uuid::from_u128(1)).is_none());
+    let again =
+        cluster.apply(LogIndex::new(4), Command::DeleteTopic { topic_id: Uuid::from_u128(1) });
+    assert_eq!(again, Outcome::TopicUnknown { topic_id: Uuid::from_u128(1) });
+}
+
+#[test]
+fn a_name_or_an_id_that_is_taken_changes_nothing_but_the_version() {
+    let mut cluster = applied([create("a", 1, 1)]);
+    let before = cluster.image();
+    for (index, command) in [(2, create("a", 2, 9)), (3, create("b", 1, 9))] {
+        let outcome = cluster.apply(LogIndex::new(index), command);
+        assert!(matches!(outcome, Outcome::TopicExists { topic } if *topic.name == *"a"));
+    }
+    let after = cluster.image();
+    assert_eq!(after.version(), LogIndex::new(3));
+    assert!(after.topics().eq(before.topics()));
+    assert_eq!(cluster.next_partition, PartitionId::new(2));
+}
+
+#[test]
+fn producer_id_blocks_follow_one_another_and_end() {
+    let mut cluster = Cluster::new(settings());
+    let allocate = |count| Command::AllocateProducerIds { node: NODE, count };
+    for (index, start) in [(1, 0), (2, 1000)] {
+        let expected = Outcome::ProducerIdBlock { node: NODE, start, count: 1000 };
+        assert_eq!(cluster.apply(LogIndex::new(index), allocate(1000)), expected);
+    }
+    cluster.next_producer_id = i64::MAX - 1;
+    let outcome = cluster.apply(LogIndex::new(3), allocate(2));
+    assert_eq!(outcome, Outcome::ProducerIdsExhausted);
+    assert_eq!(cluster.next_producer_id, i64::MAX - 1);
+}
+
+#[test]
+fn an_image_that_is_held_does_not_change_and_shares_its_topics() {
+    let mut cluster = applied([create("a", 1, 1), create("b", 2, 1)]);
+    let held = cluster.image();
+    cluster.apply(LogIndex::new(3), Command::DeleteTopic { topic_id: Uuid::from_u128(1) });
+    let next = cluster.image();
+    assert_eq!(held.topics().len(), 2);
+    assert_eq!(next.topics().len(), 1);
+    let (old, new) = (held.topic("b").expect("kept"), next.topic("b").expect("kept"));
+    assert!(Arc::ptr_eq(old, new));
+}
+
+#[test]
+fn bootstrap_again_changes_only_how_the_node_is_reached() {
+    let endpoint = |port| Endpoint { broker: NODE, host: "h".into(), port, shard: None };
+    let first = bootstrap(CLUSTER_ID, NODE, vec![endpoint(9092)], 2);
+    let second = bootstrap(Uuid::from_u128(9), NODE, vec![endpoint(9999)], 2);
+    let image = applied(first.into_iter().chain(second)).image();
+    assert_eq!(image.cluster_id(), Some(CLUSTER_ID));
+    let ports: Vec<u16> = image.endpoints().map(|endpoint| endpoint.port).collect();
+    assert_eq!(ports, [9999]);
+    let groups: Vec<u64> = image.data_groups().map(|group| group.id.get()).collect();
+    assert_eq!(groups, [1, 2]);
+    assert_eq!(image.shard_of(RaftGroupId::METADATA, NODE), Some(ShardId::new(0)));
+    assert_eq!(image.shard_of(RaftGroupId::new(2), NODE), Some(ShardId::new(1)));
+    assert_eq!(image.controller(), Some(NODE));
+}
+
+#[test]
+fn a_shard_with_its_own_listener_is_its_own_broker() {
+    let endpoint = |shard: u16| Endpoint {
+        broker: NodeId::new(i32::from(shard)),
+        host: "h".into(),
+        port: 9092 + shard,
+        shard: Some(ShardId::new(shard)),
+    };
+    let image = applied(bootstrap(CLUSTER_ID, NODE, (0..3).map(endpoint).collect(), 3)).image();
+    let brokers: Vec<_> = image
+        .data_groups()
+        .map(|group| image.broker_of(group.replicas[0]).expect("a listener").get())
+        .collect();
+    assert_eq!(brokers, [0, 1, 2]);
+    let elsewhere = Replica { node: NodeId::new(7), shard: ShardId::new(0) };
+    assert_eq!(image.broker_of(elsewhere), None);
+}
+
+#[test]
+fn a_snapshot_is_read_and_written_as_version_1() {
+    let cluster = golden_cluster();
+    assert_eq!(cluster.encode_snapshot(), SNAPSHOT);
+    assert_eq!(Cluster::decode_snapshot(SNAPSHOT, settings()), Ok(cluster));
+}
+
+#[test]
+fn a_cut_or_lengthened_snapshot_is_refused() {
+    for length in 0..SNAPSHOT.len() {
+        assert!(Cluster::decode_snapshot(&SNAPSHOT[..length], settings()).is_err(), "{length}");
+    }
+    let longer = [SNAPSHOT, &[0]].concat();
+    let error = Cluster::decode_snapshot(&longer, settings());
+    assert_eq!(error, Err(DecodeError::LeftOver { count: 1 }));
+}
+
+/// Whatever one bit does, a snapshot that is accepted is the only encoding of what it says.
+#[test]
+fn a_flipped_bit_is_refused_or_says_something_else() {
+    let golden = golden_cluster();
+    for bit in 0..SNAPSHOT.len() * 8 {
+        let mut bytes = SNAPSHOT.to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(cluster) = Cluster::decode_snapshot(&bytes, settings()) {
+            assert_eq!(cluster.encode_snapshot(), bytes, "bit {bit}");
+            assert_ne!(cluster, golden, "bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_partition_id_beyond_the_counter_is_refused() {
+    let mut cluster = golden_cluster();
+    cluster.next_partition = PartitionId::new(3);
+    let error = Cluster::decode_snapshot(&cluster.encode_snapshot(), settings());
+    assert_eq!(error, Err(DecodeError::Range { field: "partition id" }));
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let endpoint = (0..3_i32, 1..9_u16, proptest::option::of(0..3_u16));
+    let endpoint = endpoint.prop_map(|(broker, port, shard)| Endpoint {
+        broker: NodeId::new(broker),
+        host: "h".into(),
+        port,
+        shard: shard.map(ShardId::new),
+    });
+    prop_oneof![
+        (0..3_u128).prop_map(|id| Command::InitializeCluster { cluster_id: Uuid::from_u128(id) }),
+        (0..3_i32, proptest::collection::vec(endpoint, 0..3)).prop_map(|(node, endpoints)| {
+            Command::RegisterBroker { node: NodeId::new(node), endpoints }
+        }),
+        (0..4_u64, 0..3_u16).prop_map(|(group, shard)| Command::CreateGroup {
+            group: RaftGroupId::new(group),
+            replicas: vec![Replica { node: NODE, shard: ShardId::new(shard) }],
+        }),
+        ("[a-d]", 0..6_u128, 0..5_u64).prop_map(|(name, id, count)| create(&name, id, count)),
+        (0..6_u128).prop_map(|id| Command::DeleteTopic { topic_id: Uuid::from_u128(id) }),
+        (0..2000_u32).prop_map(|count| Command::AllocateProducerIds { node: NODE, count }),
+    ]
+}
+
+proptest! {
+    /// Two nodes that apply the same log agree, whether one holds images or starts from a snapshot.
+    #[test]
+    fn the_same_commands_give_the_same_state(
+        commands in proptest::collection::vec(any_command(), 0..60),
+        cut in 0..60_usize,
+    ) {
+        let straight = applied(commands.clone());
+        let mut other = Cluster::new(settings());
+        let mut held = Vec::new();
+        for (at, command) in commands.iter().enumerate() {
+            if at == cut {
+                let bytes = other.encode_snapshot();
+                other = Cluster::decode_snapshot(&bytes, settings()).expect("own bytes");
+            }
+            held.push(other.image());
+            let decoded = Command::decode(&command.encode()).expect("own bytes");
+            prop_assert_eq!(&decoded, command);
+            other.apply(LogIndex::new(at as u64 + 1), decoded);
+        }
+        prop_assert_eq!(straight.encode_snapshot(), other.encode_snapshot());
+        prop_assert_eq!(&straight, &other);
+        let image = straight.image();
+        prop_assert!(image.topics().all(|topic| image.topic_by_id(topic.id).is_some()));
+        prop_assert_eq!(image.topics().len(), image.topics_by_id.len());
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        super::super::fuzz(&bytes);
+        super::super::fuzz(&[&[1], bytes.as_slice()].concat());
+    }
+}
