@@ -12,7 +12,7 @@ use crate::cluster::Image;
 const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 
-pub fn describe_cluster(
+pub(crate) fn describe_cluster(
     image: &Image,
     view: &ClientView<'_>,
     request: &DescribeClusterRequest,
@@ -43,7 +43,7 @@ pub fn describe_cluster(
 }
 
 /// A client that believes to talk to another cluster or broker is told to bootstrap again (KIP-1242).
-pub fn api_versions(
+pub(crate) fn api_versions(
     image: &Image,
     view: &ClientView<'_>,
     version: i16,

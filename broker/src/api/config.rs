@@ -19,7 +19,7 @@ const BROKER: i8 = 4;
 const TYPE_VERSION_MIN: i16 = 3;
 
 /// Describes each resource of a request to the broker with this id.
-pub fn describe(
+pub(crate) fn describe(
     image: &Image,
     settings: &BrokerSettings,
     broker: NodeId,

@@ -56,7 +56,7 @@ impl ClientView<'_> {
 
 /// The reply, and the names of unknown topics that are to be created. Those are answered with
 /// LEADER_NOT_AVAILABLE, on which every client asks again.
-pub fn respond(
+pub(crate) fn respond(
     image: &Image,
     view: &ClientView<'_>,
     version: i16,

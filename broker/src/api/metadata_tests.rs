@@ -53,7 +53,7 @@ fn ask(version: i16, request: &MetadataRequest) -> (Vec<(String, i16, usize)>, V
     let (reply, to_create) = respond(&image(false), &VIEW, version, request);
     reply.encode(&mut BytesMut::new(), version).expect("encodes in the version asked");
     let topic = |topic: &MetadataResponseTopic| {
-        let name = topic.name.as_ref().map_or("-".to_owned(), |name| name.to_string());
+        let name = topic.name.as_ref().map_or_else(|| "-".to_owned(), |name| name.to_string());
         (name, topic.error_code, topic.partitions.len())
     };
     let to_create = to_create.iter().map(|name| name.to_string()).collect();
@@ -88,8 +88,8 @@ fn a_known_topic_has_its_id_leader_epoch_and_replicas() {
         let topic = &reply.topics[0];
         assert_eq!(topic.topic_id, ORDERS);
         assert_eq!(topic.topic_authorized_operations, i32::MIN);
-        for (index, partition) in topic.partitions.iter().enumerate() {
-            assert_eq!(partition.partition_index, index as i32);
+        for (index, partition) in (0..).zip(&topic.partitions) {
+            assert_eq!(partition.partition_index, index);
             assert_eq!((partition.leader_id.0, partition.leader_epoch), (0, 3));
             assert_eq!(partition.replica_nodes, [BrokerId(0)]);
             assert_eq!(partition.isr_nodes, [BrokerId(0)]);

@@ -22,7 +22,7 @@ pub struct ProducerIds {
 
 /// What to do about a request.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
+pub(crate) enum Answer {
     Reply(InitProducerIdResponse),
     /// The block is used up: propose `refill_command`, give the block to `refill`, and ask again.
     Refill,
@@ -44,11 +44,11 @@ impl ProducerIds {
 }
 
 /// Reserves the next block for a node.
-pub fn refill_command(node: NodeId) -> Command {
+pub(crate) fn refill_command(node: NodeId) -> Command {
     Command::AllocateProducerIds { node, count: BLOCK_SIZE }
 }
 
-pub fn respond(ids: &mut ProducerIds, request: &InitProducerIdRequest) -> Answer {
+pub(crate) fn respond(ids: &mut ProducerIds, request: &InitProducerIdRequest) -> Answer {
     if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
         return Answer::Reply(refused(ErrorCode::InvalidRequest));
     }
@@ -67,7 +67,7 @@ pub fn respond(ids: &mut ProducerIds, request: &InitProducerIdRequest) -> Answer
 }
 
 /// A reply without an id: producer id and epoch -1.
-pub fn refused(code: ErrorCode) -> InitProducerIdResponse {
+pub(crate) fn refused(code: ErrorCode) -> InitProducerIdResponse {
     InitProducerIdResponse::default()
         .with_error_code(code.code())
         .with_producer_id(ProducerId(-1))

@@ -27,7 +27,7 @@ const DELETE_BY_ID_VERSION_MIN: i16 = 6;
 
 /// Creation of the topics of one request.
 #[derive(Clone, Debug)]
-pub struct CreatePlan {
+pub(crate) struct CreatePlan {
     topics: Vec<CreatedTopic>,
     validate_only: bool,
 }
@@ -49,7 +49,7 @@ enum Creation {
 
 /// Deletion of the topics of one request.
 #[derive(Clone, Debug)]
-pub struct DeletePlan {
+pub(crate) struct DeletePlan {
     topics: Vec<Deletion>,
 }
 
@@ -77,7 +77,7 @@ struct Refusal {
 }
 
 /// Checks each topic of a request. `new_id` gives a fresh random id with each call.
-pub fn plan_create(
+pub(crate) fn plan_create(
     image: &Image,
     settings: &BrokerSettings,
     request: &CreateTopicsRequest,
@@ -107,12 +107,16 @@ pub fn plan_create(
 
 /// Plans topics that clients asked for by using their names. One that cannot be created is left out:
 /// the client is told so when it asks again.
-pub fn plan_auto_create(
+pub(crate) fn plan_auto_create(
     image: &Image,
     settings: &BrokerSettings,
     names: &[TopicName],
     new_id: &mut dyn FnMut() -> Uuid,
 ) -> Vec<Command> {
+    // Counting every partition for a planner is not for each Metadata request.
+    if names.is_empty() {
+        return Vec::new();
+    }
     let mut planner = Planner::new(image, settings);
     let planned = names.iter().filter_map(|name| planner.plan_default(name, new_id()).ok());
     planned.map(Command::CreateTopic).collect()
@@ -121,7 +125,7 @@ pub fn plan_auto_create(
 impl CreatePlan {
     /// The commands to propose, each with the slot under which its outcome is settled. None if the
     /// request only asks whether it would work.
-    pub fn commands(&self) -> Vec<(usize, Command)> {
+    pub(crate) fn commands(&self) -> Vec<(usize, Command)> {
         if self.validate_only {
             return Vec::new();
         }
@@ -133,7 +137,7 @@ impl CreatePlan {
     }
 
     /// Notes what became of a command, or why it was not proposed or committed.
-    pub fn settle(&mut self, slot: usize, result: Result<&Outcome, ErrorCode>) {
+    pub(crate) fn settle(&mut self, slot: usize, result: Result<&Outcome, ErrorCode>) {
         let Some(CreatedTopic { name, creation, .. }) = self.topics.get_mut(slot) else { return };
         *creation = match result {
             Ok(Outcome::TopicCreated { topic }) => Creation::Created(Arc::clone(topic)),
@@ -147,7 +151,7 @@ impl CreatePlan {
     }
 
     /// The reply. A command that was never settled has timed out.
-    pub fn response(&self, settings: &BrokerSettings) -> CreateTopicsResponse {
+    pub(crate) fn response(&self, settings: &BrokerSettings) -> CreateTopicsResponse {
         let results = self.topics.iter().map(|topic| {
             let result = CreatableTopicResult::default().with_name(topic.name.clone());
             let replicated = || result.clone().with_replication_factor(topic.replication_factor);
@@ -241,7 +245,7 @@ fn described(
 }
 
 /// Finds each topic of a request.
-pub fn plan_delete(
+pub(crate) fn plan_delete(
     image: &Image,
     settings: &BrokerSettings,
     version: i16,
@@ -275,7 +279,7 @@ pub fn plan_delete(
 
 impl DeletePlan {
     /// The commands to propose, each with the slot under which its outcome is settled.
-    pub fn commands(&self) -> Vec<(usize, Command)> {
+    pub(crate) fn commands(&self) -> Vec<(usize, Command)> {
         let command = |(slot, topic): (usize, &Deletion)| match &topic.state {
             DeletionState::Planned(id) => Some((slot, Command::DeleteTopic { topic_id: *id })),
             DeletionState::Refused(_) | DeletionState::Deleted => None,
@@ -284,7 +288,7 @@ impl DeletePlan {
     }
 
     /// Notes what became of a command, or why it was not proposed or committed.
-    pub fn settle(&mut self, slot: usize, result: Result<&Outcome, ErrorCode>) {
+    pub(crate) fn settle(&mut self, slot: usize, result: Result<&Outcome, ErrorCode>) {
         let Some(topic) = self.topics.get_mut(slot) else { return };
         match result {
             Ok(Outcome::TopicDeleted { topic: deleted }) => {
@@ -303,7 +307,7 @@ impl DeletePlan {
     }
 
     /// The reply. A command that was never settled has timed out.
-    pub fn response(&self) -> DeleteTopicsResponse {
+    pub(crate) fn response(&self) -> DeleteTopicsResponse {
         let results = self.topics.iter().map(|topic| {
             let result = DeletableTopicResult::default()
                 .with_name(topic.name.clone())

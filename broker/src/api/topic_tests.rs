@@ -29,7 +29,7 @@ impl Fixture {
         for command in bootstrap(Uuid::from_u128(99), NODE, vec![endpoint], 2) {
             fixture.apply(command);
         }
-        let names = ["orders", "__consumer_offsets"].map(|name| name_of(name));
+        let names = ["orders", "__consumer_offsets"].map(name_of);
         let image = fixture.cluster.image();
         for command in plan_auto_create(&image, &fixture.settings.clone(), &names, &mut || {
             fixture.next_id += 1;

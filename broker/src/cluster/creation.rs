@@ -175,10 +175,11 @@ impl<'a> Planner<'a> {
         partition_count: Option<i32>,
         replication_factor: Option<i16>,
     ) -> Result<Vec<RaftGroupId>, NewTopicError> {
-        let default_count = if name == CONSUMER_OFFSETS {
-            self.settings.offsets_topic_partition_count
+        let settings = self.settings;
+        let (default_count, default_factor) = if name == CONSUMER_OFFSETS {
+            (settings.offsets_topic_partition_count, settings.offsets_topic_replication_factor)
         } else {
-            self.settings.partition_count_default
+            (settings.partition_count_default, settings.default_replication_factor)
         };
         let count = match partition_count {
             None => usize::try_from(default_count).unwrap_or(usize::MAX),
@@ -187,8 +188,7 @@ impl<'a> Planner<'a> {
         if count == 0 {
             return Err(NewTopicError::PartitionCount);
         }
-        let factor = replication_factor
-            .map_or_else(|| i32::from(self.settings.default_replication_factor), i32::from);
+        let factor = replication_factor.map_or_else(|| i32::from(default_factor), i32::from);
         if factor <= 0 {
             return Err(NewTopicError::ReplicationFactor);
         }

@@ -17,17 +17,16 @@ pub struct BrokerSettings {
     pub delete_topic_enable: bool,
     /// Bytes of one fetch reply.
     pub fetch_bytes_max: u32,
-    pub fetch_wait_max: Duration,
     pub group_initial_rebalance_delay: Duration,
     pub group_session_timeout_min: Duration,
     pub group_session_timeout_max: Duration,
     pub group_size_max: u32,
-    pub connection_count_max: u32,
     pub partition_count_default: u32,
     /// Bytes of the metadata text beside a committed offset.
     pub offset_metadata_bytes_max: u32,
     pub offsets_retention: Duration,
     pub offsets_topic_partition_count: u32,
+    pub offsets_topic_replication_factor: u16,
     pub offsets_topic_segment_bytes: u32,
     pub producer_id_expiration: Duration,
     /// Bytes of a request of any API but Produce.
@@ -120,22 +119,20 @@ impl BrokerSettings {
             connections_max_idle: u64::try_from(values.integer("connections.max.idle.ms"))
                 .ok()
                 .map(Duration::from_millis),
-            default_replication_factor: u16::try_from(values.count("default.replication.factor"))
-                .unwrap_or(u16::MAX),
+            default_replication_factor: values.factor("default.replication.factor"),
             delete_topic_enable: values.boolean("delete.topic.enable"),
             fetch_bytes_max: values.count("fetch.max.bytes"),
-            fetch_wait_max: values.millis("fetch.max.wait.ms"),
             group_initial_rebalance_delay: values.millis("group.initial.rebalance.delay.ms"),
             group_session_timeout_min: values.millis("group.min.session.timeout.ms"),
             group_session_timeout_max: values.millis("group.max.session.timeout.ms"),
             group_size_max: values.count("group.max.size"),
-            connection_count_max: values.count("max.connections"),
             partition_count_default: values.count("num.partitions"),
             offset_metadata_bytes_max: values.count("offset.metadata.max.bytes"),
             offsets_retention: Duration::from_secs(
                 60 * u64::from(values.count("offsets.retention.minutes")),
             ),
             offsets_topic_partition_count: values.count("offsets.topic.num.partitions"),
+            offsets_topic_replication_factor: values.factor("offsets.topic.replication.factor"),
             offsets_topic_segment_bytes: values.count("offsets.topic.segment.bytes"),
             producer_id_expiration: values.millis("producer.id.expiration.ms"),
             request_bytes_max: values.count("request.max.bytes"),
@@ -168,6 +165,10 @@ impl Values<'_> {
     /// A 32-bit setting; a negative value counts as 0.
     fn count(&self, name: &str) -> u32 {
         u32::try_from(self.integer(name).max(0)).unwrap_or(u32::MAX)
+    }
+
+    fn factor(&self, name: &str) -> u16 {
+        u16::try_from(self.count(name)).unwrap_or(u16::MAX)
     }
 
     fn millis(&self, name: &str) -> Duration {

@@ -151,8 +151,7 @@ impl Rule {
             (Self::Fraction, Value::Double(number)) if *number > 1.0 => {
                 Err("Value must be no more than 1".to_owned())
             }
-            // Written this way round so that NaN is refused too.
-            (Self::Fraction, Value::Double(number)) if !(*number >= 0.0) => {
+            (Self::Fraction, Value::Double(number)) if *number < 0.0 || number.is_nan() => {
                 Err("Value must be at least 0".to_owned())
             }
             (Self::OneOf(words), Value::Text(text)) if !words.contains(&text.as_str()) => {
