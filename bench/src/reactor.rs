@@ -11,7 +11,7 @@ mod server;
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -36,11 +36,11 @@ const SPIN: Duration = Duration::from_micros(500);
 #[derive(Args, Clone, Debug)]
 pub struct ReactorArgs {
     /// Rounds; each measures both servers, in changing order
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 10)]
     pub rounds: u32,
-    /// Seconds that each server is measured in a round
-    #[arg(long, default_value_t = 2)]
-    pub seconds: u64,
+    /// Seconds that each server is measured in a round; many short rounds stand a busy machine best
+    #[arg(long, default_value_t = 1.0)]
+    pub seconds: f64,
     /// Folder for the file that is written, on the device to measure
     #[arg(long, default_value = ".")]
     pub data_dir: PathBuf,
@@ -57,7 +57,7 @@ pub struct ReactorArgs {
 pub enum RunError {
     #[error("the comparison needs two cores, one for the server and one for the client")]
     OneCore,
-    #[error("--rounds and --seconds must be at least 1")]
+    #[error("--rounds must be at least 1 and --seconds more than 0")]
     NothingToDo,
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -72,11 +72,12 @@ pub fn run(args: &ReactorArgs, out: &mut impl Write) -> Result<Report, RunError>
     if uring::core_count() < 2 {
         return Err(RunError::OneCore);
     }
-    if args.rounds == 0 || args.seconds == 0 {
+    let time = Duration::try_from_secs_f64(args.seconds).unwrap_or_default();
+    if args.rounds == 0 || time.is_zero() {
         return Err(RunError::NothingToDo);
     }
     let path = args.data_dir.join(format!("tailrace-bench-reactor-{}", std::process::id()));
-    let measured = measure(args, &path);
+    let measured = measure(args, time, &path);
     // A file left behind only takes room.
     let _ = fs::remove_file(&path);
     let report = measured?;
@@ -88,7 +89,7 @@ pub fn run(args: &ReactorArgs, out: &mut impl Write) -> Result<Report, RunError>
     Ok(report)
 }
 
-fn measure(args: &ReactorArgs, path: &std::path::Path) -> Result<Report, RunError> {
+fn measure(args: &ReactorArgs, time: Duration, path: &Path) -> Result<Report, RunError> {
     let device = DeviceFile::open(path, OpenMode::Create)?;
     fill(&device).map_err(io_error("fill the file"))?;
     let mut rounds = Vec::new();
@@ -99,7 +100,7 @@ fn measure(args: &ReactorArgs, path: &std::path::Path) -> Result<Report, RunErro
         };
         let mut measured = Round::default();
         for server in order {
-            let percentiles = serve_and_measure(server, args, &device)?;
+            let percentiles = serve_and_measure(server, args.durable, time, &device)?;
             match server {
                 Server::Product => measured.product = percentiles,
                 Server::Bare => measured.bare = percentiles,
@@ -112,11 +113,12 @@ fn measure(args: &ReactorArgs, path: &std::path::Path) -> Result<Report, RunErro
 
 fn serve_and_measure(
     server: Server,
-    args: &ReactorArgs,
+    durable: bool,
+    time: Duration,
     device: &DeviceFile,
 ) -> Result<Percentiles, RunError> {
-    let running = server.start(device, args.durable).map_err(io_error("start the server"))?;
-    let (address, time) = (running.address, Duration::from_secs(args.seconds));
+    let running = server.start(device, durable).map_err(io_error("start the server"))?;
+    let address = running.address;
     let client = uring::spawn_pinned("client", Some(1), move || client::measure(address, time))
         .map_err(io_error("start the client"))?;
     let measured = client.join().map_err(|_| io::Error::other("the client panicked"));

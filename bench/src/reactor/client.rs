@@ -12,7 +12,7 @@ use super::report::Percentiles;
 pub(super) const REQUEST_SIZE: usize = 100;
 
 /// Not counted: caches, the server's first accept.
-const WARM_UP: Duration = Duration::from_millis(300);
+const WARM_UP: Duration = Duration::from_millis(100);
 
 /// A reply that takes longer than this will not come.
 const REPLY_MAX: Duration = Duration::from_secs(10);

@@ -26,7 +26,7 @@ pub struct Round {
 /// What `tailrace bench reactor` found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    pub seconds: u64,
+    pub seconds: f64,
     pub durable: bool,
     /// Of the device under the file.
     pub write_cache: String,
@@ -136,8 +136,13 @@ mod tests {
 
     #[test]
     fn ratios_come_from_medians_so_one_bad_round_does_not_decide() {
-        let args =
-            ReactorArgs { rounds: 3, seconds: 1, data_dir: ".".into(), durable: false, json: None };
+        let args = ReactorArgs {
+            rounds: 3,
+            seconds: 1.0,
+            data_dir: ".".into(),
+            durable: false,
+            json: None,
+        };
         let round =
             |product, bare| Round { product: percentiles(product), bare: percentiles(bare) };
         let rounds = vec![round(60.0, 60.0), round(66.0, 900.0), round(900.0, 61.0)];

@@ -43,6 +43,9 @@ pub(crate) enum Phase {
     Open,
     /// Sends what is queued, then closes; what arrives is dropped.
     Draining,
+    /// Everything is sent; waits a little for the peer to close, so that bytes which it is still
+    /// sending do not turn our close into a reset that destroys the last reply on its way.
+    Lingering,
     /// Dead to the outside; waits for its requests to end.
     Closing,
 }

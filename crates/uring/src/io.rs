@@ -6,11 +6,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use io_uring::types::{CancelBuilder, Fd, Fixed};
@@ -28,6 +28,9 @@ pub(crate) const RECV_GROUP: u16 = 0;
 
 /// Files that can be registered with one reactor.
 pub(crate) const FILES_MAX: u32 = 64;
+
+/// How long a connection that has sent its last waits for its peer to close.
+const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// An eventfd is read as one u64.
 const WAKE_COUNT_SIZE: u32 = 8;
@@ -81,6 +84,8 @@ pub struct Io {
     wake_count: Option<AlignedBuf>,
     /// Connections with something to send.
     dirty: Vec<SlotRef>,
+    /// Connections that have sent their last, and when they have waited enough, in that order.
+    lingering: VecDeque<(Instant, SlotRef)>,
     /// Connections whose held bytes are to be handed on.
     pub(crate) resumed: VecDeque<SlotRef>,
     /// Completions taken from the ring and not settled yet.
@@ -129,6 +134,7 @@ impl Io {
             files: Vec::new(),
             wake_count: None,
             dirty: Vec::new(),
+            lingering: VecDeque::new(),
             resumed: VecDeque::new(),
             reaped: VecDeque::new(),
             accept_at: None,
@@ -141,6 +147,11 @@ impl Io {
         io.wake_count = Some(AlignedBuf::zeroed(WAKE_COUNT_SIZE as usize, align_of::<u64>()));
         io.arm_wake();
         io
+    }
+
+    /// The clock, read once per turn.
+    pub fn now(&self) -> Instant {
+        self.now
     }
 
     /// Accepts connections from now on; each is reported by `Handler::accepted`.
@@ -213,23 +224,21 @@ impl Io {
         }
     }
 
-    /// Closes when what is queued has been sent. From now on nothing is reported and what arrives
-    /// is dropped.
+    /// Closes when what is queued has been sent and the peer has closed too, or 1 s after the
+    /// former. From now on nothing is reported and what arrives is dropped.
     pub fn close_after_send(&mut self, conn: ConnId) {
         let slot = conn.slot();
         let Some(connection) = self.connections.get_mut(slot) else { return };
         if connection.phase != Phase::Open {
             return;
         }
-        if connection.out.is_empty() {
-            self.release(slot);
-            return;
-        }
         connection.phase = Phase::Draining;
         connection.held = Vec::new();
-        // Keep receiving: bytes left unread would turn the close into a reset, which may destroy
-        // the reply on its way.
+        // What arrives is received and dropped: unread, it would turn the close into a reset.
         connection.paused = false;
+        if connection.out.is_empty() {
+            self.linger(slot);
+        }
         self.arm_recv(slot);
     }
 
@@ -374,6 +383,33 @@ impl Io {
         unsafe { self.push(opcode::AsyncCancel2::new(target).build(), Token::Cancel(slot)) };
     }
 
+    /// Everything is sent: says so to the peer and gives it a while to close.
+    pub(crate) fn linger(&mut self, slot: SlotRef) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let told = connection.stream.shutdown(Shutdown::Write);
+        if told.is_err() || connection.held_end.is_some() {
+            self.release(slot);
+            return;
+        }
+        connection.phase = Phase::Lingering;
+        self.lingering.push_back((self.now + LINGER_MAX, slot));
+    }
+
+    /// Ends the lingering of those who had their time; when the next is due.
+    pub(crate) fn end_lingering(&mut self) -> Option<Instant> {
+        while let Some((due, slot)) = self.lingering.front().copied() {
+            let lingers = self.connections.get(slot).is_some_and(|c| c.phase == Phase::Lingering);
+            if lingers && due > self.now {
+                return Some(due);
+            }
+            self.lingering.pop_front();
+            if lingers {
+                self.release(slot);
+            }
+        }
+        None
+    }
+
     /// Makes the id dead, ends what is in flight, and frees the slot when nothing is.
     pub(crate) fn release(&mut self, slot: SlotRef) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
@@ -385,7 +421,7 @@ impl Io {
             return;
         }
         // Fails only if the peer has reset it, and then everything in flight ends by itself.
-        let _ = connection.stream.shutdown(std::net::Shutdown::Both);
+        let _ = connection.stream.shutdown(Shutdown::Both);
         connection.ops += 1;
         let target = CancelBuilder::fd(Fd(connection.stream.as_raw_fd())).all();
         // SAFETY: points to no memory; the socket stays in its slot until `ops` is 0.

@@ -122,13 +122,15 @@ impl Reactor {
         handler: &mut H,
     ) -> io::Result<()> {
         self.io.retry_accept();
+        let linger_end = self.io.end_lingering();
         self.io.flush();
         let spins =
             self.io.writes_in_flight > 0 || self.io.now.duration_since(self.event_last) < self.spin;
         if spins || self.io.has_local_work() {
             self.look()?;
         } else {
-            self.sleep(deadline, handler)?;
+            let timers = [deadline, linger_end, self.io.accept_at];
+            self.sleep(timers.into_iter().flatten().min(), handler)?;
         }
         self.io.now = clock();
         if self.io.reap() {
@@ -153,14 +155,15 @@ impl Reactor {
         self.io.ring.submit()
     }
 
-    fn sleep<H: Handler>(&mut self, deadline: Option<Instant>, handler: &mut H) -> io::Result<()> {
+    fn sleep<H: Handler>(&mut self, until: Option<Instant>, handler: &mut H) -> io::Result<()> {
         let bell = Arc::clone(&self.io.bell);
         bell.fall_asleep();
         if handler.has_work() {
             bell.stay_awake();
+            // Senders that keep an awake reactor busy do not ring: their message is an event too.
+            self.event_last = self.io.now;
             return self.io.ring.submit();
         }
-        let until = [deadline, self.io.accept_at].into_iter().flatten().min();
         let timeout = until.map(|until| until.saturating_duration_since(clock()));
         let slept = self.io.ring.submit_and_sleep(timeout);
         bell.stay_awake();

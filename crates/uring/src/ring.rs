@@ -84,10 +84,10 @@ impl Ring {
                 return Ok(());
             }
             match passing(self.inner.submit())? {
-                Some(_) if self.backlog.is_empty() => return Ok(()),
-                Some(_) => {}
-                // The kernel wants completions reaped, or memory, first: go on with the next turn.
-                None => return Ok(()),
+                Some(taken) if taken > 0 && !self.backlog.is_empty() => {}
+                // All is submitted, or the kernel wants completions reaped first: with the next
+                // turn.
+                _ => return Ok(()),
             }
         }
     }

@@ -232,7 +232,7 @@ impl Io {
             return None;
         }
         if connection.phase == Phase::Draining {
-            self.release(slot);
+            self.linger(slot);
             return None;
         }
         Some(Event::Sent(ConnId::from(slot)))
@@ -268,10 +268,13 @@ impl Io {
         Some(Event::Disk(DiskDone { token, kind, buf, result }))
     }
 
-    /// The receiving side has ended: reported now, or after what is held.
+    /// The receiving side has ended: reported now, or after what is held; a peer that closed its
+    /// side may still read what is being drained to it.
     fn end(&mut self, slot: SlotRef, reason: CloseReason) -> Option<Event> {
         let connection = self.connections.get_mut(slot)?;
-        if connection.phase == Phase::Open && connection.holds() {
+        let finishes =
+            connection.phase == Phase::Draining && matches!(reason, CloseReason::PeerClosed);
+        if finishes || connection.phase == Phase::Open && connection.holds() {
             connection.held_end = Some(reason);
             return None;
         }

@@ -191,12 +191,24 @@ fn a_close_with_sends_pending_frees_the_slot_and_the_id_stays_dead() {
 
 #[test]
 fn close_after_send_delivers_everything_then_ends() {
+    drains(false);
+}
+
+#[test]
+fn close_after_send_delivers_everything_to_a_peer_that_only_reads() {
+    drains(true);
+}
+
+fn drains(half_closed: bool) {
     let mut reactor = Reactor::new(&tight()).unwrap();
     let mut recorder = Recorder::default();
     let address = listen(&mut reactor);
     let idle = reactor.io().requests_in_flight();
     let (conn, mut peer) = connect(&mut reactor, &mut recorder, address);
     peer.write_all(&pattern(2, 50_000)).unwrap();
+    if half_closed {
+        peer.shutdown(Shutdown::Write).unwrap();
+    }
     reactor.io().send(conn, [Bytes::from(pattern(3, 5_000_000))]);
     reactor.io().close_after_send(conn);
     reactor.io().send(conn, [Bytes::from_static(b"too late")]);
@@ -210,6 +222,28 @@ fn close_after_send_delivers_everything_then_ends() {
     });
     assert!(reader.join().unwrap() == pattern(3, 5_000_000));
     assert!(recorder.sent.is_empty() && recorder.closed.is_empty() && recorder.received.is_empty());
+}
+
+#[test]
+fn a_peer_that_does_not_close_is_not_waited_for_long() {
+    let mut reactor = Reactor::new(&tight()).unwrap();
+    let mut recorder = Recorder::default();
+    let address = listen(&mut reactor);
+    let idle = reactor.io().requests_in_flight();
+    let (first, mut peer) = connect(&mut reactor, &mut recorder, address);
+    let (second, other_peer) = connect(&mut reactor, &mut recorder, address);
+    reactor.io().send(first, [Bytes::from_static(b"bye")]);
+    reactor.io().close_after_send(first);
+    reactor.io().close_after_send(second);
+    let mut got = Vec::new();
+    turn_for(&mut reactor, &mut recorder, Duration::from_millis(50));
+    peer.read_to_end(&mut got).unwrap();
+    assert_eq!(got, b"bye");
+    turn_until(&mut reactor, &mut recorder, "requests end", |io, _| {
+        io.requests_in_flight() == idle
+    });
+    assert!(recorder.closed.is_empty() && recorder.sent.is_empty());
+    drop((peer, other_peer));
 }
 
 #[test]
