@@ -357,3 +357,6 @@ fn info(batch: &[u8], compression: Compression, found: Timestamps) -> Option<Bat
         is_control: header.is_control(),
     })
 }
+
+#[cfg(test)]
+mod tests;
