@@ -252,12 +252,20 @@ mod tests {
         }
     }
 
+    fn assert_chunks_know_their_youngest(index: &BatchIndex) {
+        for chunk in &index.chunks {
+            let youngest = chunk.entries.iter().map(|e| e.max_timestamp).max();
+            assert_eq!(Some(chunk.max_timestamp), youngest);
+        }
+    }
+
     #[test]
     fn truncates_and_trims_at_every_chunk_boundary() {
         for cut in [0, 1, 1023, 1024, 1025, 2048, 2999] {
             let (mut index, entries) = filled();
             let at = &entries[cut];
             assert_eq!(index.truncate(at.index), Some(at.base_offset));
+            assert_chunks_know_their_youngest(&index);
             assert_eq!(index.last(), cut.checked_sub(1).map(|last| &entries[last]));
             assert_eq!(index.iter_from(Offset::ZERO).count(), cut);
             let youngest = entries[..cut].iter().map(|e| e.max_timestamp).max();
@@ -266,6 +274,7 @@ mod tests {
 
             let (mut index, _) = filled();
             index.trim(at.base_offset.plus(3));
+            assert_chunks_know_their_youngest(&index);
             assert_eq!(index.first(), Some(at));
             assert_eq!(index.iter_from(Offset::ZERO).copied().collect::<Vec<_>>(), entries[cut..]);
             let youngest = entries[cut..].iter().map(|e| e.max_timestamp).max();

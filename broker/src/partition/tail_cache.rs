@@ -199,6 +199,11 @@ mod tests {
         }
         assert_eq!(cached(&cache), [2, 3, 4]);
         assert_eq!(budget.bytes(), 3 * CHARGE);
+
+        push(&mut cache, &mut budget, 5);
+        let victim = budget.victim().expect("one batch too many");
+        cache.evict(victim, &mut budget);
+        assert_eq!(budget.victim(), None, "one victim is enough");
     }
 
     #[test]

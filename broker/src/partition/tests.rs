@@ -44,7 +44,7 @@ impl Log {
         if let Prepared::New(new) = prepared {
             self.index += 1;
             let (index, term) = (LogIndex::new(self.index), Term::new(self.term));
-            let bytes = bytes_of(new.base_offset(), batch.batch_size);
+            let bytes = bytes_of(new.base_offset(), index);
             let size = bytes.len();
             self.partition.appended(new, index, term, bytes, size, &mut self.budget);
         }
@@ -96,10 +96,11 @@ fn plain(record_count: i32, max_timestamp: i64) -> Submission {
     }
 }
 
-/// Bytes that tell which batch they are.
-fn bytes_of(base_offset: Offset, size: u32) -> Bytes {
-    let mut bytes = vec![0; usize::try_from(size).expect("small")];
+/// Bytes that tell which batch they are, and of which entry.
+fn bytes_of(base_offset: Offset, index: LogIndex) -> Bytes {
+    let mut bytes = vec![0; usize::try_from(BATCH_SIZE).expect("small")];
     bytes[..8].copy_from_slice(&base_offset.get().to_be_bytes());
+    bytes[8..16].copy_from_slice(&index.get().to_be_bytes());
     Bytes::from(bytes)
 }
 
@@ -301,6 +302,33 @@ fn truncation_takes_back_what_is_not_committed_only() {
 }
 
 #[test]
+fn readers_never_get_the_bytes_of_a_replaced_entry() {
+    let mut log = Log::filled(3, 10);
+    log.truncate(2);
+    log.append(plain(10, 0));
+    log.commit(4);
+    let plan = log.read(10, u64::MAX, true).expect("in range");
+    let replacing = bytes_of(Offset::new(10), LogIndex::new(4));
+    assert_eq!(plan.pieces, [Piece::Cached(replacing)]);
+}
+
+#[test]
+fn epochs_follow_truncation_and_trim() {
+    let mut log = Log::filled(2, 10);
+    log.commit(2);
+    log.term = 4;
+    log.append(plain(10, 0));
+    log.truncate(3);
+    assert_eq!(log.partition.latest_leader_epoch(), Some(LeaderEpoch::new(1)));
+    log.partition.become_leader(Term::new(6)).expect("later");
+    log.truncate(3);
+    assert_eq!(log.partition.latest_leader_epoch(), Some(LeaderEpoch::new(1)));
+    log.trim(15).expect("committed");
+    let end = |epoch| log.partition.epoch_end(LeaderEpoch::new(epoch)).map(|end| end.end_offset);
+    assert_eq!((end(0), end(1)), (Some(Offset::new(15)), Some(Offset::new(20))));
+}
+
+#[test]
 fn an_inconsistent_replay_is_refused_and_changes_nothing() {
     let mut log = Log::filled(2, 10);
     let mut replay = |index, term, entry: &EntryDescriptor| {
@@ -337,7 +365,7 @@ fn a_replayed_batch_can_be_kept_for_readers() {
     let mut log = Log::new();
     log.partition.replay(LogIndex::new(1), Term::new(1), &entry(9, 0, 2)).expect("in order");
     log.commit(1);
-    let bytes = bytes_of(Offset::ZERO, BATCH_SIZE);
+    let bytes = bytes_of(Offset::ZERO, LogIndex::new(1));
     log.partition.keep_in_tail(Offset::ZERO, bytes.clone(), bytes.len(), &mut log.budget);
     let plan = log.read(1, u64::MAX, true).expect("in range");
     assert_eq!(plan.pieces, [Piece::Cached(bytes)]);

@@ -248,7 +248,7 @@ impl History {
 
     fn append(&mut self, at: usize, new: NewBatch, index: u64) {
         let term = self.model.term;
-        let bytes = bytes_of(new.base_offset(), BATCH_SIZE);
+        let bytes = bytes_of(new.base_offset(), LogIndex::new(index));
         let batch = EntryDescriptor::decode(&new.descriptor().encode()).expect("round trip");
         self.model.entries.push(Entry { index, term, at, batch });
         self.model.last_index = index;
@@ -304,10 +304,17 @@ impl History {
         });
         let fits = usize::try_from(size_max / u64::from(BATCH_SIZE)).expect("small");
         let fits = fits.max(usize::from(at_least_one));
-        let expected: Vec<_> =
-            visible.map(|entry| entry.batch.base_offset.get()).take(fits).collect();
+        let expected: Vec<_> = visible.take(fits).collect();
         let plan = result.expect("in range");
-        assert_eq!(bases(&plan), expected, "from {from}");
+        assert_eq!(plan.pieces.len(), expected.len(), "from {from}");
+        for (piece, entry) in plan.pieces.iter().zip(expected) {
+            let (index, base_offset) = (LogIndex::new(entry.index), entry.batch.base_offset);
+            let stored = StoredBatch { index, base_offset, size: BATCH_SIZE };
+            match piece {
+                Piece::Cached(bytes) => assert_eq!(*bytes, bytes_of(base_offset, index)),
+                Piece::Stored(batch) => assert_eq!(*batch, stored),
+            }
+        }
     }
 
     fn check(&self) {
