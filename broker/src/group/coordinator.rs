@@ -9,7 +9,7 @@ use super::output::{Effect, Outbox};
 use super::timers::{Timer, Timers};
 use super::{
     AppendFailed, AppendToken, GroupConfig, GroupError, GroupRequest, GroupResponse, GroupState,
-    Name, Now, Operation, Output, ReplyToken, partition_for,
+    Name, Now, Operation, Output, RecordError, ReplyToken, partition_for,
 };
 
 /// Every request gets exactly one [`Output::Reply`], some of them much later.
@@ -21,6 +21,7 @@ pub struct Coordinator {
     pub(super) partitions: BTreeMap<i32, Phase>,
     pub(super) out: Outbox,
     pub(super) timers: Timers,
+    pub(super) load_fault: Option<(u64, RecordError)>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,6 +40,7 @@ impl Coordinator {
             partitions: BTreeMap::new(),
             out: Outbox::default(),
             timers,
+            load_fault: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Forgetting: offsets past their retention, offsets of deleted topics, groups with nothing left.
 
+use uuid::Uuid;
+
 use super::coordinator::{Coordinator, Phase};
 use super::group::{Context, Group};
 use super::offsets::Entry;
@@ -7,13 +9,16 @@ use super::output::{Effect, InFlight};
 use super::{AppendToken, GroupConfig, GroupError, GroupState, Name, Now, record};
 
 impl Coordinator {
-    /// Drops the offsets of topics that no longer exist. They stay visible until the tombstones
-    /// are committed.
-    pub fn topics_deleted(&mut self, now: Now, topics: &[Name]) {
+    /// Drops the offsets of topics, by name and id, that no longer exist. They stay visible until
+    /// the tombstones are committed.
+    pub fn topics_deleted(&mut self, now: Now, topics: &[(Name, Uuid)]) {
+        let is_deleted = |(name, _, entry): &(&Name, i32, &Entry)| {
+            topics.iter().any(|(deleted, id)| deleted == *name && entry.is_of(*id))
+        };
         let ids: Vec<Name> = self.groups.keys().cloned().collect();
         for id in ids {
             let Some((group, mut cx)) = self.open(now, &id) else { continue };
-            let doomed = group.offsets.iter().filter(|(topic, ..)| topics.contains(topic));
+            let doomed = group.offsets.iter().filter(is_deleted);
             let doomed: Vec<_> = doomed.map(|(topic, p, _)| (topic.clone(), p)).collect();
             group.forget(&mut cx, doomed, false);
         }

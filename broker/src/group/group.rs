@@ -205,7 +205,7 @@ impl Group {
     /// Takes a member out and answers what it waits for. The caller sees to the rebalance.
     pub(super) fn remove(&mut self, cx: &mut Context<'_>, member_id: &str, error: GroupError) {
         let Some(member) = self.members.remove(member_id) else { return };
-        refuse_waiting(cx, &member, error);
+        refuse_waiting(cx.out, &member, error);
         if let Some(instance_id) = &member.instance_id {
             self.instances.remove(instance_id);
         }
@@ -233,20 +233,20 @@ impl Group {
     }
 
     /// Answers everything that waits, when the group goes elsewhere.
-    pub(super) fn abandon(&mut self, cx: &mut Context<'_>, error: GroupError) {
+    pub(super) fn abandon(&self, out: &mut Outbox, error: GroupError) {
         for member in self.members.values() {
-            refuse_waiting(cx, member, error);
+            refuse_waiting(out, member, error);
         }
     }
 }
 
 /// Answers the join and the sync this member waits for.
-pub(super) fn refuse_waiting(cx: &mut Context<'_>, member: &Member, error: GroupError) {
+pub(super) fn refuse_waiting(out: &mut Outbox, member: &Member, error: GroupError) {
     if let Some(token) = member.join {
         let refused = JoinRefused { error, member_id: member.id.clone() };
-        cx.out.reply(token, GroupResponse::Join(Err(refused)));
+        out.reply(token, GroupResponse::Join(Err(refused)));
     }
     if let Some(token) = member.sync {
-        cx.out.reply(token, GroupResponse::Sync(Err(error)));
+        out.reply(token, GroupResponse::Sync(Err(error)));
     }
 }

@@ -205,7 +205,7 @@ impl Group {
         let skip_assignment_known = request.skip_assignment_known;
         self.rename(former, &id);
         if let Some(member) = self.members.get_mut(&id) {
-            refuse_waiting(cx, member, GroupError::FencedInstance);
+            refuse_waiting(cx.out, member, GroupError::FencedInstance);
             member.sync = None;
             member.update(request);
             member.join = Some(token);

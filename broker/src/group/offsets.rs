@@ -174,7 +174,7 @@ impl Entry {
     }
 
     /// Whether it was committed for the topic of this id, as far as both ids are known.
-    fn is_of(&self, topic_id: Uuid) -> bool {
+    pub(super) fn is_of(&self, topic_id: Uuid) -> bool {
         topic_id.is_nil() || self.topic_id.is_nil() || self.topic_id == topic_id
     }
 }

@@ -240,6 +240,13 @@ pub struct CommittedOffset {
     pub metadata: Name,
 }
 
+impl GroupRequest {
+    /// The answer where nobody can be asked.
+    pub fn refused(&self, error: GroupError) -> GroupResponse {
+        GroupResponse::refuse(&self.operation, error)
+    }
+}
+
 impl GroupResponse {
     /// The refusal of a whole operation.
     pub(super) fn refuse(operation: &Operation, error: GroupError) -> Self {

@@ -8,15 +8,27 @@ use super::{AppendToken, GroupError, GroupState, JoinRequest, Name, Now, Protoco
 
 impl Coordinator {
     /// This shard has begun to lead the partition. Its groups are refused until
-    /// [`Self::finish_load`].
+    /// [`Self::end_load`].
     pub fn begin_load(&mut self, partition: i32) {
         self.groups.retain(|_, group| group.partition != partition);
         self.partitions.insert(partition, Phase::Loading);
     }
 
     /// One committed record of the partition, in the order of the log. A record that is not
-    /// understood changes nothing.
-    pub fn load(
+    /// understood changes nothing; [`Self::load_fault`] tells of it.
+    pub fn load(&mut self, partition: i32, key: &[u8], value: Option<&[u8]>) {
+        if let Err(fault) = self.try_load(partition, key, value) {
+            let (count, _) = self.load_fault.unwrap_or((0, fault));
+            self.load_fault = Some((count.saturating_add(1), fault));
+        }
+    }
+
+    /// How many records were not understood since the start, and why the last one was not.
+    pub fn load_fault(&self) -> Option<(u64, RecordError)> {
+        self.load_fault
+    }
+
+    fn try_load(
         &mut self,
         partition: i32,
         key: &[u8],
@@ -42,7 +54,7 @@ impl Coordinator {
     }
 
     /// The whole log has been loaded: sessions start now and requests are served.
-    pub fn finish_load(&mut self, now: Now, partition: i32) {
+    pub fn end_load(&mut self, now: Now, partition: i32) {
         self.partitions.insert(partition, Phase::Serving);
         let here = |group: &&Group| group.partition == partition;
         let ids: Vec<Name> = self.groups.values().filter(here).map(|g| g.id.clone()).collect();
@@ -62,15 +74,14 @@ impl Coordinator {
     }
 
     /// Another shard or broker leads the partition: whoever waits is told to look for it.
-    pub fn unload(&mut self, now: Now, partition: i32) {
+    pub fn unload(&mut self, partition: i32) {
         self.partitions.remove(&partition);
         let here = |group: &&Group| group.partition == partition;
         let ids: Vec<Name> = self.groups.values().filter(here).map(|g| g.id.clone()).collect();
         for id in ids {
-            if let Some((group, mut cx)) = self.open(now, &id) {
-                group.abandon(&mut cx, GroupError::NotCoordinator);
+            if let Some(group) = self.groups.remove(&id) {
+                group.abandon(&mut self.out, GroupError::NotCoordinator);
             }
-            self.groups.remove(&id);
         }
         self.out.abandon(partition);
     }
