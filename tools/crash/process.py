@@ -1,0 +1,66 @@
+"""The broker as a process: started, waited for, killed, stopped; always by its pid."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Broker:
+    READY_SECONDS_MAX = 60
+
+    def __init__(self, binary, directory):
+        self.address = f"127.0.0.1:{free_port()}"
+        self.log_path = os.path.join(directory, "broker.log")
+        self._command = [binary, "dev", "--data-dir", os.path.join(directory, "data"),
+                         "--listen", self.address, "--admin", f"127.0.0.1:{free_port()}"]
+        self._process = None
+        self.kills = 0
+        self.slowest_start = 0.0
+
+    def start(self):
+        """Starts it; `wait_ready` says when it serves."""
+        self._ready = threading.Event()
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE,
+                                         stderr=subprocess.STDOUT, text=True)
+        threading.Thread(target=self._read, args=(self._process, self._ready), daemon=True).start()
+
+    def _read(self, process, ready):
+        with open(self.log_path, "a", encoding="utf-8") as log:
+            for line in process.stdout:
+                log.write(line)
+                log.flush()
+                if line.startswith("ready on "):
+                    ready.set()
+
+    def wait_ready(self):
+        while not self._ready.wait(0.05):
+            waited = time.monotonic() - self._started
+            assert self._process.poll() is None, f"the broker ended with {self._process.returncode}"
+            assert waited < self.READY_SECONDS_MAX, f"not ready after {waited:.0f} s"
+        self.slowest_start = max(self.slowest_start, time.monotonic() - self._started)
+
+    def kill(self):
+        assert self._process.poll() is None, f"the broker ended with {self._process.returncode}"
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        self.kills += 1
+
+    def stop(self):
+        """SIGTERM; the exit status."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(30)
+
+    def clean_up(self):
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
