@@ -238,3 +238,87 @@ fn is_software_word(word: &str) -> bool {
         && ends(bytes.last())
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RequestHeader, Response, encode};
+
+    fn encoded(version: i16, response: ApiVersionsResponse) -> Vec<u8> {
+        let header = RequestHeader {
+            api_key: ApiKey::ApiVersions,
+            api_version: version,
+            correlation_id: 9,
+            client_id: None,
+        };
+        encode(&header, Response::ApiVersions(response)).expect("short").concat()
+    }
+
+    #[test]
+    fn a_version_above_ours_gets_one_entry_in_the_layout_of_v0() {
+        let expected = [0, 0, 0, 16, 0, 0, 0, 9, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 5];
+        for version in [6, 99, i16::MAX] {
+            assert_eq!(encoded(version, ApiVersionsResponse::unsupported_version()), expected);
+        }
+    }
+
+    #[test]
+    fn produce_and_join_group_are_advertised_from_0() {
+        let response = ApiVersionsResponse::supported();
+        let range = |key: ApiKey| {
+            let range = response.api_keys.iter().find(|range| range.api_key == key.code());
+            range.map(|range| (range.min_version, range.max_version))
+        };
+        assert_eq!(range(ApiKey::Produce), Some((0, 13)));
+        assert_eq!(range(ApiKey::JoinGroup), Some((0, 9)));
+        assert_eq!(range(ApiKey::Fetch), Some((4, 18)));
+        assert_eq!(response.api_keys.len(), APIS.len());
+    }
+
+    #[test]
+    fn features_from_0_are_not_shown_to_v3() {
+        let feature = |min_version| SupportedFeature {
+            name: StrBytes::from_static_str("transaction.version"),
+            min_version,
+            max_version: 2,
+        };
+        let response = |features| ApiVersionsResponse {
+            supported_features: features,
+            ..ApiVersionsResponse::failed(ErrorCode::None)
+        };
+        let none = encoded(3, response(Vec::new()));
+        assert_eq!(encoded(3, response(vec![feature(0)])), none);
+        assert_ne!(encoded(3, response(vec![feature(1)])), none);
+        assert_ne!(encoded(4, response(vec![feature(0)])), encoded(4, response(Vec::new())));
+    }
+
+    #[test]
+    fn software_names_follow_kafkas_pattern() {
+        for good in ["a", "9", "apache-kafka-java", "librdkafka", "a.b-c.1", "a--b"] {
+            assert!(is_software_word(good), "{good}");
+        }
+        for bad in ["", "-", "a-", ".a", "a b", "a_b", "é", "a\n"] {
+            assert!(!is_software_word(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn identity_comes_whole_and_is_ours() {
+        let request = |cluster_id: Option<&'static str>, node_id| ApiVersionsRequest {
+            client_software_name: StrBytes::from_static_str("java"),
+            client_software_version: StrBytes::from_static_str("4.4.0"),
+            cluster_id: cluster_id.map(StrBytes::from_static_str),
+            node_id,
+        };
+        let check = |request: ApiVersionsRequest| request.check(5, "ours", 3);
+        assert_eq!(check(request(None, -1)), Ok(()));
+        assert_eq!(check(request(Some("ours"), 3)), Ok(()));
+        assert_eq!(check(request(Some("ours"), -1)), Err(ApiVersionsFault::HalfIdentity));
+        assert_eq!(check(request(None, 3)), Err(ApiVersionsFault::HalfIdentity));
+        assert_eq!(check(request(Some("theirs"), 3)), Err(ApiVersionsFault::OtherBroker));
+        assert_eq!(check(request(Some("ours"), 4)), Err(ApiVersionsFault::OtherBroker));
+        let unnamed = ApiVersionsRequest::default();
+        assert_eq!(unnamed.check(2, "ours", 3), Ok(()));
+        assert_eq!(unnamed.check(3, "ours", 3), Err(ApiVersionsFault::SoftwareName));
+    }
+}

@@ -22,6 +22,7 @@ pub(super) fn to_version(mut response: Response, version: i16) -> Response {
             body.ongoing_txn_producer_epoch = -1;
         }
         Response::CreateTopics(body) => create_topics(body, version),
+        Response::DeleteTopics(body) => delete_topics(body, version),
         Response::DescribeCluster(body) => describe_cluster(body, version),
         _ => {}
     }
@@ -96,6 +97,14 @@ fn create_topics(body: &mut m::CreateTopicsResponse, version: i16) {
         topic.num_partitions = -1;
         topic.replication_factor = -1;
         topic.configs = Some(Vec::new());
+    }
+}
+
+fn delete_topics(body: &mut m::DeleteTopicsResponse, version: i16) {
+    if version < 6 {
+        for topic in &mut body.responses {
+            topic.name.get_or_insert_with(|| StrBytes::new().into());
+        }
     }
 }
 
