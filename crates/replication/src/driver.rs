@@ -90,6 +90,16 @@ pub enum CompactError {
     TooLarge,
 }
 
+/// An entry of the log as it is kept in memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LogEntry {
+    pub term: Term,
+    /// Where the WAL put its data; `None` until [`Driver::placed`].
+    pub location: Option<u64>,
+    /// `None`: the empty entry of a new leader.
+    pub descriptor: Option<Descriptor>,
+}
+
 /// Every raft group of a shard on this node. Call a `handle_*`, then do what [`Self::poll_action`] says.
 pub struct Driver {
     config: DriverConfig,
@@ -135,7 +145,7 @@ impl Driver {
             .map_err(|source| RecoverError::Entry { group, index: index.get(), source })
     }
 
-    /// The last state and the last snapshot record of a group, in any order.
+    /// A state or snapshot record of the WAL, in the order of the WAL: it acts on the entries before it.
     pub fn recover_state(&mut self, group: RaftGroupId, data: &[u8]) -> Result<(), RecoverError> {
         let recovery = self.recovering.entry(group).or_default();
         recovery.state(data).map_err(|source| RecoverError::State { group, source })
@@ -253,10 +263,17 @@ impl Driver {
     }
 
     /// Where an entry's data lies: its location, and the descriptor that stands before the payload.
-    /// `None` if the log does not hold the entry or it is not placed yet.
+    /// `None` if the log does not hold the entry, it is not placed yet, or it is a leader's empty one.
     pub fn location(&self, group: RaftGroupId, index: LogIndex) -> Option<(u64, Descriptor)> {
+        let entry = self.entry(group, index)?;
+        Some((entry.location?, entry.descriptor?))
+    }
+
+    /// What is known of an entry in the log, committed or not.
+    pub fn entry(&self, group: RaftGroupId, index: LogIndex) -> Option<LogEntry> {
         let slot = self.groups.get(&group)?.storage().slot(index.get())?;
-        Some((slot.location()?, slot.descriptor?))
+        let (term, location) = (Term::new(slot.term), slot.location());
+        Some(LogEntry { term, location, descriptor: slot.descriptor })
     }
 
     /// The next thing to do. Groups are looked at only when nothing else is left, so that what came in
@@ -302,6 +319,13 @@ impl Driver {
         Ok(())
     }
 
+    /// Writes a group's snapshot and state records again. They are read back only from what the WAL still holds:
+    /// before it drops a prefix, every group whose records lie in there is rewritten. [`Action::Compacted`]
+    /// follows once that is durable.
+    pub fn rewrite_state(&mut self, group: RaftGroupId) {
+        self.with_group(group, Group::rewrite_state);
+    }
+
     pub fn has_group(&self, group: RaftGroupId) -> bool {
         self.groups.contains_key(&group)
     }
@@ -319,6 +343,11 @@ impl Driver {
     /// First index still in the log; 1 for a log that was never compacted.
     pub fn first_index(&self, group: RaftGroupId) -> LogIndex {
         LogIndex::new(self.groups.get(&group).map_or(1, |group| group.storage().first()))
+    }
+
+    /// Last index in the log, committed or not.
+    pub fn last_index(&self, group: RaftGroupId) -> LogIndex {
+        LogIndex::new(self.groups.get(&group).map_or(0, |group| group.storage().last()))
     }
 
     pub fn term(&self, group: RaftGroupId) -> Term {

@@ -143,6 +143,7 @@ impl Group {
             self.raw.campaign().expect("a local message is never refused");
         }
         self.after_step(shared);
+        self.announce_commit(shared.actions);
     }
 
     pub(crate) fn tick(&mut self, shared: &mut Shared<'_>) {
@@ -205,6 +206,12 @@ impl Group {
     /// Drops the log up to `index`, which is applied, in favour of a snapshot.
     pub(crate) fn compact(&mut self, index: u64, snapshot: Bytes, shared: &mut Shared<'_>) {
         self.raw.mut_store().compact(index, snapshot);
+        self.rewrite_state(shared);
+    }
+
+    /// Writes snapshot and state again, at the end of the WAL.
+    pub(crate) fn rewrite_state(&mut self, shared: &mut Shared<'_>) {
+        let index = self.storage().mark().index;
         let snapshot = self.storage().snapshot_record().encode(shared.arena);
         let state = self.storage().hard_record().encode(shared.arena);
         let ticket = self.persist(Vec::new(), Some(snapshot), Some(state), shared);
@@ -373,11 +380,12 @@ impl Group {
 
     fn after_step(&mut self, shared: &mut Shared<'_>) {
         self.announce_role(shared.actions);
-        self.announce_commit(shared.actions);
         self.release_payloads(shared.config);
         self.draw_election_timeout(shared.config);
     }
 
+    /// Only after a Ready was handed out: entries that this commit index covers may have replaced others, and
+    /// whoever waits for those must hear of [`Action::Truncated`] first.
     fn announce_commit(&mut self, actions: &mut VecDeque<Action>) {
         let committed = self.committed();
         if committed > self.announced_commit && !self.barrier {

@@ -25,7 +25,7 @@ mod storage;
 
 pub use action::{Action, CommittedEntry, PersistEntry, Role, Ticket};
 pub use descriptor::{APP_SIZE_MAX, AppBytes, DESCRIPTOR_SIZE_MAX, Descriptor, DescriptorError};
-pub use driver::{CompactError, Driver, DriverConfig, ProposeError, SNAPSHOT_SIZE_MAX};
+pub use driver::{CompactError, Driver, DriverConfig, LogEntry, ProposeError, SNAPSHOT_SIZE_MAX};
 #[doc(hidden)]
 pub use message::fuzz;
 pub use message::{Message, MessageError};

@@ -66,11 +66,15 @@ impl Recovery {
         Ok(())
     }
 
-    /// The last record of each kind counts.
+    /// A snapshot acts on the entries before it as it did when it was written; those after it follow it. Of each
+    /// kind the last record counts.
     pub(crate) fn state(&mut self, data: &[u8]) -> Result<(), StateError> {
         match StateRecord::decode(data)? {
             StateRecord::State(hard) => self.hard = Some(hard),
-            StateRecord::Snapshot(snapshot) => self.snapshot = snapshot,
+            StateRecord::Snapshot(snapshot) => {
+                self.drop_compacted(snapshot.mark);
+                self.snapshot = snapshot;
+            }
         }
         Ok(())
     }
@@ -87,7 +91,6 @@ impl Recovery {
         if mark.index == 0 {
             self.snapshot.voters.clone_from(&hard.voters);
         }
-        self.drop_compacted(mark);
         if !self.slots.is_empty() && self.first != mark.index + 1 {
             return Err(RecoverError::Gap { group, mark: mark.index, first: self.first });
         }
@@ -100,8 +103,8 @@ impl Recovery {
         Ok(LogStorage::recovered(hard, self.snapshot, self.slots, self.payloads))
     }
 
-    /// Leaves only what follows the mark. Entries that contradict the snapshot were replaced by it: a crash
-    /// came before anything was written after it.
+    /// Leaves only what follows the mark. If the log does not have the snapshot's last entry, the leader's
+    /// snapshot replaced all of it.
     fn drop_compacted(&mut self, mark: Mark) {
         let at_mark = mark.index.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         match at_mark {
