@@ -1,8 +1,8 @@
 //! Group 0's state machine: what the cluster is, and the image of it that every core reads.
 //!
 //! A change is a `Command` proposed to raft group 0; once committed, every node applies it to its
-//! `Cluster`, which yields an `Outcome` and a new `Image`. Applying never fails and never depends on
-//! anything but the commands before it, so all nodes agree.
+//! `Cluster`, which yields an `Outcome` and a new `Image`. Applying never fails and depends on
+//! nothing but the commands before it, so all nodes agree.
 
 mod codec;
 mod command;

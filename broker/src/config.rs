@@ -1,8 +1,8 @@
 //! Settings, parsed once into types with units and printed at start.
 //!
-//! `node.rs` holds what the command line says about this process; `broker.rs` the Kafka-named settings
-//! given with `--set`; `topic.rs` what one topic runs with. The Kafka names, defaults and rules are
-//! data: `broker_table.rs` and `topic_table.rs`, in the terms of `key.rs`.
+//! `node.rs` holds what the command line says about this process; `broker.rs` the Kafka-named
+//! settings given with `--set`; `topic.rs` what one topic runs with. The Kafka names, defaults and
+//! rules are data: `broker_table.rs` and `topic_table.rs`, in the terms of `key.rs`.
 
 mod broker;
 mod broker_table;

@@ -42,7 +42,8 @@ pub(crate) fn describe_cluster(
         .with_cluster_authorized_operations(operations)
 }
 
-/// A client that believes to talk to another cluster or broker is told to bootstrap again (KIP-1242).
+/// A client that believes to talk to another cluster or broker is told to bootstrap again
+/// (KIP-1242).
 pub(crate) fn api_versions(
     image: &Image,
     view: &ClientView<'_>,

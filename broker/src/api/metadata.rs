@@ -27,7 +27,7 @@ pub(crate) const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
 /// What one client sees of the cluster: the listener it is connected to, and who leads now.
 #[derive(Clone, Copy)]
-pub struct ClientView<'a> {
+pub(crate) struct ClientView<'a> {
     /// The broker id of the listener, as Metadata lists it.
     pub broker: NodeId,
     /// Unknown topics are created when a request allows it (`auto.create.topics.enable`).
@@ -38,7 +38,7 @@ pub struct ClientView<'a> {
 
 /// The leader of a partition's group.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Leader {
+pub(crate) struct Leader {
     /// The process that leads; not the broker id, of which it may have several.
     pub node: NodeId,
     pub epoch: LeaderEpoch,
@@ -46,7 +46,11 @@ pub struct Leader {
 
 impl ClientView<'_> {
     /// The broker id under which this client reaches a partition's leader, and the leader's epoch.
-    pub fn leader_of(&self, image: &Image, partition: &Partition) -> Option<(NodeId, LeaderEpoch)> {
+    pub(crate) fn leader_of(
+        &self,
+        image: &Image,
+        partition: &Partition,
+    ) -> Option<(NodeId, LeaderEpoch)> {
         let leader = (self.leader)(partition)?;
         let mut replicas = image.replicas(partition).iter();
         let replica = replicas.find(|replica| replica.node == leader.node)?;

@@ -1,8 +1,8 @@
 //! InitProducerId: a fresh producer id from this shard's block.
 //!
-//! Every shard answers by itself from a block that group 0 reserved for it, so a producer's start costs
-//! a metadata commit only once in `BLOCK_SIZE` times. Ids of a block that a crash cut short are never
-//! given out; there are enough.
+//! Every shard answers by itself from a block that group 0 reserved for it, so a producer's start
+//! costs a metadata commit only once in `BLOCK_SIZE` times. Ids of a block that a crash cut short
+//! are never given out; there are enough.
 
 use kafka_wire::ErrorCode;
 use kafka_wire::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
@@ -15,7 +15,7 @@ const BLOCK_SIZE: u32 = 1000;
 
 /// Producer ids reserved for a shard and not yet given out.
 #[derive(Debug, Default)]
-pub struct ProducerIds {
+pub(crate) struct ProducerIds {
     next: i64,
     end: i64,
 }
@@ -30,14 +30,14 @@ pub(crate) enum Answer {
 
 impl ProducerIds {
     /// The next id, or None if the block is used up.
-    pub fn take(&mut self) -> Option<i64> {
+    pub(crate) fn take(&mut self) -> Option<i64> {
         let id = (self.next < self.end).then_some(self.next)?;
         self.next += 1;
         Some(id)
     }
 
     /// Takes over a block (`Outcome::ProducerIdBlock`). What was left of the old one is dropped.
-    pub fn refill(&mut self, start: i64, count: u32) {
+    pub(crate) fn refill(&mut self, start: i64, count: u32) {
         self.next = start;
         self.end = start.saturating_add(i64::from(count));
     }

@@ -105,8 +105,8 @@ pub(crate) fn plan_create(
     CreatePlan { topics, validate_only: request.validate_only }
 }
 
-/// Plans topics that clients asked for by using their names. One that cannot be created is left out:
-/// the client is told so when it asks again.
+/// Plans topics that clients asked for by using their names. One that cannot be created is left
+/// out: the client is told so when it asks again.
 pub(crate) fn plan_auto_create(
     image: &Image,
     settings: &BrokerSettings,

@@ -1,4 +1,5 @@
-//! Changes to the cluster, as entries of raft group 0. Normative: `docs/formats/metadata-command.md`.
+//! Changes to the cluster, as entries of raft group 0.
+//! Normative: `docs/formats/metadata-command.md`.
 //!
 //! A command carries everything that was decided when it was proposed (ids, placement), so that
 //! applying it needs no clock, no randomness and no settings.
@@ -299,7 +300,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A count of 2^32 - 1 in 14 bytes: fails at the first missing element, having allocated nothing.
+    /// A count of 2^32 - 1 in 14 bytes: fails at the first missing element, with nothing allocated.
     #[test]
     fn a_count_beyond_the_bytes_costs_nothing() {
         let bytes = [1, 2, 0, 0, 0, 0, 255, 255, 255, 255];

@@ -16,8 +16,8 @@ use super::topic_name::{
 };
 use crate::config::{BrokerSettings, ConfigError, TopicConfig};
 
-/// Partitions that one request may create, over all its topics; Kafka's limit. Without one, a request
-/// of a few bytes would cost 2^31 partitions.
+/// Partitions that one request may create, over all its topics; Kafka's limit. Without one, a
+/// request of a few bytes would cost 2^31 partitions.
 const PARTITION_COUNT_MAX: usize = 10_000;
 
 /// Plans topics against one image; remembers those it has planned.
@@ -82,7 +82,8 @@ pub enum NewTopicError {
     )]
     AssignmentRepeats { broker: NodeId },
     #[error(
-        "The manual partition assignment includes broker {broker}, but no such broker is registered."
+        "The manual partition assignment includes broker {broker}, but no such broker is \
+         registered."
     )]
     AssignmentBroker { broker: NodeId },
     #[error("The manual partition assignment needs a raft group on those brokers; there is none.")]
@@ -256,8 +257,8 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// The first commands of a cluster of one node: its id, how it is reached, group 0 on shard 0 and one
-/// data group for each shard. Proposing them again changes only how the node is reached.
+/// The first commands of a cluster of one node: its id, how it is reached, group 0 on shard 0 and
+/// one data group for each shard. Proposing them again changes only how the node is reached.
 pub fn bootstrap(
     cluster_id: Uuid,
     node: NodeId,

@@ -80,8 +80,8 @@ impl Cluster {
         Arc::clone(&self.image)
     }
 
-    /// Applies the command committed at `index`. One that the state has seen already is for the caller
-    /// to leave out: a raft log is applied once.
+    /// Applies the command committed at `index`. One that the state has seen already is for the
+    /// caller to leave out: a raft log is applied once.
     pub fn apply(&mut self, index: LogIndex, command: Command) -> Outcome {
         let outcome = match command {
             Command::InitializeCluster { cluster_id } => self.initialize(cluster_id),

@@ -46,7 +46,7 @@ pub fn check_topic_name(name: &str) -> Result<(), TopicNameError> {
     Ok(())
 }
 
-/// Whether the broker keeps its own state in a topic of this name; clients may read it but not write.
+/// Whether the broker keeps its own state in a topic of this name; clients may read but not write.
 pub fn is_internal(name: &str) -> bool {
     name == CONSUMER_OFFSETS || name == TRANSACTION_STATE
 }

@@ -1,7 +1,7 @@
 //! Kafka's broker settings that this broker knows, beside those that give topics their defaults.
 //!
-//! The latter are not repeated here: each topic key names its broker synonym, and takes its type, rule
-//! and default.
+//! The latter are not repeated here: each topic key names its broker synonym, which has its type,
+//! rule and default.
 
 use super::key::{ConfigKey, Kind, Rule};
 use super::topic_table::TOPIC_KEYS;
@@ -22,8 +22,8 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         default: "600000",
         rule: Rule::Any,
         broker_synonym: "connections.max.idle.ms",
-        documentation: "A connection without a request for this long is closed; a negative value is \
-                        no limit.",
+        documentation: "A connection without a request for this long is closed; a negative \
+                        value is no limit.",
     },
     ConfigKey {
         name: "default.replication.factor",
@@ -55,7 +55,8 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         default: "3000",
         rule: Rule::AtLeast(0),
         broker_synonym: "group.initial.rebalance.delay.ms",
-        documentation: "How long the first rebalance of an empty group waits for more members.",
+        documentation: "How long the first rebalance of an empty group waits for more \
+                        members.",
     },
     ConfigKey {
         name: "group.max.session.timeout.ms",
@@ -143,8 +144,8 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         default: "1048576",
         rule: Rule::AtLeast(1024),
         broker_synonym: "request.max.bytes",
-        documentation: "Largest request of any API but Produce: decoding can take many times its \
-                        size. Not a setting of Kafka's.",
+        documentation: "Largest request of any API but Produce: decoding can take many times \
+                        its size. Not a setting of Kafka's.",
     },
     ConfigKey {
         name: "socket.request.max.bytes",
@@ -156,7 +157,7 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
     },
 ];
 
-/// The row of a broker setting; for a topic default, the row of the topic key under the broker's name.
+/// The row of a broker setting; for a topic default, that of the topic key under its broker name.
 pub(crate) fn broker_key(name: &str) -> Option<ConfigKey> {
     if let Ok(index) = BROKER_KEYS.binary_search_by(|key| key.name.cmp(name)) {
         return BROKER_KEYS.get(index).copied();

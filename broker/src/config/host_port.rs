@@ -32,8 +32,8 @@ impl HostPort {
         Self { host: host.into(), port }
     }
 
-    /// The same host with the port `step` further on: shard listeners use consecutive ports. None past
-    /// port 65535.
+    /// The same host with the port `step` further on: shard listeners use consecutive ports. None
+    /// past port 65535.
     pub fn port_plus(&self, step: u16) -> Option<Self> {
         Some(Self { host: self.host.clone(), port: self.port.checked_add(step)? })
     }

@@ -1,4 +1,5 @@
-//! One named setting of Kafka's: its type, default, rule and documentation, and how a text is checked.
+//! One named setting of Kafka's: its type, default, rule and documentation, and how a text is
+//! checked.
 //!
 //! Topic and broker tables are lists of these. The messages are Kafka's, because administrators and
 //! clients' suites look for them.

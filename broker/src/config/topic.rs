@@ -105,9 +105,9 @@ impl TopicConfig {
         Ok(config)
     }
 
-    /// Takes the overrides that this version understands and keeps the others as text. The replicated
-    /// log is applied with this: an entry must have the same effect whatever version reads it, so none
-    /// may be refused here.
+    /// Takes the overrides that this version understands and keeps the others as text. The
+    /// replicated log is applied with this: an entry must have the same effect whatever version
+    /// reads it, so none may be refused here.
     pub(crate) fn lenient(overrides: BTreeMap<String, String>, broker: &BrokerSettings) -> Self {
         let values = Values { overrides: &overrides, broker };
         Self {
@@ -279,7 +279,8 @@ mod tests {
             ),
             (
                 &[("min.compaction.lag.ms", "2"), ("max.compaction.lag.ms", "1")],
-                "conflict topic config setting min.compaction.lag.ms (2) > max.compaction.lag.ms (1)",
+                "conflict topic config setting min.compaction.lag.ms (2) > \
+                 max.compaction.lag.ms (1)",
             ),
         ] {
             let error = TopicConfig::new(overrides(pairs), &BrokerSettings::default());

@@ -10,8 +10,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "delete",
         rule: Rule::ListOf(&["compact", "delete"]),
         broker_synonym: "log.cleanup.policy",
-        documentation: "What happens to old records: `delete` drops them by age or size, `compact` \
-                        keeps the last record of each key; both may be given.",
+        documentation: "What happens to old records: `delete` drops them by age or size, \
+                        `compact` keeps the last record of each key; both may be given.",
     },
     ConfigKey {
         name: "compression.gzip.level",
@@ -35,8 +35,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "producer",
         rule: Rule::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         broker_synonym: "compression.type",
-        documentation: "Codec in which batches are stored; `producer` keeps each batch as it was \
-                        sent.",
+        documentation: "Codec in which batches are stored; `producer` keeps each batch as it \
+                        was sent.",
     },
     ConfigKey {
         name: "compression.zstd.level",
@@ -52,8 +52,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "86400000",
         rule: Rule::AtLeast(0),
         broker_synonym: "log.cleaner.delete.retention.ms",
-        documentation: "How long a compacted topic keeps tombstones, so that a reader starting at \
-                        the beginning sees them.",
+        documentation: "How long a compacted topic keeps tombstones, so that a reader \
+                        starting at the beginning sees them.",
     },
     ConfigKey {
         name: "file.delete.delay.ms",
@@ -69,7 +69,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "9223372036854775807",
         rule: Rule::AtLeast(1),
         broker_synonym: "log.flush.interval.messages",
-        documentation: "Accepted for compatibility: every acknowledged record is already durable.",
+        documentation: "Accepted for compatibility: every acknowledged record is already \
+                        durable.",
     },
     ConfigKey {
         name: "flush.ms",
@@ -77,7 +78,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "9223372036854775807",
         rule: Rule::AtLeast(0),
         broker_synonym: "log.flush.interval.ms",
-        documentation: "Accepted for compatibility: every acknowledged record is already durable.",
+        documentation: "Accepted for compatibility: every acknowledged record is already \
+                        durable.",
     },
     ConfigKey {
         name: "follower.replication.throttled.replicas",
@@ -85,8 +87,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "",
         rule: Rule::ReplicaList,
         broker_synonym: "",
-        documentation: "Replicas whose copying is throttled on the follower, as partition:broker \
-                        pairs or `*`.",
+        documentation: "Replicas whose copying is throttled on the follower, as \
+                        partition:broker pairs or `*`.",
     },
     ConfigKey {
         name: "index.interval.bytes",
@@ -102,8 +104,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "",
         rule: Rule::ReplicaList,
         broker_synonym: "",
-        documentation: "Replicas whose copying is throttled on the leader, as partition:broker pairs \
-                        or `*`.",
+        documentation: "Replicas whose copying is throttled on the leader, as \
+                        partition:broker pairs or `*`.",
     },
     ConfigKey {
         name: "local.retention.bytes",
@@ -120,8 +122,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "-2",
         rule: Rule::AtLeast(-2),
         broker_synonym: "log.local.retention.ms",
-        documentation: "Milliseconds records are kept on local devices once offloaded; -2 takes \
-                        retention.ms.",
+        documentation: "Milliseconds records are kept on local devices once offloaded; -2 \
+                        takes retention.ms.",
     },
     ConfigKey {
         name: "max.compaction.lag.ms",
@@ -161,8 +163,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "CreateTime",
         rule: Rule::OneOf(&["CreateTime", "LogAppendTime"]),
         broker_synonym: "log.message.timestamp.type",
-        documentation: "Whether a record keeps its producer's timestamp or gets the time of its \
-                        append.",
+        documentation: "Whether a record keeps its producer's timestamp or gets the time of \
+                        its append.",
     },
     ConfigKey {
         name: "min.cleanable.dirty.ratio",
@@ -170,8 +172,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "0.5",
         rule: Rule::Fraction,
         broker_synonym: "log.cleaner.min.cleanable.ratio",
-        documentation: "Share of a compacted log that must be uncompacted before it is compacted \
-                        again.",
+        documentation: "Share of a compacted log that must be uncompacted before it is \
+                        compacted again.",
     },
     ConfigKey {
         name: "min.compaction.lag.ms",
@@ -187,7 +189,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "1",
         rule: Rule::AtLeast(1),
         broker_synonym: "min.insync.replicas",
-        documentation: "In-sync replicas that must exist for a produce with acks=all to be accepted.",
+        documentation: "In-sync replicas that must exist for a produce with acks=all to be \
+                        accepted.",
     },
     ConfigKey {
         name: "preallocate",
@@ -195,7 +198,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "false",
         rule: Rule::Any,
         broker_synonym: "log.preallocate",
-        documentation: "Accepted for compatibility: the write-ahead log is always preallocated.",
+        documentation: "Accepted for compatibility: the write-ahead log is always \
+                        preallocated.",
     },
     ConfigKey {
         name: "remote.copy.lag.bytes",
@@ -221,7 +225,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "false",
         rule: Rule::Any,
         broker_synonym: "",
-        documentation: "Stops offloading new data of the topic; what is offloaded stays readable.",
+        documentation: "Stops offloading new data of the topic; what is offloaded stays \
+                        readable.",
     },
     ConfigKey {
         name: "remote.log.delete.on.disable",
@@ -229,7 +234,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "false",
         rule: Rule::Any,
         broker_synonym: "",
-        documentation: "Deletes offloaded data when remote storage is turned off for the topic.",
+        documentation: "Deletes offloaded data when remote storage is turned off for the \
+                        topic.",
     },
     ConfigKey {
         name: "remote.storage.enable",
@@ -245,8 +251,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "-1",
         rule: Rule::Any,
         broker_synonym: "log.retention.bytes",
-        documentation: "Largest size of a partition before its oldest records are deleted; -1 is no \
-                        limit.",
+        documentation: "Largest size of a partition before its oldest records are deleted; \
+                        -1 is no limit.",
     },
     ConfigKey {
         name: "retention.ms",
@@ -262,7 +268,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "1073741824",
         rule: Rule::AtLeast(1_048_576),
         broker_synonym: "log.segment.bytes",
-        documentation: "Size at which a partition's segment is closed; also the largest batch.",
+        documentation: "Size at which a partition's segment is closed; also the largest \
+                        batch.",
     },
     ConfigKey {
         name: "segment.index.bytes",
@@ -278,8 +285,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "0",
         rule: Rule::AtLeast(0),
         broker_synonym: "log.roll.jitter.ms",
-        documentation: "Largest random time taken off segment.ms, so that segments do not all close \
-                        at once.",
+        documentation: "Largest random time taken off segment.ms, so that segments do not \
+                        all close at once.",
     },
     ConfigKey {
         name: "segment.ms",
@@ -287,7 +294,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "604800000",
         rule: Rule::AtLeast(1),
         broker_synonym: "log.roll.ms",
-        documentation: "Time after which a partition's segment is closed even if it is not full.",
+        documentation: "Time after which a partition's segment is closed even if it is not \
+                        full.",
     },
     ConfigKey {
         name: "unclean.leader.election.enable",
@@ -295,8 +303,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "false",
         rule: Rule::Any,
         broker_synonym: "unclean.leader.election.enable",
-        documentation: "Accepted for compatibility: a replica without the committed records is never \
-                        elected.",
+        documentation: "Accepted for compatibility: a replica without the committed records \
+                        is never elected.",
     },
 ];
 

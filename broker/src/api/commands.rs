@@ -1,0 +1,195 @@
+//! The APIs that change metadata: topics are created and deleted, producer ids reserved. Each change
+//! is a command to group 0; the request waits until all of its commands are applied.
+
+use std::time::{Duration, Instant};
+
+use kafka_wire::messages::MetadataRequest;
+use kafka_wire::{ErrorCode, Request, RequestHeader, Response};
+
+use super::topic::{CreatePlan, DeletePlan};
+use super::{Ask, CallState, Progress, metadata, open, producer_id, topic, with_view};
+use crate::cluster::{Command, Outcome};
+use crate::config::BrokerSettings;
+use crate::shard::Shard;
+use crate::shard::call::ReplyTo;
+use crate::shard::message::{CommandRefused, PartRequest};
+use crate::shard::metadata::METADATA_SHARD;
+
+/// For requests that carry no time-out of their own.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A request that waits for its commands.
+pub(crate) struct CommandCall {
+    purpose: Purpose,
+    /// By part: the slot of the plan that the command is for.
+    slots: Vec<usize>,
+    outstanding: usize,
+    settings: BrokerSettings,
+}
+
+enum Purpose {
+    Create(CreatePlan),
+    Delete(DeletePlan),
+    /// Producer ids were used up: the request is served again with new ones.
+    ProducerId(Request),
+    /// Topics had to be created first: the request is served again.
+    Then(Request),
+}
+
+pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader, request: Request) {
+    match request {
+        Request::Metadata(request) => metadata(shard, reply_to, header, request),
+        Request::CreateTopics(request) => {
+            let image = shard.metadata.image();
+            let settings = &shard.node.settings.broker;
+            let mut ids = || shard.random.uuid();
+            let plan = topic::plan_create(image, settings, &request, &mut ids);
+            let commands = plan.commands();
+            let timeout = request.timeout_ms;
+            start(shard, reply_to, header, Purpose::Create(plan), commands, Some(timeout));
+        }
+        Request::DeleteTopics(request) => {
+            let image = shard.metadata.image();
+            let settings = &shard.node.settings.broker;
+            let plan = topic::plan_delete(image, settings, header.api_version, &request);
+            let commands = plan.commands();
+            let timeout = request.timeout_ms;
+            start(shard, reply_to, header, Purpose::Delete(plan), commands, Some(timeout));
+        }
+        Request::InitProducerId(request) => {
+            match producer_id::respond(&mut shard.metadata.producer_ids, &request) {
+                producer_id::Answer::Reply(response) => {
+                    shard.respond(reply_to, &header, Response::InitProducerId(response));
+                }
+                producer_id::Answer::Refill => {
+                    let commands = vec![(0, producer_id::refill_command(shard.node.id))];
+                    let purpose = Purpose::ProducerId(Request::InitProducerId(request));
+                    start(shard, reply_to, header, purpose, commands, None);
+                }
+            }
+        }
+        _ => unreachable!("the dispatcher sends only requests that change metadata"),
+    }
+}
+
+/// Metadata creates the topics that its client asks for and that are not there yet.
+fn metadata(
+    shard: &mut Shard,
+    reply_to: ReplyTo,
+    header: RequestHeader,
+    mut request: MetadataRequest,
+) {
+    let (response, missing) = with_view(shard, |view| {
+        metadata::respond(shard.metadata.image(), view, header.api_version, &request)
+    });
+    let mut ids = || shard.random.uuid();
+    let settings = &shard.node.settings.broker;
+    let image = shard.metadata.image();
+    let commands = topic::plan_auto_create(image, settings, &missing, &mut ids);
+    if commands.is_empty() {
+        return shard.respond(reply_to, &header, Response::Metadata(response));
+    }
+    // Once is enough: what could not be created is told as it is.
+    request.allow_auto_topic_creation = false;
+    create_then(shard, reply_to, header, commands, Request::Metadata(request));
+}
+
+/// Creates topics, then serves a request that needs them.
+pub(crate) fn create_then(
+    shard: &mut Shard,
+    reply_to: ReplyTo,
+    header: RequestHeader,
+    commands: Vec<Command>,
+    request: Request,
+) {
+    let commands = commands.into_iter().enumerate().collect();
+    start(shard, reply_to, header, Purpose::Then(request), commands, None);
+}
+
+fn start(
+    shard: &mut Shard,
+    reply_to: ReplyTo,
+    header: RequestHeader,
+    purpose: Purpose,
+    commands: Vec<(usize, Command)>,
+    timeout_ms: Option<i32>,
+) {
+    let settings = shard.node.settings.broker.clone();
+    let slots = commands.iter().map(|(slot, _)| *slot).collect();
+    let call = CommandCall { purpose, slots, outstanding: commands.len(), settings };
+    if commands.is_empty() {
+        let response = call.response().expect("a plan without commands is complete");
+        return shard.respond(reply_to, &header, response);
+    }
+    let asks: Vec<Ask> = commands
+        .into_iter()
+        .map(|(_, command)| (METADATA_SHARD, PartRequest::Command(Box::new(command))))
+        .collect();
+    let deadline = deadline(shard.now.instant, timeout_ms);
+    open(shard, reply_to, header, CallState::Commands(Box::new(call)), Some(deadline), asks);
+}
+
+fn deadline(now: Instant, timeout_ms: Option<i32>) -> Instant {
+    let timeout = timeout_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    now + timeout.unwrap_or(PATIENCE).min(PATIENCE)
+}
+
+impl CommandCall {
+    pub(crate) fn answered(
+        &mut self,
+        shard: &mut Shard,
+        part: u32,
+        answer: Result<Outcome, CommandRefused>,
+    ) -> Progress {
+        let slot = self.slots[part as usize];
+        let result = answer.as_ref().map_err(|refused| error_code(*refused));
+        match &mut self.purpose {
+            Purpose::Create(plan) => plan.settle(slot, result),
+            Purpose::Delete(plan) => plan.settle(slot, result),
+            Purpose::ProducerId(_) => match result {
+                Ok(Outcome::ProducerIdBlock { start, count, .. }) => {
+                    shard.metadata.producer_ids.refill(*start, *count);
+                }
+                _ => return Progress::Done(exhausted()),
+            },
+            Purpose::Then(_) => {}
+        }
+        self.outstanding -= 1;
+        if self.outstanding > 0 {
+            return Progress::Wait;
+        }
+        match &mut self.purpose {
+            Purpose::ProducerId(request) | Purpose::Then(request) => {
+                Progress::Again(std::mem::replace(request, Request::ApiVersionsUnsupported))
+            }
+            Purpose::Create(plan) => {
+                Progress::Done(Response::CreateTopics(plan.response(&self.settings)))
+            }
+            Purpose::Delete(plan) => Progress::Done(Response::DeleteTopics(plan.response())),
+        }
+    }
+
+    /// The reply as things stand: what is not settled has timed out. `None` if the request has to be
+    /// served again first.
+    pub(crate) fn response(&self) -> Option<Response> {
+        match &self.purpose {
+            Purpose::Create(plan) => Some(Response::CreateTopics(plan.response(&self.settings))),
+            Purpose::Delete(plan) => Some(Response::DeleteTopics(plan.response())),
+            Purpose::ProducerId(_) => Some(exhausted()),
+            Purpose::Then(_) => None,
+        }
+    }
+}
+
+/// No id could be reserved; clients ask again.
+fn exhausted() -> Response {
+    let code = ErrorCode::CoordinatorLoadInProgress;
+    Response::InitProducerId(producer_id::refused(code))
+}
+
+fn error_code(refused: CommandRefused) -> ErrorCode {
+    match refused {
+        CommandRefused::NotLeader => ErrorCode::NotController,
+        CommandRefused::Full => ErrorCode::RequestTimedOut,
+    }
+}

@@ -1,0 +1,126 @@
+//! ListOffsets: asks the shard of each partition for an offset by name or by time.
+
+use kafka_wire::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use kafka_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use kafka_wire::{ErrorCode, RequestHeader, Response};
+use model::LeaderEpoch;
+
+use super::produce::route;
+use super::{Ask, CallState, Progress, open, read_error_code};
+use crate::shard::Shard;
+use crate::shard::call::ReplyTo;
+use crate::shard::message::{FoundOffset, OffsetKind, OffsetQuery, PartRequest, ReadRefused};
+
+/// Timestamps that stand for an offset by name.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+/// KIP-405 and after; without remote storage all that is there is local.
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// A ListOffsets request that waits for its parts.
+pub(crate) struct OffsetsCall {
+    response: ListOffsetsResponse,
+    /// By part: topic and partition in the response.
+    places: Vec<(usize, usize)>,
+    outstanding: usize,
+}
+
+pub(crate) fn serve(
+    shard: &mut Shard,
+    reply_to: ReplyTo,
+    header: RequestHeader,
+    request: &ListOffsetsRequest,
+) {
+    let mut call =
+        OffsetsCall { response: ListOffsetsResponse::default(), places: Vec::new(), outstanding: 0 };
+    let mut asks = Vec::new();
+    for topic in &request.topics {
+        let mut answered = ListOffsetsTopicResponse::default().with_name(topic.name.clone());
+        for wanted in &topic.partitions {
+            let place = (call.response.topics.len(), answered.partitions.len());
+            let mut partition = ListOffsetsPartitionResponse::default()
+                .with_partition_index(wanted.partition_index)
+                .with_timestamp(-1)
+                .with_offset(-1)
+                .with_leader_epoch(-1);
+            let epoch = LeaderEpoch::new(wanted.current_leader_epoch);
+            let question = question(wanted.timestamp, epoch, header.api_version);
+            match question.and_then(|query| {
+                let name: &str = &topic.name;
+                query.map(|query| ask(shard, name, wanted.partition_index, query)).transpose()
+            }) {
+                Ok(Some(request)) => {
+                    call.places.push(place);
+                    asks.push(request);
+                }
+                // A name that stands for nothing here: offset -1, no error.
+                Ok(None) => {}
+                Err(code) => partition.error_code = code.code(),
+            }
+            answered.partitions.push(partition);
+        }
+        call.response.topics.push(answered);
+    }
+    call.outstanding = asks.len();
+    if asks.is_empty() {
+        return shard.respond(reply_to, &header, Response::ListOffsets(call.response));
+    }
+    open(shard, reply_to, header, CallState::Offsets(call), None, asks);
+}
+
+fn ask(shard: &Shard, topic: &str, index: i32, query: OffsetQuery) -> Result<Ask, ErrorCode> {
+    let image = shard.metadata.image();
+    let found = image.topic(topic).and_then(|topic| topic.partition(index));
+    let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let to = route(image, shard, found.group).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    Ok((to, PartRequest::FindOffset { partition: found.id, query }))
+}
+
+/// What a timestamp of the request asks for; `None` if that is known to be nothing.
+fn question(
+    timestamp: i64,
+    current_epoch: LeaderEpoch,
+    version: i16,
+) -> Result<Option<OffsetQuery>, ErrorCode> {
+    let kind = match timestamp {
+        LATEST => OffsetKind::Latest,
+        EARLIEST => OffsetKind::Earliest,
+        MAX_TIMESTAMP if version >= 7 => OffsetKind::MaxTimestamp,
+        EARLIEST_LOCAL if version >= 8 => OffsetKind::Earliest,
+        LATEST_TIERED if version >= 9 => return Ok(None),
+        EARLIEST_PENDING_UPLOAD if version >= 11 => return Ok(None),
+        at if at >= 0 => OffsetKind::AtOrAfter(at),
+        _ => return Err(ErrorCode::UnsupportedVersion),
+    };
+    Ok(Some(OffsetQuery { kind, current_epoch }))
+}
+
+impl OffsetsCall {
+    pub(crate) fn answered(
+        &mut self,
+        part: u32,
+        answer: Result<FoundOffset, ReadRefused>,
+    ) -> Progress {
+        let (topic, partition) = self.places[part as usize];
+        let slot = &mut self.response.topics[topic].partitions[partition];
+        match answer {
+            Ok(found) => {
+                slot.timestamp = found.timestamp_ms;
+                slot.offset = found.offset.map_or(-1, model::Offset::get);
+                slot.leader_epoch =
+                    if found.offset.is_some() { found.leader_epoch.get() } else { -1 };
+            }
+            Err(refused) => slot.error_code = read_error_code(refused).code(),
+        }
+        self.outstanding -= 1;
+        if self.outstanding > 0 {
+            return Progress::Wait;
+        }
+        Progress::Done(Response::ListOffsets(std::mem::take(&mut self.response)))
+    }
+}

@@ -1,0 +1,113 @@
+//! The command line: what may be said, and which part of the product does it.
+
+use std::io;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use broker::config::{HostPort, NodeSettings, Size};
+
+/// A Kafka-compatible broker for streams that cannot wait.
+#[derive(Parser)]
+#[command(name = "tailrace", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One broker on 127.0.0.1:9092, data under ./tailrace-data; nothing to set up.
+    Dev(DevArgs),
+}
+
+/// `tailrace dev`.
+#[derive(Args)]
+struct DevArgs {
+    /// Directory of the data; created if it is not there.
+    #[arg(long, value_name = "DIR", default_value = "./tailrace-data")]
+    data_dir: std::path::PathBuf,
+    /// Where Kafka clients connect.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    listen: HostPort,
+    /// Where /healthz and /metrics answer.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
+    admin: HostPort,
+    /// Cores to use, one shard each; all if not given, and what the data directory has once it exists.
+    #[arg(long, value_name = "N")]
+    cores: Option<std::num::NonZeroU16>,
+    /// Size of the WAL of all cores together, used when the data directory is created.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    wal_size: Size,
+    /// Give every core a port of its own, from --listen's upwards, and list each as a broker.
+    #[arg(long)]
+    shard_listeners: bool,
+    /// What clients are told to connect to, where it differs from --listen.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<HostPort>,
+    /// A broker setting by Kafka's name, for instance num.partitions=4; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+/// Why the process ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// Said by clap: one line of it.
+    #[error("{0}; see `tailrace --help`")]
+    Usage(String),
+    #[error("--set: {0}")]
+    Setting(#[from] broker::config::SettingError),
+    #[error(transparent)]
+    Start(#[from] broker::StartError),
+}
+
+impl CliError {
+    /// 2 for a command line that is not understood, 1 for everything else.
+    pub(crate) fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Usage(_) | Self::Setting(_)) { 2 } else { 1 }
+    }
+}
+
+/// Reads the command line. Help and version are printed here and end the process.
+pub(crate) fn parse() -> Result<Cli, CliError> {
+    Cli::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        _ => CliError::Usage(first_line(&error.to_string())),
+    })
+}
+
+/// Does what the command line says.
+pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
+    let mut out = io::stdout();
+    match cli.command {
+        Command::Dev(args) => Ok(broker::serve(args.into_settings()?, &mut out)?),
+    }
+}
+
+impl DevArgs {
+    fn into_settings(self) -> Result<NodeSettings, CliError> {
+        let mut settings = NodeSettings {
+            data_dir: self.data_dir,
+            listen: self.listen,
+            admin: self.admin,
+            core_count: self.cores.map(std::num::NonZeroU16::get),
+            wal_size: self.wal_size,
+            shard_listeners: self.shard_listeners,
+            advertise: self.advertise,
+            ..NodeSettings::default()
+        };
+        for setting in &self.settings {
+            settings.broker.set(setting)?;
+        }
+        Ok(settings)
+    }
+}
+
+/// The line of clap's message that says what is wrong.
+fn first_line(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}

@@ -1,0 +1,182 @@
+//! One core: a reactor and the shard that it drives. The only place where sockets, the device and the
+//! clock meet a shard.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use uring::{CloseReason, ConnId, DiskDone, FileId, Handler, Io, ListenerId, Reactor};
+use wal_uring::RingDisk;
+
+use crate::net::NetAction;
+use crate::shard::{Now, Shard};
+use crate::start::Report;
+
+/// After the order to stop: how long clients get to take their last replies.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// See the module's text.
+pub(crate) struct Core {
+    shard: Shard,
+    wal_file: FileId,
+    /// Group commits carry `RWF_DSYNC`: the device has a volatile write cache.
+    durable_writes: bool,
+    /// Something happened since the shard last settled.
+    touched: bool,
+    /// Not accepted from before every shard of the broker is ready.
+    listener: Option<TcpListener>,
+    report: Sender<Report>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        shard: Shard,
+        wal_file: FileId,
+        durable_writes: bool,
+        listener: TcpListener,
+        report: Sender<Report>,
+    ) -> Self {
+        let listener = Some(listener);
+        Self { shard, wal_file, durable_writes, touched: true, listener, report }
+    }
+
+    /// Serves until the broker is told to stop.
+    ///
+    /// # Errors
+    ///
+    /// The ring or the WAL failed; the text says which and what to do.
+    pub(crate) fn run(mut self, mut reactor: Reactor) -> Result<(), String> {
+        let mut stop_by = None;
+        loop {
+            self.enter(reactor.now());
+            self.settle_if_touched(reactor.io());
+            if let Some(failure) = self.shard.failure() {
+                return Err(failure);
+            }
+            self.open_if_ready(reactor.io())?;
+            if self.shard.node.stopping() {
+                let by = *stop_by.get_or_insert(reactor.now() + GRACE);
+                if self.shard.is_quiet() || reactor.now() >= by {
+                    return self.shut_down(reactor);
+                }
+            }
+            let deadline = earliest(self.shard.next_deadline(), stop_by);
+            reactor.turn(deadline, &mut self).map_err(|error| format!("io_uring failed: {error}"))?;
+        }
+    }
+
+    /// Accepts connections once all shards serve: a client may need any of them.
+    fn open_if_ready(&mut self, io: &mut Io) -> Result<(), String> {
+        if self.listener.is_none() || !self.shard.node.all_ready() {
+            return Ok(());
+        }
+        if let Some(listener) = self.listener.take() {
+            io.listen(listener).map_err(|error| format!("cannot accept connections: {error}"))?;
+            // If nobody listens any more, the process is ending.
+            let _ = self.report.send(Report::Serving);
+        }
+        Ok(())
+    }
+
+    /// Reads the clocks for the events of this turn.
+    #[expect(clippy::disallowed_methods, reason = "the wall clock enters the shard here, once a turn")]
+    fn enter(&mut self, now: Instant) {
+        if self.shard.now.instant != now {
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let unix_ms = i64::try_from(unix.as_millis()).unwrap_or(i64::MAX);
+            self.shard.now = Now { instant: now, unix_ms };
+        }
+    }
+
+    fn settle_if_touched(&mut self, io: &mut Io) {
+        let due = self.shard.next_deadline().is_some_and(|at| at <= self.shard.now.instant);
+        if !(self.touched || due || self.shard.has_work()) {
+            return;
+        }
+        self.touched = false;
+        self.shard.drain_mailbox();
+        let mut disk = RingDisk { io, file: self.wal_file, durable: self.durable_writes };
+        self.shard.settle(&mut disk);
+        for action in self.shard.take_actions() {
+            carry_out(io, action);
+        }
+        self.shard.mailbox.flush(|bell| io.ring(bell));
+    }
+
+    /// Closes what is idle, then writes the mark of a clean stop.
+    fn shut_down(mut self, mut reactor: Reactor) -> Result<(), String> {
+        self.shard.close_idle_connections();
+        let by = reactor.now() + GRACE;
+        loop {
+            self.enter(reactor.now());
+            self.touched = true;
+            self.settle_if_touched(reactor.io());
+            let mut disk = RingDisk { io: reactor.io(), file: self.wal_file, durable: self.durable_writes };
+            if self.shard.shut_down(&mut disk) {
+                return Ok(());
+            }
+            if let Some(failure) = self.shard.failure() {
+                return Err(failure);
+            }
+            if reactor.now() >= by {
+                return Err("the WAL did not become quiet in time; nothing is lost, but the \
+                            next start has to scan it"
+                    .into());
+            }
+            reactor
+                .turn(Some(by), &mut self)
+                .map_err(|error| format!("io_uring failed: {error}"))?;
+        }
+    }
+}
+
+impl Handler for Core {
+    fn accepted(&mut self, io: &mut Io, _: ListenerId, conn: ConnId, _: SocketAddr) {
+        self.enter(io.now());
+        self.touched = true;
+        self.shard.accepted(conn);
+    }
+
+    fn received(&mut self, io: &mut Io, conn: ConnId, bytes: &[u8]) {
+        self.enter(io.now());
+        self.touched = true;
+        self.shard.received(conn, bytes);
+    }
+
+    fn sent(&mut self, io: &mut Io, conn: ConnId) {
+        self.enter(io.now());
+        self.touched = true;
+        self.shard.sent(conn);
+    }
+
+    fn closed(&mut self, io: &mut Io, conn: ConnId, _: CloseReason) {
+        self.enter(io.now());
+        self.touched = true;
+        self.shard.closed(conn);
+    }
+
+    fn disk(&mut self, io: &mut Io, done: DiskDone) {
+        self.enter(io.now());
+        self.touched = true;
+        let mut disk = RingDisk { io, file: self.wal_file, durable: self.durable_writes };
+        self.shard.disk_done(&mut disk, done);
+    }
+
+    fn has_work(&mut self) -> bool {
+        let opens = self.listener.is_some() && self.shard.node.all_ready();
+        self.shard.has_work() || opens || self.shard.node.stopping()
+    }
+}
+
+fn carry_out(io: &mut Io, action: NetAction) {
+    match action {
+        NetAction::Send { conn, pieces } => io.send(conn, pieces),
+        NetAction::Pause { conn } => io.pause(conn),
+        NetAction::Resume { conn } => io.resume(conn),
+        NetAction::CloseAfterSend { conn } => io.close_after_send(conn),
+    }
+}
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    [a, b].into_iter().flatten().min()
+}

@@ -1,0 +1,120 @@
+//! The data directory of `tailrace dev`: one WAL file, cut into a slice for each shard. What the
+//! broker is (cluster id, node id, shard count) stands in the WAL's superblocks and nowhere else.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use model::NodeId;
+use uring::device::{DeviceFile, OpenMode};
+use uuid::Uuid;
+use wal_uring::format::{FormatOptions, ZeroFill};
+use wal_uring::slice::load_slice;
+use wal_uring::FileDevice;
+
+use crate::config::NodeSettings;
+use crate::start::{StartError, data_dir_error};
+
+const WAL_FILE: &str = "wal";
+
+/// The node id of a broker without a configuration of its own.
+const NODE: NodeId = NodeId::new(0);
+
+/// An open data directory; nobody else can open it until this is dropped.
+pub(crate) struct DataDir {
+    pub(crate) device: Arc<DeviceFile>,
+    pub(crate) cluster_id: Uuid,
+    pub(crate) node_id: NodeId,
+    pub(crate) shard_count: u16,
+}
+
+impl DataDir {
+    /// Opens the directory, or makes it: `shard_count` counts only then.
+    pub(crate) fn open(
+        settings: &NodeSettings,
+        shard_count: u16,
+        out: &mut dyn Write,
+    ) -> Result<Self, StartError> {
+        let directory = &settings.data_dir;
+        fs::create_dir_all(directory).map_err(|error| data_dir_error(directory, error))?;
+        let path = directory.join(WAL_FILE);
+        if !path.exists() {
+            create(&path, settings, shard_count, out)?;
+        }
+        let device = DeviceFile::open(&path, OpenMode::ReadWrite)?;
+        let mut blocks = FileDevice::new(&device)
+            .map_err(|error| data_dir_error(&path, error))?;
+        let loaded = load_slice(&mut blocks, 0, 1)
+            .map_err(|source| StartError::Load { path: path.clone(), source })?;
+        let found = loaded.superblock;
+        if let Some(asked) = settings.core_count
+            && asked != found.slice_count
+        {
+            return Err(StartError::CoreCount { found: found.slice_count, asked });
+        }
+        Ok(Self {
+            device: Arc::new(device),
+            cluster_id: found.cluster_id,
+            node_id: NodeId::new(found.node_id),
+            shard_count: found.slice_count,
+        })
+    }
+
+    /// What was found, for the start's output.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let cache = self.device.write_cache();
+        let durable = if cache.needs_sync() {
+            "each group commit carries RWF_DSYNC"
+        } else {
+            "a completed write is durable, no RWF_DSYNC"
+        };
+        vec![
+            format!("cluster-id={}", self.cluster_id),
+            format!("shards={}", self.shard_count),
+            format!("device write cache: {cache}: {durable}"),
+        ]
+    }
+}
+
+fn create(
+    path: &Path,
+    settings: &NodeSettings,
+    slice_count: u16,
+    out: &mut dyn Write,
+) -> Result<(), StartError> {
+    let options = FormatOptions {
+        cluster_id: random_uuid(),
+        node_id: NODE.get(),
+        ring_id: random_uuid(),
+        slice_count,
+        block_size: None,
+        segment_size: None,
+        zero_fill: ZeroFill::All,
+        force: false,
+    };
+    let shown = PathBuf::from(path);
+    writeln!(out, "formatting {} ({})", shown.display(), settings.wal_size)
+        .map_err(StartError::Output)?;
+    let partial = path.with_extension("new");
+    let device = DeviceFile::open(&partial, OpenMode::Create)?;
+    device.resize(settings.wal_size.get()).map_err(|error| data_dir_error(path, error))?;
+    let mut blocks = FileDevice::new(&device).map_err(|error| data_dir_error(path, error))?;
+    wal_uring::format(&mut blocks, &options, &mut |_, _| {})?;
+    fs::rename(&partial, path).map_err(|error| data_dir_error(path, error))?;
+    Ok(())
+}
+
+/// A version 4 UUID from the kernel's entropy.
+fn random_uuid() -> Uuid {
+    uuid::Builder::from_random_bytes(entropy()).into_uuid()
+}
+
+/// Sixteen bytes from the kernel.
+pub(crate) fn entropy() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    // Up to 256 bytes are never cut short once the pool is ready, and the call waits for that.
+    assert_eq!(filled, Ok(bytes.len()), "the kernel gives random bytes");
+    bytes
+}

@@ -1,0 +1,174 @@
+//! The metrics catalogue: every metric's name, kind, help and unit in one place, one instance of all
+//! of them for each shard. Only the owning shard writes; the admin thread reads at any time.
+
+mod histogram;
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(crate) use histogram::Histogram;
+
+/// How Prometheus is told to read a metric.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// Declares the single-number metrics: variant, kind, name, help.
+macro_rules! catalogue {
+    ($($variant:ident $kind:ident $name:literal $help:literal;)*) => {
+        /// A metric that is one number.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub(crate) enum Metric { $($variant),* }
+
+        impl Metric {
+            const ALL: &'static [(Self, Kind, &'static str, &'static str)] =
+                &[$((Self::$variant, Kind::$kind, $name, $help)),*];
+        }
+    };
+}
+
+catalogue! {
+    ConnectionsOpen Gauge "tailrace_net_connections" "Client connections that are open.";
+    ConnectionsAccepted Counter "tailrace_net_connections_accepted_total" "Client connections accepted.";
+    ConnectionsRefused Counter "tailrace_net_protocol_errors_total" "Connections closed because bytes on them were no valid request.";
+    RequestBytes Counter "tailrace_net_received_bytes_total" "Bytes received from clients.";
+    Requests Counter "tailrace_net_requests_total" "Requests decoded.";
+    RequestsInFlight Gauge "tailrace_net_requests_in_flight" "Requests received and not answered.";
+    ProduceRecords Counter "tailrace_produce_records_total" "Records appended.";
+    ProduceBytes Counter "tailrace_produce_bytes_total" "Bytes of record batches appended.";
+    ProduceRefused Counter "tailrace_produce_refused_total" "Batches refused, whatever the reason.";
+    Throttles Counter "tailrace_produce_throttles_total" "Produce replies that carried a throttle time.";
+    FetchBytes Counter "tailrace_fetch_bytes_total" "Bytes of record batches sent to consumers.";
+    FetchStoredBytes Counter "tailrace_fetch_wal_bytes_total" "Bytes of record batches read back from the WAL for consumers.";
+    Partitions Gauge "tailrace_partition_count" "Partitions that this shard owns.";
+    TailCacheBytes Gauge "tailrace_memory_tail_cache_bytes" "Memory that holds recent batches.";
+    RequestMemoryBytes Gauge "tailrace_memory_requests_bytes" "Memory that holds requests received and not answered.";
+    WalSizeBytes Gauge "tailrace_wal_size_bytes" "Bytes that the WAL's ring can hold.";
+    WalUsedBytes Gauge "tailrace_wal_used_bytes" "Bytes of the WAL's ring that are in use.";
+    WalDurableLsn Gauge "tailrace_wal_durable_lsn_bytes" "Position up to which the WAL is durable.";
+    WalFrames Counter "tailrace_wal_frames_total" "Group commits written.";
+    WalBytes Counter "tailrace_wal_written_bytes_total" "Bytes written to the device, headers and padding included.";
+    WalRecords Counter "tailrace_wal_records_total" "Records (log entries and states) written.";
+    WalVolatileCache Gauge "tailrace_wal_device_volatile_cache_state" "1 if each group commit carries RWF_DSYNC because the device has a volatile write cache.";
+    Elections Counter "tailrace_raft_elections_total" "Raft groups that got this shard as their leader.";
+    MetadataVersion Gauge "tailrace_metadata_version_index" "Index of the metadata image in use.";
+    ShardMessages Counter "tailrace_shard_messages_total" "Messages received from other shards.";
+}
+
+/// Declares the latency histograms: field, name, help.
+macro_rules! latencies {
+    ($($field:ident $name:literal $help:literal;)*) => {
+        /// All metrics of one shard.
+        pub(crate) struct ShardMetrics {
+            numbers: [AtomicU64; Metric::ALL.len()],
+            $(#[doc = $help] pub(crate) $field: Histogram,)*
+        }
+
+        impl ShardMetrics {
+            pub(crate) fn new() -> Self {
+                Self {
+                    numbers: std::array::from_fn(|_| AtomicU64::new(0)),
+                    $($field: Histogram::new(),)*
+                }
+            }
+
+            fn histograms(&self) -> Vec<(&'static str, &'static str, &Histogram)> {
+                vec![$(($name, $help, &self.$field)),*]
+            }
+        }
+    };
+}
+
+latencies! {
+    produce "tailrace_produce_latency_seconds" "From a produce request's last byte to its reply, acks=0 left out.";
+    fetch "tailrace_fetch_latency_seconds" "From a fetch request's last byte to its reply, waiting included.";
+    commit "tailrace_raft_commit_latency_seconds" "From proposing an entry to its commit.";
+    wal_device "tailrace_wal_device_latency_seconds" "From submitting a group commit to its completion.";
+    metadata "tailrace_metadata_command_latency_seconds" "From proposing a metadata command to its application.";
+}
+
+impl ShardMetrics {
+    pub(crate) fn add(&self, metric: Metric, amount: u64) {
+        // One writer: a plain load and store is enough, and costs no locked instruction.
+        let cell = &self.numbers[metric as usize];
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, metric: Metric, value: u64) {
+        self.numbers[metric as usize].store(value, Ordering::Relaxed);
+    }
+
+    fn get(&self, metric: Metric) -> u64 {
+        self.numbers[metric as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// The text that Prometheus scrapes (exposition format 0.0.4).
+pub(crate) fn render(shards: &[impl AsRef<ShardMetrics>]) -> String {
+    let mut text = String::new();
+    for &(metric, kind, name, help) in Metric::ALL {
+        let kind = if kind == Kind::Counter { "counter" } else { "gauge" };
+        header(&mut text, name, kind, help);
+        for (shard, metrics) in shards.iter().enumerate() {
+            let value = metrics.as_ref().get(metric);
+            line(&mut text, format_args!("{name}{{shard=\"{shard}\"}} {value}"));
+        }
+    }
+    let by_shard: Vec<_> = shards.iter().map(|metrics| metrics.as_ref().histograms()).collect();
+    let Some(first) = by_shard.first() else { return text };
+    for (position, &(name, help, _)) in first.iter().enumerate() {
+        header(&mut text, name, "histogram", help);
+        for (shard, histograms) in by_shard.iter().enumerate() {
+            histograms[position].2.render(&mut text, name, shard);
+        }
+    }
+    text
+}
+
+fn header(text: &mut String, name: &str, kind: &str, help: &str) {
+    line(text, format_args!("# HELP {name} {help}"));
+    line(text, format_args!("# TYPE {name} {kind}"));
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.write_fmt(arguments).expect("a string takes any text");
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn catalogue_is_in_order_unique_and_follows_the_naming_rule() {
+        let mut names = BTreeSet::new();
+        let metrics = ShardMetrics::new();
+        let latencies = metrics.histograms();
+        let all = Metric::ALL.iter().map(|entry| (entry.2, entry.3));
+        for (name, help) in all.chain(latencies.iter().map(|entry| (entry.0, entry.1))) {
+            assert!(name.starts_with("tailrace_"), "{name}");
+            assert!(help.ends_with('.'), "{name}: help is a sentence");
+            assert!(names.insert(name), "{name} twice");
+        }
+        for (position, entry) in Metric::ALL.iter().enumerate() {
+            assert_eq!(entry.0 as usize, position);
+            assert_eq!(entry.1 == Kind::Counter, entry.2.ends_with("_total"), "{}", entry.2);
+        }
+    }
+
+    #[test]
+    fn text_has_each_shards_numbers() {
+        let shards = [Arc::new(ShardMetrics::new()), Arc::new(ShardMetrics::new())];
+        shards[1].add(Metric::ProduceRecords, 7);
+        shards[0].produce.record(Duration::from_micros(300));
+        let text = render(&shards);
+        assert!(text.contains("tailrace_produce_records_total{shard=\"1\"} 7\n"), "{text}");
+        assert!(text.contains("tailrace_produce_latency_seconds_count{shard=\"0\"} 1\n"), "{text}");
+    }
+}

@@ -1,0 +1,272 @@
+//! One core's slice of the broker: the sole owner of its connections, raft groups, partitions,
+//! consumer groups and WAL. Everything here is synchronous and does no I/O: events come in with the
+//! time, and what is to be done to sockets and disk goes out ([`Shard::flush`]).
+//!
+//! A turn is: events (bytes, disk completions, messages of other shards), then [`Shard::settle`],
+//! which lets raft and the WAL move on and answers what became durable, then the actions.
+
+pub(crate) mod append;
+pub(crate) mod call;
+pub(crate) mod connections;
+pub(crate) mod coordinate;
+pub(crate) mod hosted;
+pub(crate) mod mailbox;
+pub(crate) mod message;
+pub(crate) mod metadata;
+pub(crate) mod read;
+pub(crate) mod replicated_log;
+pub(crate) mod watches;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use model::ShardId;
+use uring::{ConnId, DiskDone};
+use wal_uring::Disk;
+
+use self::call::{CallId, Calls, Origin};
+use self::connections::Connections;
+use self::coordinate::Groups;
+use self::hosted::Hosting;
+use self::mailbox::Mailbox;
+use self::message::{Message, PartAnswer, PartRequest};
+use self::metadata::Metadata;
+use self::read::Reads;
+use self::replicated_log::{LogEvent, ReplicatedLog};
+use crate::api;
+use crate::metrics::{Metric, ShardMetrics};
+use crate::net::NetAction;
+use crate::node::Node;
+use crate::random::Random;
+
+/// The time, read once at the top of a turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) instant: Instant,
+    /// Milliseconds since 1970, for Kafka's timestamps only: it may jump.
+    pub(crate) unix_ms: i64,
+}
+
+/// See the module's text.
+pub(crate) struct Shard {
+    pub(crate) id: ShardId,
+    pub(crate) node: Arc<Node>,
+    pub(crate) metrics: Arc<ShardMetrics>,
+    pub(crate) now: Now,
+    pub(crate) calls: Calls,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) metadata: Metadata,
+    pub(crate) random: Random,
+    log: ReplicatedLog,
+    hosting: Hosting,
+    reads: Reads,
+    groups: Groups,
+    connections: Connections,
+    /// Bytes queued for a client since its send queue was last empty.
+    unsent: BTreeMap<ConnId, usize>,
+    /// Connections that a reply may have unblocked.
+    unblocked: Vec<ConnId>,
+    actions: Vec<NetAction>,
+    /// Counted in [`Node`] once this shard serves.
+    ready: bool,
+}
+
+/// What a shard is made of; everything that is not empty at its start.
+pub(crate) struct Parts {
+    pub(crate) id: ShardId,
+    pub(crate) node: Arc<Node>,
+    pub(crate) log: ReplicatedLog,
+    pub(crate) hosting: Hosting,
+    pub(crate) groups: Groups,
+    pub(crate) metadata: Metadata,
+    pub(crate) random: Random,
+}
+
+/// Requests of all connections of a shard that may be in memory at once.
+const REQUEST_BYTES_MAX: usize = 256 << 20;
+
+impl Shard {
+    pub(crate) fn new(parts: Parts, now: Now) -> Self {
+        let Parts { id, node, log, hosting, groups, metadata, random } = parts;
+        Self {
+            id,
+            metrics: Arc::clone(&node.metrics[usize::from(id.get())]),
+            now,
+            calls: Calls::new(id),
+            mailbox: Mailbox::new(id, Arc::clone(&node.switchboard)),
+            metadata,
+            random,
+            log,
+            hosting,
+            reads: Reads::default(),
+            groups,
+            connections: Connections::new(REQUEST_BYTES_MAX),
+            unsent: BTreeMap::new(),
+            unblocked: Vec::new(),
+            actions: Vec::new(),
+            ready: false,
+            node,
+        }
+    }
+
+    /// A message or a completion of other shards is waiting.
+    pub(crate) fn has_work(&self) -> bool {
+        self.mailbox.has_work()
+    }
+
+    /// Takes in what other shards sent.
+    pub(crate) fn drain_mailbox(&mut self) {
+        while let Some(message) = self.mailbox.receive() {
+            self.metrics.add(Metric::ShardMessages, 1);
+            match message {
+                Message::Image(image) => self.install_image(image),
+                Message::Request { origin, request } => self.serve_part(origin, request),
+                Message::Answer { origin, answer } => api::answered(self, origin, answer),
+                Message::Cancel { call } => self.reads.watches.cancel(call),
+            }
+        }
+    }
+
+    /// Asks for a part of a call: here, or on the shard that owns it.
+    pub(crate) fn ask(&mut self, to: ShardId, origin: Origin, request: PartRequest) {
+        if to == self.id {
+            self.serve_part(origin, request);
+        } else {
+            self.mailbox.send(to, Message::Request { origin, request });
+        }
+    }
+
+    /// Answers a part of a call, on whichever shard the call is.
+    pub(crate) fn answer(&mut self, origin: Origin, answer: PartAnswer) {
+        if origin.call.shard() == self.id {
+            api::answered(self, origin, answer);
+        } else {
+            self.mailbox.send(origin.call.shard(), Message::Answer { origin, answer });
+        }
+    }
+
+    /// Tells a shard that a call waits for nothing any more.
+    pub(crate) fn cancel(&mut self, at: ShardId, call: CallId) {
+        if at == self.id {
+            self.reads.watches.cancel(call);
+        } else {
+            self.mailbox.send(at, Message::Cancel { call });
+        }
+    }
+
+    fn serve_part(&mut self, origin: Origin, request: PartRequest) {
+        match request {
+            PartRequest::Append(append) => self.append(origin, append),
+            PartRequest::Read(read) => self.read(origin, read),
+            PartRequest::FindOffset { partition, query } => {
+                self.find_offset(origin, partition, query);
+            }
+            PartRequest::EpochEnd { partition, current, asked } => {
+                self.epoch_end(origin, partition, current, asked);
+            }
+            PartRequest::Group(request) => self.serve_group(origin, *request),
+            PartRequest::Command(command) => self.propose_command(origin, &command),
+        }
+    }
+
+    /// A device read or write finished.
+    pub(crate) fn disk_done(&mut self, disk: &mut impl Disk, done: DiskDone) {
+        self.log.disk_done(disk, done);
+    }
+
+    /// Lets raft and the WAL move on until nothing changes, and answers what became durable.
+    pub(crate) fn settle(&mut self, disk: &mut impl Disk) {
+        self.fire_deadlines();
+        self.start_metadata();
+        loop {
+            self.log.pump(disk);
+            let mut moved = self.serve_unblocked() | self.drain_group_output();
+            while let Some(event) = self.log.next_event() {
+                self.apply_event(event);
+                moved = true;
+            }
+            if !moved {
+                break;
+            }
+        }
+        self.read_on(disk);
+        self.become_ready();
+        self.publish_gauges();
+    }
+
+    fn apply_event(&mut self, event: LogEvent) {
+        match event {
+            LogEvent::Committed { group, index } => self.committed(group, index),
+            LogEvent::Apply { group, entries } => self.apply(group, entries),
+            LogEvent::Truncated { group, from } => self.truncated(group, from),
+            LogEvent::RoleChanged { group, term, leads } => self.role_changed(group, term, leads),
+            LogEvent::Read { token, payload } => self.read_done(token, payload),
+        }
+    }
+
+    /// Hands out what is to be done to sockets.
+    pub(crate) fn take_actions(&mut self) -> Vec<NetAction> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When this shard has to be called although nothing happened.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.calls.next_deadline(),
+            self.connections.next_deadline(),
+            self.groups.next_deadline(),
+            self.log.next_tick(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    fn fire_deadlines(&mut self) {
+        let now = self.now.instant;
+        self.end_mutes();
+        self.log.tick_if_due(now);
+        self.groups_deadline();
+        while let Some(call) = self.calls.pop_overdue(now) {
+            api::overdue(self, call);
+        }
+    }
+
+    /// The WAL's failure, after which this shard must stop: nothing more becomes durable.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.log.failure()
+    }
+
+    /// Has every client of this shard got its answers? Asked when the broker stops.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.calls.len() == 0 && self.unsent.is_empty()
+    }
+
+    /// Closes the listening side of every connection that owes nothing; for the broker's stop.
+    pub(crate) fn close_idle_connections(&mut self) {
+        for conn in self.connections.ids() {
+            self.actions.push(NetAction::CloseAfterSend { conn });
+            self.closed(conn);
+        }
+    }
+
+    /// Starts the WAL's clean shutdown; true when it is complete.
+    pub(crate) fn shut_down(&mut self, disk: &mut impl Disk) -> bool {
+        self.log.shut_down(disk)
+    }
+
+    fn become_ready(&mut self) {
+        if !self.ready && self.metadata.is_ready() && self.log.all_caught_up() {
+            self.ready = true;
+            self.node.shard_is_ready();
+        }
+    }
+
+    fn publish_gauges(&self) {
+        let metrics = &self.metrics;
+        metrics.set(Metric::RequestsInFlight, self.connections.request_count() as u64);
+        metrics.set(Metric::RequestMemoryBytes, self.connections.request_bytes() as u64);
+        metrics.set(Metric::Partitions, self.hosting.len() as u64);
+        metrics.set(Metric::TailCacheBytes, self.hosting.tail_cache_bytes() as u64);
+        self.log.publish_gauges(metrics);
+    }
+}

@@ -1,0 +1,151 @@
+//! Appending on the shard that owns the partition: offsets are assigned, the batch is proposed, and
+//! the answer waits for its commit.
+
+use bytes::Bytes;
+use kafka_wire::batch::{self, TimestampType};
+use model::{PartitionId, RaftGroupId};
+use replication::{AppBytes, Descriptor};
+
+use super::Shard;
+use super::call::Origin;
+use super::hosted::{Waiter, appended_at};
+use super::message::{Append, AppendRefused, PartAnswer};
+use super::replicated_log::Refused;
+use crate::metrics::Metric;
+use crate::node::Node;
+use crate::partition::{
+    AppendError, Duplicate, NewBatch, Prepared, ProducerError, Submission, leader_epoch,
+};
+
+impl Shard {
+    /// Appends a client's batch; answers when it is committed, or at once if it is refused.
+    pub(crate) fn append(&mut self, origin: Origin, append: Append) {
+        let waiter = |appended| Waiter::Client { origin, appended };
+        if let Err(refused) = self.try_append(append, false, waiter) {
+            self.metrics.add(Metric::ProduceRefused, 1);
+            self.answer(origin, PartAnswer::Append(Err(refused)));
+        }
+    }
+
+    /// Appends a batch and lets `waiter` hear of its commit. `resident`: its bytes are wanted again
+    /// when it is applied after a restart.
+    pub(crate) fn try_append(
+        &mut self,
+        append: Append,
+        resident: bool,
+        waiter: impl FnOnce(super::message::Appended) -> Waiter,
+    ) -> Result<(), AppendRefused> {
+        let group = self.data_group();
+        let now_ms = self.now.unix_ms;
+        let partition =
+            self.hosting.get(append.partition).ok_or(AppendRefused::UnknownPartition)?;
+        let submission = Submission::from(&append.info);
+        let log_start = partition.log_start();
+        match partition.prepare(&submission, now_ms)? {
+            Prepared::Duplicate(first) => {
+                let time = first.log_append_time.unwrap_or(-1);
+                let waiter = waiter(appended_at(first.base_offset, time, log_start));
+                self.repeat(group, first, waiter);
+            }
+            Prepared::New(new) => {
+                let time = log_append_time(&append).unwrap_or(-1);
+                let waiter = waiter(appended_at(new.base_offset(), time, log_start));
+                self.propose_batch(group, append, new, resident, waiter)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The group that this shard's partitions are in.
+    pub(crate) fn data_group(&self) -> RaftGroupId {
+        Node::data_group(self.id)
+    }
+
+    /// A batch that is in the log already: the answer waits until that one is committed.
+    fn repeat(&mut self, group: RaftGroupId, first: Duplicate, waiter: Waiter) {
+        let waiter = if first.committed {
+            Some(waiter)
+        } else {
+            self.hosting.wait_for(group, first.index, waiter)
+        };
+        if let Some(waiter) = waiter {
+            self.tell(waiter, Ok(()));
+        }
+    }
+
+    fn propose_batch(
+        &mut self,
+        group: RaftGroupId,
+        append: Append,
+        new: NewBatch,
+        resident: bool,
+        waiter: Waiter,
+    ) -> Result<(), AppendRefused> {
+        let term = self.log.leads(group).ok_or(AppendRefused::NotLeader)?;
+        let Append { partition: id, mut batch, info } = append;
+        batch::patch(&mut batch, new.base_offset().get(), leader_epoch(term).get());
+        // The batch is a slice of its request, but the rest of that is batches too or a few bytes.
+        let allocation = batch.len();
+        let payload = batch.freeze();
+        let descriptor = describe(&payload, resident, &new);
+        let (term, index) = self.log.propose(group, descriptor, payload.clone())?;
+        let record_count = info.record_count;
+        let size = payload.len();
+        let Some((partition, tail)) = self.hosting.with_tail(id) else {
+            unreachable!("it was prepared above");
+        };
+        partition.appended(new, index, term, payload, allocation, tail);
+        self.hosting.push_open(group, index, id, Some(waiter), Some(self.now.instant));
+        self.hosting.evict();
+        self.count_append(record_count, size);
+        Ok(())
+    }
+
+    fn count_append(&self, record_count: i32, size: usize) {
+        self.metrics.add(Metric::ProduceRecords, u64::try_from(record_count).unwrap_or(0));
+        self.metrics.add(Metric::ProduceBytes, size as u64);
+    }
+
+    /// Wakes the fetches that wait for a partition's records.
+    pub(crate) fn wake_readers(&mut self, partition: PartitionId) {
+        for origin in self.reads.watches.changed(partition) {
+            self.answer(origin, PartAnswer::Wake);
+        }
+    }
+}
+
+/// The broker's timestamp, if the topic wants it.
+fn log_append_time(append: &Append) -> Option<i64> {
+    let stamped = append.info.timestamp_type == TimestampType::LogAppendTime;
+    stamped.then_some(append.info.max_timestamp)
+}
+
+fn describe(payload: &Bytes, resident: bool, new: &NewBatch) -> Descriptor {
+    let app = AppBytes::new(&new.descriptor().encode()).expect("a descriptor's size is fixed");
+    Descriptor::of(payload, resident, app).expect("a request is smaller than 4 GiB")
+}
+
+impl From<AppendError> for AppendRefused {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Producer(
+                ProducerError::OutOfOrderSequence { .. } | ProducerError::NoSequence { .. },
+            ) => Self::OutOfOrderSequence,
+            AppendError::Producer(ProducerError::InvalidProducerEpoch { .. }) => {
+                Self::InvalidProducerEpoch
+            }
+            AppendError::Producer(ProducerError::OpenTransaction { .. }) => Self::OpenTransaction,
+            AppendError::NotABatch { .. } | AppendError::OffsetsExhausted { .. } => Self::NotABatch,
+        }
+    }
+}
+
+impl From<Refused> for AppendRefused {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::NotLeader => Self::NotLeader,
+            Refused::TooLarge => Self::TooLarge,
+            Refused::Full => Self::Full,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The consumer groups of a shard: requests to the coordinator, its records into
+//! `__consumer_offsets`, and those records back into it after a restart.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use kafka_wire::batch::Batches;
+use kafka_wire::records::{RecordBatchBuilder, Records};
+use kafka_wire::validate::{ValidationRules, validate};
+use model::{LogIndex, PartitionId};
+use replication::CommittedEntry;
+
+use super::Shard;
+use super::call::Origin;
+use super::hosted::{Waiter, entry_of};
+use super::message::{Append, AppendRefused, PartAnswer};
+use crate::cluster::Image;
+use crate::group::{
+    self, AppendFailed, AppendToken, Coordinator, GroupConfig, GroupRequest, Output, ReplyToken,
+};
+
+/// See the module's text.
+pub(crate) struct Groups {
+    coordinator: Coordinator,
+    /// Calls that wait for a reply, by token.
+    waiting: BTreeMap<ReplyToken, Origin>,
+    next_token: u64,
+    /// The partitions of `__consumer_offsets` that are here, with their index.
+    partitions: BTreeMap<PartitionId, i32>,
+    /// Those whose records are still to be loaded.
+    loading: Vec<i32>,
+    /// Recovered entries that cannot be read until the metadata image says what they are.
+    deferred: Vec<CommittedEntry>,
+    /// Entries up to here were in the log at start. Later ones are the coordinator's own.
+    recovered_last: LogIndex,
+    /// Where the coordinator's monotonic clock has its zero.
+    started: Instant,
+}
+
+impl Groups {
+    pub(crate) fn new(config: GroupConfig, recovered_last: LogIndex, now: Instant) -> Self {
+        Self {
+            coordinator: Coordinator::new(config),
+            waiting: BTreeMap::new(),
+            next_token: 0,
+            partitions: BTreeMap::new(),
+            loading: Vec::new(),
+            deferred: Vec::new(),
+            recovered_last,
+            started: now,
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let deadline = self.coordinator.deadline()?;
+        Some(self.started + Duration::from_millis(deadline))
+    }
+
+    /// Keeps what the coordinator has to load once the metadata image is there.
+    pub(crate) fn defer(&mut self, entries: Vec<CommittedEntry>) {
+        let recovered_last = self.recovered_last;
+        let wanted = |entry: &CommittedEntry| {
+            entry.index <= recovered_last
+                && entry.payload.is_some()
+                && entry.descriptor.as_ref().is_some_and(|descriptor| descriptor.resident)
+        };
+        self.deferred.extend(entries.into_iter().filter(wanted));
+    }
+}
+
+impl Shard {
+    fn group_now(&self) -> group::Now {
+        let elapsed = self.now.instant.saturating_duration_since(self.groups.started);
+        let monotonic_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        group::Now { monotonic_ms, unix_ms: self.now.unix_ms }
+    }
+
+    /// Serves a request to one consumer group.
+    pub(crate) fn serve_group(&mut self, origin: Origin, request: GroupRequest) {
+        let now = self.group_now();
+        self.groups.next_token += 1;
+        let token = ReplyToken(self.groups.next_token);
+        self.groups.waiting.insert(token, origin);
+        let random = &self.random;
+        self.groups.coordinator.handle(now, token, request, &mut || random.uuid());
+    }
+
+    /// Does what the coordinator asks for; false if it asked for nothing.
+    pub(crate) fn drain_group_output(&mut self) -> bool {
+        let mut any = false;
+        while let Some(output) = self.groups.coordinator.poll_output() {
+            any = true;
+            match output {
+                Output::Reply { token, response } => {
+                    if let Some(origin) = self.groups.waiting.remove(&token) {
+                        self.answer(origin, PartAnswer::Group(Box::new(response)));
+                    }
+                }
+                Output::Append { partition, records, token } => {
+                    if let Err(failed) = self.append_group_records(partition, &records, token) {
+                        self.coordinator_appended(token, Err(failed));
+                    }
+                }
+            }
+        }
+        any
+    }
+
+    fn append_group_records(
+        &mut self,
+        index: i32,
+        records: &[(bytes::Bytes, Option<bytes::Bytes>)],
+        token: AppendToken,
+    ) -> Result<(), AppendFailed> {
+        let mut hosted = self.groups.partitions.iter();
+        let partition = hosted.find(|(_, found)| **found == index).map(|(id, _)| *id);
+        let partition = partition.ok_or(AppendFailed::NotLeader)?;
+        let mut builder = RecordBatchBuilder::new();
+        for (key, value) in records {
+            builder.append(self.now.unix_ms, Some(key), value.as_deref(), &[]);
+        }
+        let mut batch = builder.build();
+        let rules = ValidationRules { now_ms: self.now.unix_ms, ..ValidationRules::default() };
+        let info = validate(&mut batch, &rules).map_err(|_| AppendFailed::TooLarge)?;
+        let append = Append { partition, batch, info };
+        self.try_append(append, true, |_| Waiter::Coordinator(token)).map_err(append_failed)
+    }
+
+    pub(crate) fn coordinator_appended(
+        &mut self,
+        token: AppendToken,
+        result: Result<(), AppendFailed>,
+    ) {
+        let now = self.group_now();
+        self.groups.coordinator.appended(now, token, result);
+    }
+
+    pub(crate) fn groups_deadline(&mut self) {
+        let now = self.group_now();
+        if self.groups.coordinator.deadline().is_some_and(|at| at <= now.monotonic_ms) {
+            self.groups.coordinator.handle_deadline(now);
+        }
+    }
+
+    /// Takes over the partitions of `__consumer_offsets` that a new image puts here.
+    pub(crate) fn coordinate(&mut self, partitions: BTreeMap<PartitionId, i32>) {
+        let old = std::mem::replace(&mut self.groups.partitions, partitions);
+        for (id, index) in &old {
+            if !self.groups.partitions.contains_key(id) {
+                self.groups.coordinator.unload(*index);
+            }
+        }
+        for (id, index) in &self.groups.partitions {
+            if !old.contains_key(id) {
+                self.groups.coordinator.begin_load(*index);
+                self.groups.loading.push(*index);
+            }
+        }
+    }
+
+    /// Gives the coordinator what the log held, then lets it serve.
+    pub(crate) fn load_offsets(&mut self) {
+        if !self.metadata.is_ready() || !self.log.has_caught_up(self.data_group()) {
+            return;
+        }
+        for entry in std::mem::take(&mut self.groups.deferred) {
+            let described = entry.descriptor.as_ref().and_then(entry_of);
+            let index = described.and_then(|entry| self.groups.partitions.get(&entry.partition()));
+            if let (Some(index), Some(payload)) = (index.copied(), &entry.payload) {
+                load(&mut self.groups.coordinator, index, payload);
+            }
+        }
+        let now = self.group_now();
+        for index in std::mem::take(&mut self.groups.loading) {
+            self.groups.coordinator.end_load(now, index);
+        }
+    }
+
+    /// Drops the committed offsets of topics that the new image does not have any more.
+    pub(crate) fn forget_deleted_topics(&mut self, old: &Image) {
+        let image = self.metadata.image();
+        let deleted: Vec<_> = old
+            .topics()
+            .filter(|topic| image.topic_by_id(topic.id).is_none())
+            .map(|topic| (topic.name.clone(), topic.id))
+            .collect();
+        if !deleted.is_empty() {
+            let now = self.group_now();
+            self.groups.coordinator.topics_deleted(now, &deleted);
+        }
+    }
+}
+
+/// Replays one batch of `__consumer_offsets`.
+fn load(coordinator: &mut Coordinator, partition: i32, batch: &[u8]) {
+    for batch in Batches::new(batch) {
+        let Ok(records) = Records::new(batch) else { continue };
+        for record in records.iter().map_while(Result::ok) {
+            if let Some(key) = record.key {
+                coordinator.load(partition, key, record.value);
+            }
+        }
+    }
+}
+
+pub(crate) fn append_failed(refused: AppendRefused) -> AppendFailed {
+    match refused {
+        AppendRefused::NotLeader | AppendRefused::UnknownPartition => AppendFailed::NotLeader,
+        AppendRefused::TooLarge | AppendRefused::NotABatch => AppendFailed::TooLarge,
+        AppendRefused::Full
+        | AppendRefused::OutOfOrderSequence
+        | AppendRefused::InvalidProducerEpoch
+        | AppendRefused::OpenTransaction => AppendFailed::Unavailable,
+    }
+}

@@ -1,0 +1,224 @@
+//! The partitions of a shard, and the entries of its raft groups that are not committed yet with who
+//! waits for each.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use model::{LogIndex, Offset, PartitionId, RaftGroupId, Term};
+use replication::Descriptor;
+
+use super::Shard;
+use super::call::Origin;
+use super::coordinate::append_failed;
+use super::message::{AppendRefused, Appended, PartAnswer};
+use crate::group::AppendToken;
+use crate::metrics::Metric;
+use crate::partition::{EntryDescriptor, Partition, TailBudget, leader_epoch};
+
+/// Who hears when an entry is committed.
+pub(crate) enum Waiter {
+    /// A client's produce request.
+    Client { origin: Origin, appended: Appended },
+    /// The coordinator, for its records in `__consumer_offsets`.
+    Coordinator(AppendToken),
+}
+
+/// An entry in the log of a group that is not known to be committed.
+struct OpenEntry {
+    index: LogIndex,
+    partition: PartitionId,
+    waiter: Option<Waiter>,
+    /// Repeats of the batch that arrived before it was committed.
+    repeats: Vec<Waiter>,
+    /// When it was proposed; `None` if it was recovered.
+    proposed: Option<Instant>,
+}
+
+/// See the module's text.
+pub(crate) struct Hosting {
+    partitions: BTreeMap<PartitionId, Partition>,
+    tail: TailBudget,
+    open: BTreeMap<RaftGroupId, VecDeque<OpenEntry>>,
+}
+
+impl Hosting {
+    pub(crate) fn new(tail_cache_size: usize) -> Self {
+        Self {
+            partitions: BTreeMap::new(),
+            tail: TailBudget::new(tail_cache_size),
+            open: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.partitions.len()
+    }
+
+    pub(crate) fn tail_cache_bytes(&self) -> usize {
+        self.tail.bytes()
+    }
+
+    pub(crate) fn get(&self, partition: PartitionId) -> Option<&Partition> {
+        self.partitions.get(&partition)
+    }
+
+    /// A partition and the budget of the tail caches, which its changes need.
+    pub(crate) fn with_tail(
+        &mut self,
+        partition: PartitionId,
+    ) -> Option<(&mut Partition, &mut TailBudget)> {
+        Some((self.partitions.get_mut(&partition)?, &mut self.tail))
+    }
+
+    /// Starts a partition that is not there yet.
+    pub(crate) fn ensure(&mut self, partition: PartitionId) -> &mut Partition {
+        self.partitions.entry(partition).or_insert_with(|| Partition::new(partition))
+    }
+
+    /// Drops the partitions for which `keep` says no: their topics are deleted.
+    pub(crate) fn retain(&mut self, keep: impl Fn(PartitionId) -> bool) -> Vec<PartitionId> {
+        let gone: Vec<_> = self.partitions.keys().copied().filter(|id| !keep(*id)).collect();
+        for id in &gone {
+            if let Some(mut partition) = self.partitions.remove(id) {
+                partition.drop_tail(&mut self.tail);
+            }
+        }
+        gone
+    }
+
+    /// Takes an entry that recovery found in the log of a group. One at or below an earlier one
+    /// replaces it and all after it, as raft does.
+    pub(crate) fn recovered(
+        &mut self,
+        group: RaftGroupId,
+        index: LogIndex,
+        term: Term,
+        descriptor: &EntryDescriptor,
+    ) -> Result<(), crate::partition::ReplayError> {
+        let id = descriptor.partition();
+        let last = self.open.get(&group).and_then(VecDeque::back);
+        if last.is_some_and(|last| index <= last.index) {
+            self.truncate(group, index);
+        }
+        self.ensure(id).replay(index, term, descriptor)?;
+        self.push_open(group, index, id, None, None);
+        Ok(())
+    }
+
+    /// Notes an entry that raft took, and who waits for its commit.
+    pub(crate) fn push_open(
+        &mut self,
+        group: RaftGroupId,
+        index: LogIndex,
+        partition: PartitionId,
+        waiter: Option<Waiter>,
+        proposed: Option<Instant>,
+    ) {
+        let entry = OpenEntry { index, partition, waiter, repeats: Vec::new(), proposed };
+        self.open.entry(group).or_default().push_back(entry);
+    }
+
+    /// Lets a repeat of an uncommitted batch wait for the first one. Gives the waiter back if that is
+    /// committed by now.
+    pub(crate) fn wait_for(
+        &mut self,
+        group: RaftGroupId,
+        index: LogIndex,
+        waiter: Waiter,
+    ) -> Option<Waiter> {
+        let entries = self.open.entry(group).or_default();
+        match entries.binary_search_by_key(&index, |entry| entry.index) {
+            Ok(position) => {
+                entries[position].repeats.push(waiter);
+                None
+            }
+            Err(_) => Some(waiter),
+        }
+    }
+
+    fn pop_committed(&mut self, group: RaftGroupId, index: LogIndex) -> Option<OpenEntry> {
+        self.open.get_mut(&group)?.pop_front_if(|entry| entry.index <= index)
+    }
+
+    /// Drops entries at and after `from` that were never committed, the newest first.
+    pub(crate) fn truncate(&mut self, group: RaftGroupId, from: LogIndex) -> Vec<Waiter> {
+        let mut waiters = Vec::new();
+        let Some(entries) = self.open.get_mut(&group) else { return waiters };
+        while let Some(entry) = entries.pop_back_if(|entry| entry.index >= from) {
+            waiters.extend(entry.waiter);
+            waiters.extend(entry.repeats);
+            if let Some(partition) = self.partitions.get_mut(&entry.partition) {
+                partition
+                    .truncate(from, &mut self.tail)
+                    .expect("raft never replaces a committed entry");
+            }
+        }
+        waiters
+    }
+
+    /// Frees tail caches down to their budget, oldest batches first.
+    pub(crate) fn evict(&mut self) {
+        while let Some(victim) = self.tail.victim() {
+            if let Some(partition) = self.partitions.get_mut(&victim.partition) {
+                partition.evict(victim, &mut self.tail);
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Entries up to `index` are durable on a majority: readers see them, producers hear of them.
+    pub(crate) fn committed(&mut self, group: RaftGroupId, index: LogIndex) {
+        while let Some(entry) = self.hosting.pop_committed(group, index) {
+            if let Some(proposed) = entry.proposed {
+                let waited = self.now.instant.saturating_duration_since(proposed);
+                self.metrics.commit.record(waited);
+            }
+            let log = self.hosting.partitions.get_mut(&entry.partition);
+            if log.is_some_and(|log| log.committed(entry.index)) {
+                self.wake_readers(entry.partition);
+            }
+            for waiter in entry.waiter.into_iter().chain(entry.repeats) {
+                self.tell(waiter, Ok(()));
+            }
+        }
+    }
+
+    /// Entries from `from` on were replaced by another leader's: whoever waits has to ask there.
+    pub(crate) fn truncated(&mut self, group: RaftGroupId, from: LogIndex) {
+        for waiter in self.hosting.truncate(group, from) {
+            self.tell(waiter, Err(AppendRefused::NotLeader));
+        }
+    }
+
+    /// A group's leader changed: as its leader, this broker starts the term's epoch.
+    pub(crate) fn role_changed(&mut self, group: RaftGroupId, term: Term, leads: bool) {
+        if leads {
+            self.metrics.add(Metric::Elections, 1);
+            self.node.set_leader_epoch(group, leader_epoch(term));
+        }
+    }
+
+    pub(crate) fn tell(&mut self, waiter: Waiter, result: Result<(), AppendRefused>) {
+        match waiter {
+            Waiter::Client { origin, mut appended } => {
+                appended.throttle_ms = self.log.throttle_ms();
+                let answer = result.map(|()| appended);
+                self.answer(origin, PartAnswer::Append(answer));
+            }
+            Waiter::Coordinator(token) => {
+                self.coordinator_appended(token, result.map_err(append_failed));
+            }
+        }
+    }
+}
+
+/// What an entry of a data group says of its batch.
+pub(crate) fn entry_of(descriptor: &Descriptor) -> Option<EntryDescriptor> {
+    EntryDescriptor::decode(&descriptor.app).ok()
+}
+
+/// An answer about the first append of a repeated batch.
+pub(crate) fn appended_at(base_offset: Offset, log_append_time_ms: i64, log_start: Offset) -> Appended {
+    Appended { base_offset, log_append_time_ms, log_start_offset: log_start, throttle_ms: 0 }
+}

@@ -1,0 +1,337 @@
+//! The shard's WAL and its raft groups, tied together: what raft wants persisted goes into the WAL in
+//! order, and raft hears of it when the WAL's durable LSN has passed it.
+//!
+//! **Invariant**: raft's `handle_persisted` follows the device's completion, never the submission. With
+//! the commit rule of raft this is what makes an acknowledgement mean "durable on a majority".
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use model::{LogIndex, RaftGroupId, Term};
+use replication::{
+    Action, CommittedEntry, Descriptor, Driver, PersistEntry, ProposeError, Role, Ticket,
+};
+use uring::DiskDone;
+use wal_uring::{
+    AppendError, Disk, Location, Lsn, Pressure, ReadError, Record, StreamId, Wal,
+};
+
+use crate::metrics::{Metric, ShardMetrics};
+
+/// Raft's tick (`engine-choices`: 100 ms with elections after 10).
+const TICK: Duration = Duration::from_millis(100);
+
+/// Bytes proposed and not yet taken by the WAL; past that proposals are refused.
+const QUEUED_BYTES_MAX: usize = 64 << 20;
+
+/// What happened in the log, for the shard to act on, in order.
+pub(crate) enum LogEvent {
+    /// Entries up to `index` are durable on a majority.
+    Committed { group: RaftGroupId, index: LogIndex },
+    /// Committed entries, once each, in order.
+    Apply { group: RaftGroupId, entries: Vec<CommittedEntry> },
+    /// Entries from `from` on were never committed and are gone.
+    Truncated { group: RaftGroupId, from: LogIndex },
+    RoleChanged { group: RaftGroupId, term: Term, leads: bool },
+    /// A read that [`ReplicatedLog::read`] started is over; no payload if it failed.
+    Read { token: u64, payload: Option<Bytes> },
+}
+
+/// Why an entry was not proposed. Nothing was written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Refused {
+    NotLeader,
+    TooLarge,
+    /// The WAL has no room until something is trimmed, or cannot keep up.
+    Full,
+}
+
+/// One step of what raft wants persisted.
+enum Step {
+    Entry { group: RaftGroupId, entry: PersistEntry },
+    State { stream: StreamId, state: Bytes },
+    /// All steps before it belong to this ticket.
+    Report(Ticket),
+}
+
+/// See the module's text.
+pub(crate) struct ReplicatedLog {
+    wal: Wal,
+    driver: Driver,
+    /// Groups of this shard and whether each has applied an entry of its current term.
+    groups: Vec<GroupState>,
+    /// Not yet taken by the WAL, in order.
+    steps: VecDeque<Step>,
+    queued_bytes: usize,
+    /// Taken by the WAL and not yet durable there.
+    unpersisted: VecDeque<(Lsn, Ticket)>,
+    events: VecDeque<LogEvent>,
+    next_tick: Instant,
+}
+
+struct GroupState {
+    group: RaftGroupId,
+    /// This broker leads the group in this term.
+    leads: Option<Term>,
+    /// An entry of the term in which it leads is applied: so is everything before it.
+    caught_up: bool,
+}
+
+impl ReplicatedLog {
+    /// `driver` has recovered all groups from `wal`.
+    pub(crate) fn new(
+        wal: Wal,
+        driver: Driver,
+        groups: impl IntoIterator<Item = RaftGroupId>,
+        now: Instant,
+    ) -> Self {
+        let groups = groups
+            .into_iter()
+            .map(|group| GroupState { group, leads: None, caught_up: false })
+            .collect();
+        Self {
+            wal,
+            driver,
+            groups,
+            steps: VecDeque::new(),
+            queued_bytes: 0,
+            unpersisted: VecDeque::new(),
+            events: VecDeque::new(),
+            next_tick: now + TICK,
+        }
+    }
+
+    /// The term in which this broker leads a group.
+    pub(crate) fn leads(&self, group: RaftGroupId) -> Option<Term> {
+        self.groups.iter().find(|state| state.group == group)?.leads
+    }
+
+    /// Does this broker lead a group, with all that earlier leaders committed applied?
+    pub(crate) fn has_caught_up(&self, group: RaftGroupId) -> bool {
+        self.groups.iter().any(|state| state.group == group && state.caught_up)
+    }
+
+    pub(crate) fn all_caught_up(&self) -> bool {
+        self.groups.iter().all(|state| state.caught_up)
+    }
+
+    /// Proposes an entry; returns its place in the group's log.
+    pub(crate) fn propose(
+        &mut self,
+        group: RaftGroupId,
+        descriptor: Descriptor,
+        payload: Bytes,
+    ) -> Result<(Term, LogIndex), Refused> {
+        let size = payload.len();
+        if size > self.wal.entry_size_max() {
+            return Err(Refused::TooLarge);
+        }
+        if self.wal.pressure() == Pressure::Full || self.queued_bytes + size > QUEUED_BYTES_MAX {
+            return Err(Refused::Full);
+        }
+        self.driver.propose(group, descriptor, payload).map_err(|error| match error {
+            ProposeError::NotLeader { .. } => Refused::NotLeader,
+            ProposeError::Busy => Refused::Full,
+        })
+    }
+
+    /// Milliseconds for which a producer should hold back, given how full the WAL is.
+    pub(crate) fn throttle_ms(&self) -> i32 {
+        match self.wal.pressure() {
+            Pressure::Normal => 0,
+            Pressure::High => 100,
+            Pressure::Full => 1_000,
+        }
+    }
+
+    /// Starts a read of an entry's payload; the answer is [`LogEvent::Read`] with `token`.
+    pub(crate) fn read(
+        &mut self,
+        disk: &mut impl Disk,
+        group: RaftGroupId,
+        index: LogIndex,
+        token: u64,
+    ) -> Result<(), ReadError> {
+        let Some((location, descriptor)) = self.driver.location(group, index) else {
+            return Err(ReadError::Trimmed);
+        };
+        let at = Location {
+            lsn: Lsn::new(location),
+            len: u32::try_from(descriptor.encoded_size() + descriptor.payload_len as usize)
+                .map_err(|_| ReadError::BadLocation)?,
+        };
+        self.wal.read(disk, at, token)
+    }
+
+    /// Moves everything on as far as it goes without an event from outside.
+    pub(crate) fn pump(&mut self, disk: &mut impl Disk) {
+        self.report_durable();
+        while let Some(action) = self.driver.poll_action() {
+            self.act(action);
+        }
+        self.fill_wal();
+        self.wal.submit(disk);
+    }
+
+    pub(crate) fn next_event(&mut self) -> Option<LogEvent> {
+        self.events.pop_front()
+    }
+
+    /// A device read or write finished.
+    pub(crate) fn disk_done(&mut self, disk: &mut impl Disk, done: DiskDone) {
+        if let Some(read) = self.wal.complete(disk, done) {
+            let payload = read.result.ok().and_then(|data| {
+                let start = Descriptor::decode(&data).ok()?.encoded_size();
+                Some(data.slice(start..))
+            });
+            self.events.push_back(LogEvent::Read { token: read.token, payload });
+        }
+    }
+
+    pub(crate) fn next_tick(&self) -> Option<Instant> {
+        Some(self.next_tick)
+    }
+
+    pub(crate) fn tick_if_due(&mut self, now: Instant) {
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.driver.handle_tick();
+            self.wal.tick();
+        }
+    }
+
+    /// One line on what failed, after which nothing more becomes durable here.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.wal.failed().map(ToString::to_string)
+    }
+
+    /// Writes what is pending, then the mark of a clean stop; true when that is durable.
+    pub(crate) fn shut_down(&mut self, disk: &mut impl Disk) -> bool {
+        if self.steps.is_empty() {
+            self.wal.begin_shutdown();
+        }
+        self.pump(disk);
+        self.wal.shutdown_done()
+    }
+
+    pub(crate) fn publish_gauges(&self, metrics: &ShardMetrics) {
+        let stats = self.wal.stats();
+        metrics.set(Metric::WalSizeBytes, stats.capacity_bytes);
+        metrics.set(Metric::WalUsedBytes, stats.used_bytes);
+        metrics.set(Metric::WalDurableLsn, self.wal.durable_lsn().get());
+        metrics.set(Metric::WalFrames, stats.data_frames);
+        metrics.set(Metric::WalBytes, stats.written_bytes);
+        metrics.set(Metric::WalRecords, stats.records);
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Persist { group, ticket, entries, snapshot, state } => {
+                for entry in entries {
+                    self.queued_bytes += entry.payload.len();
+                    self.steps.push_back(Step::Entry { group, entry });
+                }
+                if let Some(state) = snapshot {
+                    self.steps.push_back(Step::State { stream: snapshot_stream(group), state });
+                }
+                if let Some(state) = state {
+                    self.steps.push_back(Step::State { stream: stream(group), state });
+                }
+                self.steps.push_back(Step::Report(ticket));
+            }
+            Action::Committed { group, index } => {
+                self.events.push_back(LogEvent::Committed { group, index });
+            }
+            Action::Apply { group, entries } => {
+                self.note_applied(group, &entries);
+                self.events.push_back(LogEvent::Apply { group, entries });
+            }
+            Action::Truncated { group, from } => {
+                self.events.push_back(LogEvent::Truncated { group, from });
+            }
+            Action::RoleChanged { group, role, term, .. } => {
+                let leads = role == Role::Leader;
+                if let Some(state) = self.groups.iter_mut().find(|state| state.group == group) {
+                    state.leads = leads.then_some(term);
+                    state.caught_up = false;
+                }
+                self.events.push_back(LogEvent::RoleChanged { group, term, leads });
+            }
+            // With one voter there is nobody to send to and nobody who lags, and nothing compacts yet.
+            Action::Send { .. }
+            | Action::ReadPayload { .. }
+            | Action::InstallSnapshot { .. }
+            | Action::Compacted { .. } => {}
+        }
+    }
+
+    fn note_applied(&mut self, group: RaftGroupId, entries: &[CommittedEntry]) {
+        let Some(state) = self.groups.iter_mut().find(|state| state.group == group) else { return };
+        let last = entries.last().map(|entry| entry.term);
+        state.caught_up |= state.leads.is_some() && state.leads == last;
+    }
+
+    /// Gives the WAL what it takes; the rest stays in order.
+    fn fill_wal(&mut self) {
+        while let Some(step) = self.steps.pop_front() {
+            let taken = match &step {
+                Step::Entry { group, entry } => self.append_entry(*group, entry),
+                Step::State { stream, state } => {
+                    let (stream, parts) = (*stream, &[&state[..]]);
+                    self.wal.append(Record::State { stream, parts }).map(|_| ())
+                }
+                Step::Report(ticket) => {
+                    self.unpersisted.push_back((self.wal.written_lsn(), *ticket));
+                    Ok(())
+                }
+            };
+            if taken.is_err() {
+                self.steps.push_front(step);
+                break;
+            }
+        }
+    }
+
+    fn append_entry(
+        &mut self,
+        group: RaftGroupId,
+        entry: &PersistEntry,
+    ) -> Result<(), AppendError> {
+        let appended = self.wal.append(Record::Entry {
+            stream: stream(group),
+            term: entry.term.get(),
+            index: entry.index.get(),
+            parts: &[&entry.descriptor, &entry.payload],
+        })?;
+        self.queued_bytes -= entry.payload.len();
+        self.driver.placed(group, entry.index, entry.term, appended.data.lsn.get());
+        Ok(())
+    }
+
+    fn report_durable(&mut self) {
+        let durable = self.wal.durable_lsn();
+        while let Some((lsn, ticket)) = self.unpersisted.front() {
+            if *lsn > durable {
+                break;
+            }
+            self.driver.handle_persisted(*ticket);
+            self.unpersisted.pop_front();
+        }
+    }
+}
+
+/// The WAL stream of a group's entries and hard state.
+pub(crate) const fn stream(group: RaftGroupId) -> StreamId {
+    StreamId::new(2 * group.get())
+}
+
+/// The WAL stream of a group's snapshot record: a stream keeps only its latest state.
+const fn snapshot_stream(group: RaftGroupId) -> StreamId {
+    StreamId::new(2 * group.get() + 1)
+}
+
+/// The group that a WAL stream belongs to.
+pub(crate) const fn group_of(stream: StreamId) -> RaftGroupId {
+    RaftGroupId::new(stream.get() / 2)
+}

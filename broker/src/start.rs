@@ -1,0 +1,269 @@
+//! Starting and stopping a broker: data directory, listeners, one thread for each core.
+
+use std::io::{self, Write};
+use std::net::{TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use model::ShardId;
+use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
+use rustix::net::{AddressFamily, SocketType};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use uring::device::DeviceError;
+use uring::{SetupError, core_count, spawn_pinned};
+
+use crate::admin;
+use crate::cluster::Endpoint;
+use crate::config::{HostPort, NodeSettings};
+use crate::data_dir::DataDir;
+use crate::node::Node;
+use crate::shard_thread::{self, ShardStart};
+
+/// Connections that the kernel holds until a core accepts them.
+const BACKLOG: i32 = 1024;
+
+/// Why a broker does not run, in one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot use the data directory {path}: {source}")]
+    DataDir { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Device(#[from] DeviceError),
+    #[error("cannot prepare the WAL: {0}")]
+    Format(#[from] wal_uring::FormatError),
+    #[error("cannot read the WAL at {path}: {source}")]
+    Load { path: PathBuf, source: wal_uring::superblock::LoadError },
+    #[error("cannot open the WAL of shard {shard}: {source}")]
+    Open { shard: u16, source: Box<wal_uring::OpenError> },
+    #[error("the WAL of shard {shard} does not hold what it should: {reason}")]
+    Recover { shard: u16, reason: String },
+    #[error("{0}")]
+    Ring(#[from] SetupError),
+    #[error(
+        "the data directory was made for {found} cores, --cores says {asked}: leave --cores out, \
+         or start with a new directory"
+    )]
+    CoreCount { found: u16, asked: u16 },
+    #[error("--cores {asked}: this process may use {available} cores")]
+    TooManyCores { asked: u16, available: usize },
+    #[error("cannot listen on {address}: {reason}")]
+    Listen { address: HostPort, reason: String },
+    #[error("shard {shard} failed: {reason}")]
+    Failed { shard: u16, reason: String },
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+}
+
+/// What a shard's thread tells the main thread.
+pub(crate) enum Report {
+    /// The shard accepts connections.
+    Serving,
+    /// The shard stopped; with the reason if nobody asked it to.
+    Stopped { shard: u16, result: Result<(), StartError> },
+    /// A signal asks the broker to stop.
+    Signal,
+}
+
+/// Runs one broker until SIGTERM or SIGINT. Prints its settings, then `ready on HOST:PORT`.
+///
+/// # Errors
+///
+/// Whatever keeps it from starting, or a failed device: nothing that was acknowledged is lost.
+pub fn serve(settings: NodeSettings, out: &mut dyn Write) -> Result<(), StartError> {
+    let listeners = Listeners::bind(&settings)?;
+    let admin_listener = bind_exclusively(&settings.admin)?;
+    let data = DataDir::open(&settings, listeners.shard_count, out)?;
+    let listeners = listeners.spread(&settings, data.shard_count)?;
+    for line in settings.lines().into_iter().chain(data.lines()) {
+        writeln!(out, "{line}").map_err(StartError::Output)?;
+    }
+    let (id, cluster_id, shard_count) = (data.node_id, data.cluster_id, data.shard_count);
+    let endpoints = listeners.endpoints;
+    let node = Arc::new(Node::new(id, settings, cluster_id, shard_count, endpoints));
+    let admin_node = Arc::clone(&node);
+    spawn_pinned("admin", None, move || admin::serve(&admin_listener, &admin_node))
+        .map_err(StartError::Thread)?;
+    let (report, reports) = channel();
+    watch_signals(report.clone())?;
+    let threads = start_shards(&node, &data, listeners.by_shard, &report)?;
+    drop(report);
+    let result = supervise(&node, &reports, listeners.shown, out);
+    node.stop();
+    let stopped = reports.iter().take_while(|report| !matches!(report, Report::Signal));
+    let result = stopped.fold(result, |result, report| match report {
+        Report::Stopped { result: Err(error), .. } => result.and(Err(error)),
+        _ => result,
+    });
+    for thread in threads {
+        // A shard that panicked has said so on standard error.
+        let _ = thread.join();
+    }
+    result
+}
+
+/// Waits until all shards serve and says so; then until one stops or a signal comes.
+fn supervise(
+    node: &Node,
+    reports: &Receiver<Report>,
+    shown: HostPort,
+    out: &mut dyn Write,
+) -> Result<(), StartError> {
+    let mut serving = 0;
+    for report in reports {
+        match report {
+            Report::Serving => {
+                serving += 1;
+                if serving == node.shard_count {
+                    writeln!(out, "ready on {shown}").map_err(StartError::Output)?;
+                    out.flush().map_err(StartError::Output)?;
+                }
+            }
+            Report::Stopped { shard, result } => {
+                let reason = "it stopped without being asked to".to_owned();
+                return result.and(Err(StartError::Failed { shard, reason }));
+            }
+            Report::Signal => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+fn start_shards(
+    node: &Arc<Node>,
+    data: &DataDir,
+    listeners: Vec<TcpListener>,
+    report: &Sender<Report>,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let mut threads = Vec::new();
+    for (number, listener) in (0_u16..).zip(listeners) {
+        let start = ShardStart {
+            id: ShardId::new(number),
+            node: Arc::clone(node),
+            device: Arc::clone(&data.device),
+            listener,
+            report: report.clone(),
+        };
+        let report = report.clone();
+        let body = move || {
+            let result = shard_thread::run(start);
+            // If nobody listens any more, the process is ending.
+            let _ = report.send(Report::Stopped { shard: number, result });
+        };
+        let name = format!("shard-{number}");
+        let thread = spawn_pinned(&name, Some(usize::from(number)), body);
+        threads.push(thread.map_err(StartError::Thread)?);
+    }
+    Ok(threads)
+}
+
+fn watch_signals(report: Sender<Report>) -> Result<(), StartError> {
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(StartError::Thread)?;
+    let body = move || {
+        for _ in signals.forever() {
+            if report.send(Report::Signal).is_err() {
+                break;
+            }
+        }
+    };
+    spawn_pinned("signals", None, body).map_err(StartError::Thread)?;
+    Ok(())
+}
+
+/// Listening sockets, one for each shard.
+struct Listeners {
+    /// Shards to use for a new data directory.
+    shard_count: u16,
+    /// The first one, which makes sure that nobody else has the port.
+    first: TcpListener,
+}
+
+struct Spread {
+    by_shard: Vec<TcpListener>,
+    endpoints: Vec<Endpoint>,
+    shown: HostPort,
+}
+
+impl Listeners {
+    fn bind(settings: &NodeSettings) -> Result<Self, StartError> {
+        let available = core_count();
+        let all = u16::try_from(available).unwrap_or(u16::MAX);
+        let shard_count = settings.core_count.unwrap_or(all);
+        if usize::from(shard_count) > available {
+            return Err(StartError::TooManyCores { asked: shard_count, available });
+        }
+        Ok(Self { shard_count, first: bind_exclusively(&settings.listen)? })
+    }
+
+    /// Gives each shard a socket: on ports of their own, or all on one that the kernel spreads.
+    fn spread(self, settings: &NodeSettings, shard_count: u16) -> Result<Spread, StartError> {
+        let address = &settings.listen;
+        let refused = |source: io::Error| listen_error(address, &source);
+        let port = self.first.local_addr().map_err(refused)?.port();
+        let shown = HostPort::new(&address.host, port);
+        let advertised = settings.advertise.clone().unwrap_or_else(|| shown.clone());
+        drop(self.first);
+        let mut by_shard = Vec::new();
+        let mut endpoints = Vec::new();
+        for shard in 0..shard_count {
+            let step = if settings.shard_listeners { shard } else { 0 };
+            let own = HostPort::new(&address.host, port.saturating_add(step));
+            let socket = if settings.shard_listeners {
+                bind_exclusively(&own)?
+            } else {
+                bind_shared(&own)?
+            };
+            by_shard.push(socket);
+            if settings.shard_listeners || shard == 0 {
+                endpoints.push(Endpoint {
+                    broker: model::NodeId::new(i32::from(step)),
+                    host: advertised.host.clone(),
+                    port: advertised.port.saturating_add(step),
+                    shard: settings.shard_listeners.then(|| ShardId::new(shard)),
+                });
+            }
+        }
+        Ok(Spread { by_shard, endpoints, shown })
+    }
+}
+
+/// Binds a port that nobody else listens on.
+fn bind_exclusively(address: &HostPort) -> Result<TcpListener, StartError> {
+    TcpListener::bind((address.host.as_str(), address.port))
+        .map_err(|error| listen_error(address, &error))
+}
+
+/// Binds a port that the shards of this process share (SO_REUSEPORT).
+fn bind_shared(address: &HostPort) -> Result<TcpListener, StartError> {
+    let bind = || -> io::Result<TcpListener> {
+        let mut resolved = (address.host.as_str(), address.port).to_socket_addrs()?;
+        let target = resolved.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+        set_socket_reuseaddr(&socket, true)?;
+        set_socket_reuseport(&socket, true)?;
+        rustix::net::bind(&socket, &target)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(socket.into())
+    };
+    bind().map_err(|error| listen_error(address, &error))
+}
+
+fn listen_error(address: &HostPort, error: &io::Error) -> StartError {
+    let reason = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the port is in use; stop what uses it, or choose another".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    StartError::Listen { address: address.clone(), reason }
+}
+
+/// The error for a path of the data directory.
+pub(crate) fn data_dir_error(path: &Path, source: io::Error) -> StartError {
+    StartError::DataDir { path: path.to_owned(), source }
+}
