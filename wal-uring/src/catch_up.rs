@@ -128,7 +128,7 @@ impl CatchUp {
         }
         let skip = in_memory(self.layout.device_offset(request.start()) - offset);
         let record = &buf[..len][skip..][..RECORD_HEADER_SIZE + request.at.len as usize];
-        let result = match decode_single(record) {
+        let result = match decode_single(record, request.start()) {
             // A copy, so that the buffer, perhaps a registered one, is free again at once.
             Ok(view) => Ok(Bytes::copy_from_slice(view.data)),
             Err(cause) => {

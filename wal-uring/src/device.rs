@@ -27,6 +27,24 @@ pub trait BlockDevice {
     fn flush(&mut self) -> io::Result<()>;
 }
 
+impl<T: BlockDevice + ?Sized> BlockDevice for &mut T {
+    fn geometry(&self) -> Geometry {
+        (**self).geometry()
+    }
+
+    fn read_at(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<()> {
+        (**self).read_at(offset, buf)
+    }
+
+    fn write_at(&mut self, offset: u64, buf: &AlignedBuf) -> io::Result<()> {
+        (**self).write_at(offset, buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (**self).flush()
+    }
+}
+
 /// Asynchronous device I/O at absolute device offsets. Completions come back through
 /// `Wal::complete`; a write is durable when it has completed.
 pub trait Disk {

@@ -258,7 +258,7 @@ impl<D: BlockDevice> Walk<'_, D> {
         let offset = self.superblock.layout.device_offset(header_lsn);
         let payload = &self.reader.view(header_lsn, size)?[FRAME_HEADER_SIZE..];
         let payload_lsn = header_lsn.advance(FRAME_HEADER_SIZE as u64);
-        for record in RecordIter::new(payload, header.record_count()) {
+        for record in RecordIter::new(payload, payload_lsn, header.record_count()) {
             let Ok(record) = record else {
                 let damage = Damage::Records;
                 let corruption = Corruption { lsn: header_lsn, offset, damage, evidence: None };

@@ -70,7 +70,8 @@ impl FrameWriter {
 
     /// Copies a record in; returns the position of its data. It must fit.
     pub fn push(&mut self, key: RecordKey, parts: &[&[u8]]) -> Lsn {
-        let size = encode_record(&mut self.buf[self.fill..self.limit], key, parts);
+        let lsn = self.start.advance(self.fill as u64);
+        let size = encode_record(&mut self.buf[self.fill..self.limit], lsn, key, parts);
         let data_at = self.fill + RECORD_HEADER_SIZE;
         self.fill += size;
         self.record_count += 1;

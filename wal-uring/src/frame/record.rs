@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! offset  size  field       integers are little-endian
-//!      0     4  record_crc  CRC-32C of bytes 4..40 and of the data
+//!      0     4  record_crc  CRC-32C of the record's LSN (8 bytes), bytes 4..40 and the data
 //!      4     4  data_size   bytes of data that follow
 //!      8     1  kind        1 entry, 2 state
 //!      9     7  reserved    zero
@@ -13,14 +13,15 @@
 //! ```
 //!
 //! The frame's payload checksum covers all of this at recovery. The record's own checksum is for
-//! catch-up reads, which fetch one record of a frame and must not hand out rotten bytes.
+//! catch-up reads, which fetch one record of a frame and must hand out neither rotten bytes nor,
+//! after a lost write, the record that an earlier lap left at the same place: hence the LSN in it.
 
 use std::mem::offset_of;
 
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, transmute};
 
-use crate::StreamId;
+use crate::{Lsn, StreamId};
 
 pub const RECORD_HEADER_SIZE: usize = 40;
 
@@ -58,8 +59,8 @@ pub enum RecordError {
 }
 
 /// Writes the record at the start of `target`, copying `parts` once; returns its size in bytes.
-/// `target` must have room.
-pub fn encode_record(target: &mut [u8], key: RecordKey, parts: &[&[u8]]) -> usize {
+/// `target` must have room. `lsn` is that of the record's first byte.
+pub fn encode_record(target: &mut [u8], lsn: Lsn, key: RecordKey, parts: &[&[u8]]) -> usize {
     let mut end = RECORD_HEADER_SIZE;
     for part in parts {
         target[end..end + part.len()].copy_from_slice(part);
@@ -79,14 +80,14 @@ pub fn encode_record(target: &mut [u8], key: RecordKey, parts: &[&[u8]]) -> usiz
         term: term.into(),
         index: index.into(),
     };
-    layout.record_crc = checksum(&layout, &target[RECORD_HEADER_SIZE..end]).into();
+    layout.record_crc = checksum(lsn, &layout, &target[RECORD_HEADER_SIZE..end]).into();
     target[..RECORD_HEADER_SIZE].copy_from_slice(layout.as_bytes());
     end
 }
 
-/// Checks that `bytes` are exactly one record and returns its data.
-pub fn decode_single(bytes: &[u8]) -> Result<RecordView<'_>, RecordError> {
-    let view = decode_at(bytes, 0)?;
+/// Checks that `bytes` are exactly the record written at `lsn` and returns its data.
+pub fn decode_single(bytes: &[u8], lsn: Lsn) -> Result<RecordView<'_>, RecordError> {
+    let view = decode_at(bytes, lsn, 0)?;
     if view.data_offset + view.data.len() != bytes.len() {
         return Err(RecordError::Cut { offset: 0 });
     }
@@ -96,14 +97,15 @@ pub fn decode_single(bytes: &[u8]) -> Result<RecordView<'_>, RecordError> {
 /// Walks the records of a payload. Ends after an error.
 pub struct RecordIter<'a> {
     payload: &'a [u8],
+    payload_lsn: Lsn,
     offset: usize,
     left: u32,
     stated: u32,
 }
 
 impl<'a> RecordIter<'a> {
-    pub const fn new(payload: &'a [u8], record_count: u32) -> Self {
-        Self { payload, offset: 0, left: record_count, stated: record_count }
+    pub const fn new(payload: &'a [u8], payload_lsn: Lsn, record_count: u32) -> Self {
+        Self { payload, payload_lsn, offset: 0, left: record_count, stated: record_count }
     }
 }
 
@@ -120,7 +122,7 @@ impl<'a> Iterator for RecordIter<'a> {
             (self.offset, self.left) = (self.payload.len(), 0);
             return Some(Err(RecordError::Count { stated: self.stated, found }));
         }
-        let record = decode_at(self.payload, self.offset);
+        let record = decode_at(self.payload, self.payload_lsn, self.offset);
         match &record {
             Ok(view) => {
                 self.offset = view.data_offset + view.data.len();
@@ -148,19 +150,24 @@ struct Layout {
     index: U64,
 }
 
-fn checksum(layout: &Layout, data: &[u8]) -> u32 {
-    let header = crc32c::crc32c(&layout.as_bytes()[offset_of!(Layout, data_size)..]);
-    crc32c::crc32c_append(header, data)
+fn checksum(lsn: Lsn, layout: &Layout, data: &[u8]) -> u32 {
+    let place = crc32c::crc32c(&lsn.get().to_le_bytes());
+    let fields = &layout.as_bytes()[offset_of!(Layout, data_size)..];
+    crc32c::crc32c_append(crc32c::crc32c_append(place, fields), data)
 }
 
-fn decode_at(payload: &[u8], offset: usize) -> Result<RecordView<'_>, RecordError> {
+fn decode_at(
+    payload: &[u8],
+    payload_lsn: Lsn,
+    offset: usize,
+) -> Result<RecordView<'_>, RecordError> {
     let cut = RecordError::Cut { offset };
     let rest = payload.get(offset..).ok_or(cut)?;
     let (header, rest) = rest.split_first_chunk::<RECORD_HEADER_SIZE>().ok_or(cut)?;
     let layout: Layout = transmute!(*header);
     let data_size = usize::try_from(layout.data_size.get()).map_err(|_| cut)?;
     let data = rest.get(..data_size).ok_or(cut)?;
-    if checksum(&layout, data) != layout.record_crc.get() {
+    if checksum(payload_lsn.advance(offset as u64), &layout, data) != layout.record_crc.get() {
         return Err(RecordError::Checksum { offset });
     }
     let stream = StreamId::new(layout.stream.get());
@@ -178,13 +185,14 @@ fn decode_at(payload: &[u8], offset: usize) -> Result<RecordView<'_>, RecordErro
 mod tests {
     use super::*;
 
+    const AT: Lsn = Lsn::new(0x1040);
     const ENTRY: RecordKey = RecordKey::Entry { stream: StreamId::new(7), term: 2, index: 41 };
     const STATE: RecordKey = RecordKey::State { stream: StreamId::new(7) };
 
     fn payload() -> Vec<u8> {
         let mut bytes = vec![0; 256];
-        let first = encode_record(&mut bytes, ENTRY, &[b"hel", b"lo"]);
-        let second = encode_record(&mut bytes[first..], STATE, &[]);
+        let first = encode_record(&mut bytes, AT, ENTRY, &[b"hel", b"lo"]);
+        let second = encode_record(&mut bytes[first..], AT.advance(first as u64), STATE, &[]);
         bytes.truncate(first + second);
         bytes
     }
@@ -193,13 +201,19 @@ mod tests {
     fn reads_and_writes_the_bytes_of_version_1() {
         let bytes = payload();
         crate::golden::check("records.v1.bin", &bytes);
-        let records: Result<Vec<_>, _> = RecordIter::new(&bytes, 2).collect();
+        let records: Result<Vec<_>, _> = RecordIter::new(&bytes, AT, 2).collect();
         let expected = [
             RecordView { key: ENTRY, data: b"hello", data_offset: 40 },
             RecordView { key: STATE, data: b"", data_offset: 85 },
         ];
         assert_eq!(records.expect("own bytes"), expected);
-        assert_eq!(decode_single(&bytes[..45]), Ok(expected[0]));
+        assert_eq!(decode_single(&bytes[..45], AT), Ok(expected[0]));
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_lap_at_the_same_place_is_refused() {
+        let error = decode_single(&payload()[..45], Lsn::new(0x9040)).expect_err("stale");
+        assert_eq!(error, RecordError::Checksum { offset: 0 });
     }
 
     #[test]
@@ -207,7 +221,7 @@ mod tests {
         for bit in 0..payload().len() * 8 {
             let mut bytes = payload();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(RecordIter::new(&bytes, 2).any(|record| record.is_err()), "bit {bit}");
+            assert!(RecordIter::new(&bytes, AT, 2).any(|record| record.is_err()), "bit {bit}");
         }
     }
 
@@ -216,7 +230,7 @@ mod tests {
         let bytes = payload();
         for (bytes, count) in [(&bytes[..], 1), (&bytes[..], 3), (&bytes[..84], 2), (&bytes[..], 0)]
         {
-            let results: Vec<_> = RecordIter::new(bytes, count).collect();
+            let results: Vec<_> = RecordIter::new(bytes, AT, count).collect();
             assert!(results.len() <= 3 && results.last().is_some_and(Result::is_err), "{count}");
         }
     }

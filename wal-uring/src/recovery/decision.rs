@@ -213,7 +213,7 @@ mod tests {
         };
         let row = document
             .lines()
-            .skip_while(|line| !line.starts_with("| header |"))
+            .skip_while(|line| !line.starts_with("| header | ring |"))
             .skip(2)
             .take_while(|line| line.starts_with('|'))
             .map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>())
