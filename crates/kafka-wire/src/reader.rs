@@ -93,7 +93,7 @@ impl Reader {
         self.nullable_string()?.ok_or(NULL_STRING)
     }
 
-    /// Reads an array. Grows as elements decode; each element takes at least one byte.
+    /// Reads an array of a frame that passed the guard.
     pub(crate) fn nullable_array<T>(
         &mut self,
         mut element: impl FnMut(&mut Self) -> Result<T, Fault>,
@@ -103,7 +103,8 @@ impl Reader {
         if count > self.bytes.len() {
             return Err(BAD_LENGTH);
         }
-        let mut elements = Vec::new();
+        // The guard has walked the frame to its end: the count is a fact, and was paid for.
+        let mut elements = Vec::with_capacity(count);
         for _ in 0..count {
             elements.push(element(self)?);
         }
