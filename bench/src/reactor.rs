@@ -47,6 +47,10 @@ pub struct ReactorArgs {
     /// Write with RWF_DSYNC, as the WAL does on a device with a volatile cache
     #[arg(long)]
     pub durable: bool,
+    /// The bare loop gives way to other threads on each pass, as the reactor must: on a machine that
+    /// is not idle, this compares the loops and not what the scheduler does to them
+    #[arg(long)]
+    pub bare_yields: bool,
     /// Also write the result to this file
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -100,7 +104,7 @@ fn measure(args: &ReactorArgs, time: Duration, path: &Path) -> Result<Report, Ru
         };
         let mut measured = Round::default();
         for server in order {
-            let percentiles = serve_and_measure(server, args.durable, time, &device)?;
+            let percentiles = serve_and_measure(server, args, time, &device)?;
             match server {
                 Server::Product => measured.product = percentiles,
                 Server::Bare => measured.bare = percentiles,
@@ -113,11 +117,11 @@ fn measure(args: &ReactorArgs, time: Duration, path: &Path) -> Result<Report, Ru
 
 fn serve_and_measure(
     server: Server,
-    durable: bool,
+    args: &ReactorArgs,
     time: Duration,
     device: &DeviceFile,
 ) -> Result<Percentiles, RunError> {
-    let running = server.start(device, durable).map_err(io_error("start the server"))?;
+    let running = server.start(device, args).map_err(io_error("start the server"))?;
     let address = running.address;
     let client = uring::spawn_pinned("client", Some(1), move || client::measure(address, time))
         .map_err(io_error("start the client"))?;

@@ -16,7 +16,7 @@ use uring::{
 };
 
 use super::client::REQUEST_SIZE;
-use super::{BLOCK_SIZE, FILE_SIZE, RunError, SPIN, io_error};
+use super::{BLOCK_SIZE, FILE_SIZE, ReactorArgs, RunError, SPIN, io_error};
 
 /// How often an idle server looks at its stop flag.
 const STOP_CHECK: Duration = Duration::from_millis(20);
@@ -35,17 +35,18 @@ pub(super) struct Running {
 
 impl Server {
     /// Starts it on core 0.
-    pub(super) fn start(self, device: &DeviceFile, durable: bool) -> io::Result<Running> {
+    pub(super) fn start(self, device: &DeviceFile, args: &ReactorArgs) -> io::Result<Running> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let file = device.file()?;
+        let (durable, yields) = (args.durable, args.bare_yields);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = uring::spawn_pinned("server", Some(0), move || match self {
             Self::Product => serve(listener, file, durable, &stopped),
             Self::Bare => {
                 let yardstick =
-                    Yardstick { listener, file, file_size: FILE_SIZE, durable, spin: SPIN };
+                    Yardstick { listener, file, file_size: FILE_SIZE, durable, spin: SPIN, yields };
                 bare::serve(yardstick, &stopped).map_err(io_error("run the bare loop"))
             }
         })?;

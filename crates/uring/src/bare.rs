@@ -39,6 +39,8 @@ pub struct Yardstick {
     pub file_size: u64,
     pub durable: bool,
     pub spin: Duration,
+    /// Gives way on each pass, as the reactor does.
+    pub yields: bool,
 }
 
 struct Bare {
@@ -119,7 +121,11 @@ impl Bare {
                     self.sleep()?;
                     break;
                 }
-                std::hint::spin_loop();
+                if self.yardstick.yields {
+                    rustix::thread::sched_yield();
+                } else {
+                    std::hint::spin_loop();
+                }
             }
             completions.extend(self.ring.completion());
             if completions.is_empty() {

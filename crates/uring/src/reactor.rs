@@ -19,6 +19,10 @@ use crate::settle::{Event, Received};
 /// Passes with work that may follow one another before the core is offered to kernel threads.
 const BUSY_PASSES_MAX: u32 = 16;
 
+/// How long a write in flight is spun for: past this, waking up late costs a few per cent of what
+/// the write takes anyway, and the core is better left to whatever holds the device up.
+const WRITE_SPIN_MAX: Duration = Duration::from_millis(1);
+
 /// Sizes of a reactor's queues and buffers, and when it stops spinning.
 #[derive(Clone, Debug)]
 pub struct ReactorConfig {
@@ -109,9 +113,9 @@ impl Reactor {
         self.io.now
     }
 
-    /// One pass: submits everything queued, reaps, dispatches. While a disk write is in flight or
-    /// `spin` has not passed since the last event it returns after one look; else it sleeps until
-    /// an event, the doorbell or `deadline`. It may return without an event.
+    /// One pass: submits everything queued, reaps, dispatches. Until `spin` has passed since the
+    /// last event (1 ms at least while a disk write is in flight) it returns after one look; else
+    /// it sleeps until an event, the doorbell or `deadline`. It may return without an event.
     ///
     /// # Errors
     ///
@@ -124,8 +128,12 @@ impl Reactor {
         self.io.retry_accept();
         let linger_end = self.io.end_lingering();
         self.io.flush();
-        let spins =
-            self.io.writes_in_flight > 0 || self.io.now.duration_since(self.event_last) < self.spin;
+        if std::mem::take(&mut self.io.write_started) {
+            self.event_last = self.io.now;
+        }
+        let writes = self.io.writes_in_flight > 0;
+        let spin = if writes { self.spin.max(WRITE_SPIN_MAX) } else { self.spin };
+        let spins = self.io.now.duration_since(self.event_last) < spin;
         if spins || self.io.has_local_work() {
             self.look()?;
         } else {
