@@ -199,11 +199,17 @@ mod tests {
         }
         assert_eq!(cached(&cache), [2, 3, 4]);
         assert_eq!(budget.bytes(), 3 * CHARGE);
+    }
 
-        push(&mut cache, &mut budget, 5);
+    #[test]
+    fn one_victim_is_one_batch() {
+        let mut budget = TailBudget::new(CHARGE);
+        let mut cache = TailCache::default();
+        push(&mut cache, &mut budget, 0);
+        push(&mut cache, &mut budget, 1);
         let victim = budget.victim().expect("one batch too many");
         cache.evict(victim, &mut budget);
-        assert_eq!(budget.victim(), None, "one victim is enough");
+        assert_eq!((cached(&cache), budget.victim()), (vec![1], None));
     }
 
     #[test]
