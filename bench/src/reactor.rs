@@ -47,8 +47,8 @@ pub struct ReactorArgs {
     /// Write with RWF_DSYNC, as the WAL does on a device with a volatile cache
     #[arg(long)]
     pub durable: bool,
-    /// Seconds that each server is measured in a round; many short rounds suit a busy machine
-    /// is not idle, this compares the loops and not what the scheduler does to them
+    /// The bare loop gives way to other threads on each pass, as the reactor must: on a busy
+    /// machine this compares the loops and not what the scheduler does to them
     #[arg(long)]
     pub bare_yields: bool,
     /// Also write the result to this file
