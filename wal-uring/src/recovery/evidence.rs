@@ -2,11 +2,21 @@
 //!
 //! Where it can lie follows from the window rule: a frame that ends at Y is written only while
 //! Y - durable LSN <= WINDOW. Let X be the start of a frame that became durable while the writer
-//! lived on. The first frame written after that says "durable past X". It starts where the writer
-//! stood, and everything written up to there was written while the durable LSN was at most X, so it
-//! starts at X + WINDOW at the latest (one block later if that is a segment's start). A look at each
-//! block up to there therefore finds it, however many frames between are damaged too. Segment
-//! headers and the superblock are looked at besides: they survive when that one frame does not.
+//! lived on, and F the first frame written after the writer knew: the first that says "durable past
+//! X". Until then the durable LSN was at most X, so F starts at X + WINDOW at the latest (a block
+//! later if that is a segment's start). A look at each block up to there finds F, however many
+//! frames between are damaged too.
+//!
+//! But F may have been in flight when the power failed. One seed of the suite did just this:
+//!
+//! 1. The frame at X was acknowledged by a device that lost it. The durable LSN moved to D > X.
+//! 2. F and G behind it were in flight, both saying "durable to D". F was lost, G was not.
+//! 3. G lies past X + WINDOW. A look-ahead of one window ends the log at X, silently.
+//!
+//! If F never became durable, the durable LSN never passed F, so nothing written ends past
+//! X + 2 * WINDOW: a look-ahead of two windows sees every frame there is. If F did become durable, it
+//! is found unless it is damaged as well as X. Segment headers and the superblock are looked at
+//! besides: they may survive when the frames do not.
 
 use std::fmt;
 
@@ -71,7 +81,7 @@ fn in_frames<D: BlockDevice>(
     let layout = superblock.layout;
     let ring_end = superblock.trimmed_lsn.advance(layout.capacity());
     let block_size = u64::from(layout.block_size);
-    let last = position.advance(layout.window_size + block_size);
+    let last = position.advance(2 * layout.window_size + block_size);
     let mut lsn = layout.header_lsn(position);
     while lsn <= last && lsn < ring_end {
         let block = reader.view(lsn, layout.block())?;
