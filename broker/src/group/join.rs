@@ -250,6 +250,7 @@ impl Group {
         let Some(token) = member.join.take() else { return };
         if let Err(error) = result {
             self.rename(&member_id, &replaced_id);
+            self.touch(cx, &replaced_id);
             let refused = JoinRefused { error, member_id: Name::from("") };
             cx.out.reply(token, GroupResponse::Join(Err(refused)));
             return;
