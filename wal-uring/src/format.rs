@@ -12,8 +12,10 @@ use crate::slice::slice_size;
 use crate::superblock::{SEGMENT_COUNT_MIN, SEGMENT_SIZE_MIN, Superblock, store};
 use crate::{BLOCK_SIZE_MAX, BUFFER_ALIGN, Lsn, WriterEpoch};
 
+mod path;
 mod signature;
 
+pub use path::format_path;
 pub use signature::Signature;
 
 /// Bytes at both ends of a device that must be empty.
@@ -59,7 +61,7 @@ pub enum FormatError {
     TooSmall { size: u64, slices: u16, min: u64 },
     #[error("{what} of {value} is not possible: {why}")]
     Option { what: &'static str, value: u64, why: &'static str },
-    #[error("{path} exists; to overwrite it, use --force")]
+    #[error("{path} exists and may hold data; to overwrite it, use --force")]
     Exists { path: PathBuf },
     #[error("no space for {size} bytes at {path}; the partial file was removed")]
     NoSpace { path: PathBuf, size: u64 },

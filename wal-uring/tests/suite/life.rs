@@ -24,7 +24,12 @@ pub(crate) struct Life<'a, S> {
 }
 
 impl<'a, S: Store> Life<'a, S> {
-    pub(crate) fn new(store: &'a mut S, wal: Wal, model: &'a mut Model, random: &'a mut Random) -> Self {
+    pub(crate) fn new(
+        store: &'a mut S,
+        wal: Wal,
+        model: &'a mut Model,
+        random: &'a mut Random,
+    ) -> Self {
         Self {
             store,
             wal,
