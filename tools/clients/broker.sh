@@ -18,6 +18,7 @@ start_broker() {
     local binary=${TAILRACE_BIN:-${CARGO_TARGET_DIR:-$repository/target}/release/tailrace}
     [[ -x $binary ]] || { echo "$binary is missing: run \`make build\`" >&2; return 1; }
     mkdir -p "$repository/.cache"
+    if [[ -n $broker_home ]]; then rm -rf "$broker_home"; fi
     broker_home=$(mktemp -d -p "$repository/.cache" broker.XXXXXX)
     BOOTSTRAP=127.0.0.1:$(free_port)
     export BOOTSTRAP

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Apache Kafka 4.4 as one KRaft node on loopback, started like `tailrace dev`, so that whatever runs
 # against our broker runs against this one too:
-#     kafka-reference.sh dev --data-dir DIR --listen HOST:PORT
+#     kafka-reference.sh dev --data-dir DIR --listen HOST:PORT [--set KEY=VALUE ...]
+# (flush.messages=1 gives it the durability that ours has).
 # The process becomes Kafka's: signals and `kill -9` reach it.
 set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 need_java
 
+settings=()
 directory=tailrace-data
 listen=127.0.0.1:9092
 while (($# > 0)); do
@@ -15,6 +17,7 @@ while (($# > 0)); do
         dev) shift ;;
         --data-dir) directory=$2; shift 2 ;;
         --listen) listen=$2; shift 2 ;;
+        --set) settings+=("$2"); shift 2 ;;
         *) shift 2 ;; # a flag of ours that Kafka has no word for
     esac
 done
@@ -43,13 +46,13 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 PROPERTIES
-    if [[ -n ${KAFKA_FLUSH_EACH:-} ]]; then echo flush.messages=1; fi >>"$directory/server.properties"
+    printf '%s\n' "${settings[@]}" >>"$directory/server.properties"
 fi
 
 quiet=-Dorg.slf4j.simpleLogger.defaultLogLevel=${KAFKA_LOG:-error}
 if [[ ! -e $directory/log/meta.properties ]]; then
-    java "$quiet" -cp "$classpath" kafka.tools.StorageTool format --cluster-id "${KAFKA_CLUSTER_ID:-VGFpbHJhY2VSZWZlcmVuY2}" \
-        --config "$directory/server.properties" >/dev/null
+    java "$quiet" -cp "$classpath" kafka.tools.StorageTool format \
+        --cluster-id VGFpbHJhY2VSZWZlcmVuY2 --config "$directory/server.properties" >/dev/null
 fi
 
 # Says when it serves; gives up with its parent.

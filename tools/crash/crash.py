@@ -147,7 +147,7 @@ def faults_of_end(broker, options, directory):
         panics = [line.strip() for line in log if "panicked" in line]
     faults += panics[:3]
     if not options.no_wal_verify:
-        command = [options.binary, "wal", "verify", "--data-dir", os.path.join(directory, "data")]
+        command = [options.binary, "wal", "verify", os.path.join(directory, "data", "wal")]
         verified = subprocess.run(command, capture_output=True, text=True, check=False)
         print(verified.stdout.strip())
         if verified.returncode != 0:
