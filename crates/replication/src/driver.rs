@@ -340,6 +340,11 @@ impl Driver {
         LogIndex::new(self.groups.get(&group).map_or(0, Group::committed))
     }
 
+    /// Last index handed out with [`Action::Apply`], or that the last installed snapshot stands for.
+    pub fn applied(&self, group: RaftGroupId) -> LogIndex {
+        LogIndex::new(self.groups.get(&group).map_or(0, Group::applied))
+    }
+
     /// First index still in the log; 1 for a log that was never compacted.
     pub fn first_index(&self, group: RaftGroupId) -> LogIndex {
         LogIndex::new(self.groups.get(&group).map_or(1, |group| group.storage().first()))

@@ -12,6 +12,9 @@ use crate::storage::LogStorage;
 
 /// Messages of one group that may wait at once; beyond, a message counts as lost.
 const HELD_MAX: usize = 64;
+/// Payloads of one group that are read at once. raft-rs joins appends to one node without a limit, and a WAL
+/// takes only so many reads: asking for all of them again and again would never end.
+const READS_MAX: usize = 32;
 
 /// Appends whose payloads are not all in memory, and every append to the same node behind them: out of order
 /// they would be refused.
@@ -40,13 +43,20 @@ impl HeldMessages {
             push_send(group, body, actions);
             return true;
         }
-        let Some(missing) = fill_from_memory(&mut body, storage) else { return false };
+        let Some(mut missing) = fill_from_memory(&mut body, storage) else { return false };
+        if let Some(cut) = missing.get(READS_MAX).copied() {
+            // A shorter append is as good; raft sends the rest again when the follower asks for it.
+            body.entries.truncate(cut);
+            missing.truncate(READS_MAX);
+        }
         let waits = !missing.is_empty() || self.messages.iter().any(|held| held.body.to == body.to);
         if !waits {
             push_send(group, body, actions);
             return true;
         }
-        if self.messages.len() == HELD_MAX {
+        let reads: usize = self.messages.iter().map(|held| held.missing.len()).sum();
+        let full = self.messages.len() == HELD_MAX || reads + missing.len() > READS_MAX;
+        if full && !self.messages.is_empty() {
             return false;
         }
         for position in &missing {

@@ -12,10 +12,13 @@ use crate::node::{Node, Outgoing};
 use crate::random::Random;
 use crate::scenario::Settings;
 use crate::world::World;
-use crate::{Bug, NODES, position};
+use crate::{Bug, NODE_COUNT, NODES, position};
 
 /// Microseconds between two ticks of a driver, give or take.
 const TICK: u64 = 10_000;
+
+/// Microseconds until a node whose disk failed is back at most.
+const REPAIR_MAX: u64 = 200_000;
 
 pub(crate) struct Cluster {
     pub(crate) world: World,
@@ -29,6 +32,8 @@ pub(crate) struct Cluster {
     /// By time and number: what happens at one time happens in the order in which it was planned.
     events: BTreeMap<(u64, u64), Event>,
     planned: u64,
+    /// By node: for which life and time its last disk event is planned.
+    disk_events: [Option<(u64, u64)>; NODE_COUNT],
 }
 
 /// Something that is going to happen.
@@ -67,7 +72,20 @@ impl Cluster {
         let network = Network::new(settings.network.clone(), random.fork());
         let nodes = NODES.iter().map(|id| Node::new(*id, bug)).collect();
         let (events, planned, healed) = (BTreeMap::new(), 0, false);
-        Self { world, nodes, network, random, settings, groups, seed, healed, events, planned }
+        let disk_events = [None; NODE_COUNT];
+        Self {
+            world,
+            nodes,
+            network,
+            random,
+            settings,
+            groups,
+            seed,
+            healed,
+            events,
+            planned,
+            disk_events,
+        }
     }
 
     pub(crate) fn plan(&mut self, at: u64, event: Event) {
@@ -95,6 +113,9 @@ impl Cluster {
             Event::Tick { node, life } if self.nodes[position(node)].life == life => {
                 let at = self.world.now + self.random.between(TICK * 9 / 10, TICK * 11 / 10);
                 self.plan(at, Event::Tick { node, life });
+                if self.random.chance(100) {
+                    self.nodes[position(node)].tick_log();
+                }
                 self.with(node, |node, world, out| {
                     node.handle(world, out, |driver| driver.handle_tick())
                 })
@@ -114,7 +135,8 @@ impl Cluster {
         let (config, random) = (self.driver_config(id), self.random.fork());
         self.world.note(id, &[8], || "starts".to_owned());
         let groups = self.groups.clone();
-        self.nodes[position(id)].start(config, &groups, random, &mut self.world)?;
+        let settings = self.settings.draw_log(&mut self.random);
+        self.nodes[position(id)].start(config, &settings, &groups, random, &mut self.world)?;
         if self.healed {
             self.nodes[position(id)].heal_disk();
         }
@@ -126,8 +148,11 @@ impl Cluster {
 
     pub(crate) fn crash(&mut self, id: u64) {
         if self.nodes[position(id)].is_up() {
-            self.world.note(id, &[9], || "loses power".to_owned());
-            self.nodes[position(id)].crash();
+            let power_lost = self.random.chance(700);
+            self.world.note(id, &[9, u64::from(power_lost)], || {
+                format!("stops, power lost: {power_lost}")
+            });
+            self.nodes[position(id)].crash(power_lost);
         }
     }
 
@@ -149,9 +174,20 @@ impl Cluster {
         let mut outgoing = Vec::new();
         let node = &mut self.nodes[position(id)];
         work(node, &mut self.world, &mut outgoing)?;
+        if node.has_failed() {
+            // A WAL that failed is never written again; what follows from a failed write stays unsaid.
+            self.crash(id);
+            let at = self.world.now + self.random.between(1_000, REPAIR_MAX);
+            self.plan(at, Event::Restart { node: id });
+            return Ok(());
+        }
         let (disk, life) = (node.next_disk_event(), node.life);
-        if let Some(at) = disk {
-            self.plan(at.max(self.world.now), Event::Disk { node: id, life });
+        if let Some(at) = disk.map(|at| at.max(self.world.now)) {
+            let planned = &mut self.disk_events[position(id)];
+            if *planned != Some((life, at)) {
+                *planned = Some((life, at));
+                self.plan(at, Event::Disk { node: id, life });
+            }
         }
         for Outgoing { to, frame } in outgoing {
             let now = self.world.now;

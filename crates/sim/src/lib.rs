@@ -5,6 +5,7 @@
 
 mod checker;
 mod cluster;
+mod journal;
 mod log;
 mod network;
 mod node;

@@ -43,7 +43,7 @@ fn runs(from: u64, count: u64, readable: bool, out: &mut impl Write) -> std::io:
     let mut total = Report::default();
     for seed in from..from.saturating_add(count) {
         match run(seed, None) {
-            Ok(report) => add(&mut total, &report),
+            Ok(report) => total.add(&report),
             Err(_) => return failed(seed, out),
         }
         if readable {
@@ -64,14 +64,4 @@ fn failed(seed: u64, out: &mut impl Write) -> std::io::Result<bool> {
         writeln!(out, "VIOLATION {violation}")?;
     }
     Ok(false)
-}
-
-fn add(total: &mut Report, report: &Report) {
-    total.trace_hash ^= report.trace_hash;
-    total.acknowledged += report.acknowledged;
-    total.acknowledged_without_leader += report.acknowledged_without_leader;
-    total.applied += report.applied;
-    total.elections += report.elections;
-    total.crashes += report.crashes;
-    total.snapshots_installed += report.snapshots_installed;
 }

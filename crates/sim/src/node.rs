@@ -1,19 +1,22 @@
 //! One broker's shard in miniature: a driver, its WAL, and what they still owe each other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use model::{LogIndex, RaftGroupId, Term};
 use replication::{
-    Action, AppBytes, CommittedEntry, Descriptor, Driver, DriverConfig, Message, PersistEntry,
-    Role, Ticket,
+    Action, AppBytes, CommittedEntry, Descriptor, Driver, DriverConfig, Message, Role,
 };
 
 use crate::Bug;
-use crate::checker::{Applied, Violation, Write};
-use crate::log::{Disk, NodeLog, Record};
+use crate::checker::{Applied, Violation};
+use crate::journal::Journal;
+use crate::log::{Disk, Found, LogSettings, NodeLog};
 use crate::random::Random;
 use crate::world::World;
+
+/// Bytes that a WAL grows by from one relief to the next at least.
+const RELIEF_SIZE: u64 = 64 << 10;
 
 /// A node, up or down.
 pub(crate) struct Node {
@@ -34,25 +37,17 @@ enum State {
 
 struct Running {
     driver: Driver,
-    log: NodeLog,
-    /// What the WAL had no room for yet, in order.
-    unwritten: VecDeque<Persist>,
-    /// Writes under way: the LSN after each, and its ticket.
-    tickets: VecDeque<(u64, Ticket)>,
+    journal: Journal,
     /// Proposals whose clients wait, by group and index.
     waiting: BTreeMap<(u64, u64), Applied>,
     /// Reads under way, by token.
     reads: BTreeMap<u64, (RaftGroupId, Term, LogIndex)>,
     next_read: u64,
     arena: BytesMut,
-}
-
-struct Persist {
-    group: RaftGroupId,
-    ticket: Ticket,
-    entries: Vec<PersistEntry>,
-    snapshot: Option<Bytes>,
-    state: Option<Bytes>,
+    /// Groups whose compaction has to be durable before the WAL is trimmed.
+    compacting: usize,
+    /// Durable LSN when the WAL was last relieved: doing it again makes sense only some way on.
+    relieved_at: u64,
 }
 
 /// A frame on its way to another node.
@@ -74,8 +69,9 @@ impl Node {
     pub(crate) fn start(
         &mut self,
         config: DriverConfig,
+        settings: &LogSettings,
         groups: &[RaftGroupId],
-        random: Random,
+        mut random: Random,
         world: &mut World,
     ) -> Result<(), Violation> {
         let State::Down(disk) = std::mem::replace(&mut self.state, State::Moving) else {
@@ -83,7 +79,15 @@ impl Node {
         };
         self.life += 1;
         let mut driver = Driver::new(config);
-        let log = NodeLog::open(disk, random, &mut |record| recover(&mut driver, record))
+        let mut states = BTreeMap::new();
+        let log =
+            NodeLog::open(disk, settings, world.now, &mut random, &mut |group, found, data| {
+                if let Found::State { kind, lsn } = found {
+                    states.insert((group, kind), lsn);
+                }
+                recover(&mut driver, group, &found, data)
+            });
+        let log = log
             .and_then(|log| driver.start().map(|()| log).map_err(|error| error.to_string()))
             .map_err(|reason| Violation::Recovery { node: self.id, reason })?;
         world.restarted(self.id, &driver)?;
@@ -94,34 +98,49 @@ impl Node {
         }
         self.state = State::Up(Box::new(Running {
             driver,
-            log,
-            unwritten: VecDeque::new(),
-            tickets: VecDeque::new(),
+            journal: Journal::new(log, states),
             waiting: BTreeMap::new(),
             reads: BTreeMap::new(),
             next_read: 0,
             arena: BytesMut::new(),
+            compacting: 0,
+            relieved_at: 0,
         }));
         Ok(())
     }
 
-    /// The power goes: what was under way reaches the disk in part, or not.
-    pub(crate) fn crash(&mut self) {
+    /// The node stops without a word. Without power, each write under way is kept, lost or torn.
+    pub(crate) fn crash(&mut self, power_lost: bool) {
         match std::mem::replace(&mut self.state, State::Moving) {
-            State::Up(running) => self.state = State::Down(running.log.crash()),
+            State::Up(running) if power_lost => {
+                self.state = State::Down(running.journal.log.lose_power());
+            }
+            State::Up(running) => self.state = State::Down(running.journal.log.kill()),
             other => self.state = other,
         }
         self.life += 1;
     }
 
+    /// Whether its WAL failed: a node that cannot write has to stop.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.running().is_some_and(|running| running.journal.log.has_failed())
+    }
+
     /// When the disk has something to report next, in microseconds.
     pub(crate) fn next_disk_event(&self) -> Option<u64> {
-        self.running().and_then(|running| running.log.next_event())
+        self.running().and_then(|running| running.journal.log.next_event())
+    }
+
+    /// A slow beat, for the WAL.
+    pub(crate) fn tick_log(&mut self) {
+        if let State::Up(running) = &mut self.state {
+            running.journal.log.tick();
+        }
     }
 
     pub(crate) fn heal_disk(&mut self) {
         if let State::Up(running) = &mut self.state {
-            running.log.heal();
+            running.journal.log.heal();
         }
     }
 
@@ -149,8 +168,12 @@ impl Node {
         world: &mut World,
         outgoing: &mut Vec<Outgoing>,
     ) -> Result<(), Violation> {
-        // Damaged bytes are as good as lost.
+        // Damaged bytes are as good as lost, and so are entries for which the WAL has no room now: nothing but
+        // what is already accepted may stand between the WAL and the states that let it be trimmed.
         let Ok(message) = Message::decode(frame) else { return Ok(()) };
+        if message.payload_size() > 0 && self.running().is_some_and(Running::is_short_of_room) {
+            return Ok(());
+        }
         self.handle(world, outgoing, |driver| driver.handle_message(from, message))
     }
 
@@ -162,17 +185,12 @@ impl Node {
     ) -> Result<(), Violation> {
         let (id, bug) = (self.id, self.bug);
         let State::Up(running) = &mut self.state else { return Ok(()) };
-        for (token, data) in running.log.poll(world.now) {
+        for (token, data) in running.journal.log.poll(world.now) {
             if let Some((group, term, index)) = running.reads.remove(&token) {
                 running.driver.handle_payload(group, term, index, data);
             }
         }
-        let durable = running.log.durable();
-        world.durability.durable(id, durable);
-        while let Some((end, ticket)) = running.tickets.front().copied()
-            && end <= durable
-        {
-            running.tickets.pop_front();
+        for ticket in running.journal.durable(id, world) {
             running.driver.handle_persisted(ticket);
         }
         running.work(id, bug, world, outgoing)
@@ -186,6 +204,9 @@ impl Node {
         payload: Bytes,
     ) -> Option<u64> {
         let State::Up(running) = &mut self.state else { return None };
+        if running.is_short_of_room() {
+            return None;
+        }
         let app = AppBytes::new(payload.get(..8).unwrap_or_default())?;
         let descriptor = Descriptor::of(&payload, resident, app)?;
         let (term, index) = running.driver.propose(group, descriptor, payload).ok()?;
@@ -211,28 +232,64 @@ impl Running {
         world: &mut World,
         outgoing: &mut Vec<Outgoing>,
     ) -> Result<(), Violation> {
+        self.relieve(world);
         loop {
             while let Some(action) = self.driver.poll_action() {
-                self.act(id, action, world, outgoing)?;
+                self.act(id, bug, action, world, outgoing)?;
             }
-            if !self.write(id, bug, world) {
+            let early = self.journal.write(id, &mut self.driver, world);
+            if early.is_empty() {
                 break;
             }
+            early.into_iter().for_each(|ticket| self.driver.handle_persisted(ticket));
         }
-        self.log.submit(world.now);
+        self.journal.log.submit(world.now);
         Ok(())
+    }
+
+    /// A ring that fills up is trimmed once every group is compacted, or at least has its state at the end.
+    fn relieve(&mut self, world: &World) {
+        let durable = self.journal.log.durable();
+        let lately = durable < self.relieved_at + RELIEF_SIZE;
+        if self.compacting > 0 || lately || !self.journal.log.is_under_pressure() {
+            return;
+        }
+        self.relieved_at = durable;
+        let groups: Vec<_> = self.driver.groups().collect();
+        for group in groups {
+            let applied = self.driver.applied(group);
+            let snapshot = world.snapshot(group.get(), applied.get()).into();
+            if self.driver.compact(group, applied, snapshot).is_err() {
+                self.driver.rewrite_state(group);
+            }
+            self.compacting += 1;
+        }
+    }
+
+    fn is_short_of_room(&self) -> bool {
+        let relieving = self.compacting > 0 && self.journal.log.is_under_pressure();
+        relieving || self.journal.is_backed_up()
+    }
+
+    fn compacted(&mut self) {
+        let waits = self.compacting > 0;
+        self.compacting = self.compacting.saturating_sub(1);
+        if waits && self.compacting == 0 {
+            self.journal.trim(&self.driver);
+        }
     }
 
     fn act(
         &mut self,
         id: u64,
+        bug: Option<Bug>,
         action: Action,
         world: &mut World,
         outgoing: &mut Vec<Outgoing>,
     ) -> Result<(), Violation> {
         match action {
             Action::Persist { group, ticket, entries, snapshot, state } => {
-                self.unwritten.push_back(Persist { group, ticket, entries, snapshot, state });
+                self.journal.push(group, ticket, entries, snapshot, state, bug);
             }
             Action::Send { to, message } => {
                 let frame = message.encode(&mut self.arena).concat().into();
@@ -275,6 +332,7 @@ impl Running {
                 world.note(id, &[3, group.get(), index.get()], || {
                     format!("group {group}: compacted to {index}")
                 });
+                self.compacted();
             }
         }
         Ok(())
@@ -317,80 +375,11 @@ impl Running {
         let size = entry.map_or(0, |d| d.encoded_size() + d.payload_len as usize);
         let len = u32::try_from(size).unwrap_or(u32::MAX);
         self.next_read += 1;
-        if self.log.read(world.now, location, len, self.next_read) {
+        if self.journal.log.read(world.now, location, len, self.next_read) {
             self.reads.insert(self.next_read, (group, term, index));
         } else {
             self.driver.handle_payload(group, term, index, None);
         }
-    }
-
-    /// Gives the WAL what it has room for. Whether the driver has something to say about it.
-    fn write(&mut self, id: u64, bug: Option<Bug>, world: &mut World) -> bool {
-        let mut early = false;
-        while let Some(persist) = self.unwritten.pop_front() {
-            if bug == Some(Bug::StateFirst) {
-                self.write_states(id, &persist, world);
-                self.log.submit(world.now);
-            }
-            let mut end = self.write_entries(id, bug, &persist, world);
-            if bug != Some(Bug::StateFirst) {
-                end = self.write_states(id, &persist, world).or(end);
-            }
-            if bug == Some(Bug::DescriptorAlone) {
-                self.log.submit(world.now);
-                self.write_entries(id, None, &persist, world);
-            }
-            if bug == Some(Bug::EarlyAck) {
-                self.driver.handle_persisted(persist.ticket);
-                early = true;
-            } else {
-                let end = end.unwrap_or_else(|| self.log.durable());
-                self.tickets.push_back((end, persist.ticket));
-            }
-        }
-        early
-    }
-
-    fn write_entries(
-        &mut self,
-        id: u64,
-        bug: Option<Bug>,
-        persist: &Persist,
-        world: &mut World,
-    ) -> Option<u64> {
-        let group = persist.group;
-        let mut last = None;
-        for entry in &persist.entries {
-            let payload: &[u8] =
-                if bug == Some(Bug::DescriptorAlone) { &[] } else { &entry.payload };
-            let place = Some((entry.term.get(), entry.index.get()));
-            let (location, end) =
-                self.log.append(stream(group), place, &[&entry.descriptor, payload])?;
-            self.driver.placed(group, entry.index, entry.term, location);
-            let descriptor = Descriptor::decode(&entry.descriptor).ok();
-            let payload_crc = descriptor.map_or(0, |descriptor| descriptor.payload_crc);
-            let written = Applied { term: entry.term.get(), payload_crc };
-            let (group, index) = (group.get(), entry.index.get());
-            world.durability.written(id, end, Write::Entry { group, index, entry: written });
-            last = Some(end);
-        }
-        last
-    }
-
-    fn write_states(&mut self, id: u64, persist: &Persist, world: &mut World) -> Option<u64> {
-        let group = persist.group;
-        let mut last = None;
-        if let Some(snapshot) = &persist.snapshot {
-            let (_, end) = self.log.append(snapshot_stream(group), None, &[snapshot])?;
-            let (group, mark) = (group.get(), self.driver.first_index(group).get() - 1);
-            let replaces = mark > world.agreement.position(id, group);
-            world.durability.written(id, end, Write::Snapshot { group, mark, replaces });
-            last = Some(end);
-        }
-        if let Some(state) = &persist.state {
-            last = Some(self.log.append(stream(group), None, &[state])?.1);
-        }
-        last
     }
 }
 
@@ -410,23 +399,18 @@ fn apply(id: u64, group: u64, entry: &CommittedEntry, world: &mut World) -> Resu
     world.agreement.applied(id, group, index, Applied { term, payload_crc })
 }
 
-/// Entries and hard state of a group share a stream, its snapshot has one of its own.
-fn stream(group: RaftGroupId) -> u64 {
-    group.get() * 2
-}
-
-fn snapshot_stream(group: RaftGroupId) -> u64 {
-    group.get() * 2 + 1
-}
-
-fn recover(driver: &mut Driver, record: &Record) -> Result<(), String> {
-    let group = RaftGroupId::new(record.stream / 2);
-    let recovered = match record.place {
-        Some((term, index)) => {
+fn recover(
+    driver: &mut Driver,
+    group: RaftGroupId,
+    found: &Found,
+    data: &[u8],
+) -> Result<(), String> {
+    let recovered = match *found {
+        Found::Entry { term, index, location } => {
             let (term, index) = (Term::new(term), LogIndex::new(index));
-            driver.recover_entry(group, term, index, &record.data, record.location)
+            driver.recover_entry(group, term, index, data, location)
         }
-        None => driver.recover_state(group, &record.data),
+        Found::State { .. } => driver.recover_state(group, data),
     };
     recovered.map_err(|error| error.to_string())
 }

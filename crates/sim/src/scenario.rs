@@ -30,6 +30,19 @@ pub struct Report {
     pub snapshots_installed: usize,
 }
 
+impl Report {
+    /// Sums the counts; the hashes are folded into one.
+    pub fn add(&mut self, other: &Self) {
+        self.trace_hash ^= other.trace_hash;
+        self.acknowledged += other.acknowledged;
+        self.acknowledged_without_leader += other.acknowledged_without_leader;
+        self.applied += other.applied;
+        self.elections += other.elections;
+        self.crashes += other.crashes;
+        self.snapshots_installed += other.snapshots_installed;
+    }
+}
+
 /// A run that did not hold.
 #[derive(Clone, Debug)]
 pub struct Failure {

@@ -3,7 +3,7 @@
 use crate::random::mix;
 
 /// Lines kept for the report of a failure.
-const LINES_MAX: usize = 400000;
+const LINES_MAX: usize = 2000;
 
 #[derive(Debug)]
 pub(crate) struct Trace {

@@ -9,14 +9,16 @@ use crate::cluster::Cluster;
 use crate::scenario::workload;
 use crate::{NODES, position};
 
-/// Microseconds that a healed cluster has to elect leaders and catch up.
-const SETTLE: u64 = 3_000_000;
-/// Microseconds that one more entry has to reach everybody.
-const COMMIT: u64 = 1_000_000;
+/// Microseconds in which a healed cluster elects leaders.
+const ELECTION: u64 = 3_000_000;
+/// Microseconds in which it also brings the last of its nodes up to date: its disk may be slow, and far behind.
+const CATCH_UP_MAX: u64 = 60_000_000;
+/// Microseconds from one look to the next.
+const STEP: u64 = 250_000;
 
 pub(crate) fn come_together(cluster: &mut Cluster) -> Result<(), Violation> {
     cluster.heal()?;
-    pass(cluster, SETTLE)?;
+    pass(cluster, ELECTION)?;
     let mut expected = Vec::new();
     for group in cluster.groups.clone() {
         let leader = leader_of(cluster, group).ok_or(Violation::NoLeader { group: group.get() })?;
@@ -25,18 +27,29 @@ pub(crate) fn come_together(cluster: &mut Cluster) -> Result<(), Violation> {
         cluster.with(leader, |node, world, out| node.handle(world, out, |_| ()))?;
         expected.push((group.get(), index));
     }
-    pass(cluster, COMMIT)?;
-    for (group, expected) in expected {
-        for node in NODES {
-            let applied = cluster.world.agreement.position(node, group);
-            if applied < expected {
-                return Err(Violation::Stuck { node, group, applied, expected });
-            }
+    let end = cluster.world.now + CATCH_UP_MAX;
+    while let Some(behind) = behind(cluster, &expected) {
+        if cluster.world.now >= end {
+            return Err(behind);
         }
+        pass(cluster, STEP)?;
     }
     cluster.world.durability.all_there()?;
     NODES.iter().for_each(|node| cluster.crash(*node));
     NODES.iter().try_for_each(|node| cluster.start(*node))
+}
+
+/// The first node that has not applied what was proposed last.
+fn behind(cluster: &Cluster, expected: &[(u64, u64)]) -> Option<Violation> {
+    for (group, expected) in expected.iter().copied() {
+        for node in NODES {
+            let applied = cluster.world.agreement.position(node, group);
+            if applied < expected {
+                return Some(Violation::Stuck { node, group, applied, expected });
+            }
+        }
+    }
+    None
 }
 
 /// Lets everything happen that is due within `duration` microseconds.

@@ -1,5 +1,6 @@
 //! How a run differs from the others: drawn from the seed before it begins.
 
+use crate::log::LogSettings;
 use crate::network::NetworkSettings;
 use crate::random::Random;
 
@@ -19,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) message_bytes: u64,
     /// Small, so that payloads are read back from the WAL for followers that lag.
     pub(crate) payload_cache_bytes: usize,
+    /// The size of every node's ring.
+    pub(crate) segment_count: u64,
     pub(crate) network: NetworkSettings,
 }
 
@@ -33,6 +36,7 @@ impl Settings {
             payload_size_max: [16, 200, 2_000][random.index(3)],
             message_bytes: [1, 1_000, 64_000][random.index(3)],
             payload_cache_bytes: [0, 1_000, 1 << 20][random.index(3)],
+            segment_count: [16, 32, 64][random.index(3)],
             network: NetworkSettings {
                 delay_max: random.between(200, 2_000),
                 slow_chance: random.below(50),
@@ -41,6 +45,17 @@ impl Settings {
                 repeat_chance: random.below(40),
                 damage_chance: random.below(20),
             },
+        }
+    }
+
+    /// A disk differs from one life of a node to the next.
+    pub(crate) fn draw_log(&self, random: &mut Random) -> LogSettings {
+        LogSettings {
+            segment_count: self.segment_count,
+            delay_max: [100, 600, 600, 20_000][random.index(4)],
+            depth: 1 + random.index(8),
+            write_error: [0.0, 0.0, 0.001][random.index(3)],
+            read_error: [0.0, 0.05][random.index(2)],
         }
     }
 }
