@@ -1,1 +1,4 @@
-//! Being built.
+//! The offline commands of `tailrace`: prepare a device, look into a WAL.
+
+pub mod format;
+pub mod wal;

@@ -241,9 +241,10 @@ impl GroupCommit {
             return Err((write.offset, error));
         }
         write.done = true;
-        while let Some(write) = self.in_flight.pop_front_if(|write| write.done) {
-            assert!(write.end > self.durable_lsn, "the durable LSN only grows");
-            self.durable_lsn = write.end;
+        while let Some(end) = self.in_flight.front().filter(|it| it.done).map(|it| it.end) {
+            assert!(end > self.durable_lsn, "the durable LSN only grows");
+            self.durable_lsn = end;
+            self.in_flight.pop_front();
             self.first_write += 1;
         }
         Ok(())
