@@ -1,6 +1,7 @@
 """The broker as a process: started, waited for, killed, stopped; always by its pid."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -9,9 +10,16 @@ import time
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port below the ephemeral range: while the broker is down, a client that connects to a port
+    within it can be given that very port as its own, reach itself, and keep the broker out."""
+    for port in random.SystemRandom().sample(range(20000, 30000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port between 20000 and 30000")
 
 
 class Broker:
