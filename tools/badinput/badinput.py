@@ -1,0 +1,222 @@
+"""Bad input: one clear line on standard error, a non-zero exit, and nothing lost.
+
+Cases that touch a data directory do so on one that holds records; afterwards these are all there.
+"""
+
+import os
+import shutil
+import struct
+import subprocess
+import sys
+
+import crc32c
+
+from world import Refusal, World
+
+RECORDS = 200
+SUPERBLOCK_COPIES = [0, 4096, 8192, 12288]  # docs/formats/wal-superblock.md
+SUPERBLOCK_SIZE = 512
+
+
+def produce(address):
+    lines = "".join(f"record {number}\n" for number in range(RECORDS))
+    subprocess.run(["kcat", "-b", address, "-P", "-t", "kept", "-p", "0"], input=lines, text=True,
+                   check=True, timeout=30)
+
+
+def consume(address):
+    ended = subprocess.run(["kcat", "-b", address, "-C", "-t", "kept", "-p", "0", "-e", "-q"],
+                           capture_output=True, text=True, check=True, timeout=30)
+    expected = [f"record {number}" for number in range(RECORDS)]
+    assert ended.stdout.splitlines() == expected, "records were lost"
+
+
+def filled(world, name):
+    """A data directory with records in it."""
+    directory = world.path(name)
+    with world.broker(directory) as (address, _):
+        produce(address)
+    return directory
+
+
+def still_there(world, directory):
+    with world.broker(directory) as (address, _):
+        consume(address)
+
+
+def change_superblocks(directory, places, change):
+    """Gives each copy's bytes to `change` and writes back what it returns, with a right checksum
+    if `change` says so."""
+    path = os.path.join(directory, "wal")
+    with open(path, "r+b") as file:
+        for place in places:
+            file.seek(place)
+            old = file.read(SUPERBLOCK_SIZE)
+            body, sealed = change(bytearray(old[4:]))
+            crc = struct.pack("<I", crc32c.crc32c(bytes(body))) if sealed else old[:4]
+            file.seek(place)
+            file.write(crc + bytes(body))
+
+
+def flip(body):
+    body[100] ^= 0xFF
+    return body, False
+
+
+def next_version(body):
+    body[12:16] = struct.pack("<I", 2)
+    return body, True
+
+
+def unknown_flag(world):
+    return Refusal(world.dev(world.path("none"), "--no-such-flag")).check("--no-such-flag")
+
+
+def unknown_key(world):
+    command = world.dev(world.path("none"), "--set", "no.such.key=1")
+    return Refusal(command).check("no.such.key")
+
+
+def bad_size(world):
+    command = world.dev(world.path("none"), "--wal-size", "1 elephant")
+    return Refusal(command).check("size", "elephant")
+
+
+def no_io_uring(world):
+    inject = ["strace", "-f", "-qq", "-o", world.path("trace"), "-e", "trace=io_uring_setup", "-e"]
+    for error in ("ENOSYS", "EPERM"):
+        refusal = Refusal(world.dev(world.path("none")),
+                          [*inject, f"inject=io_uring_setup:error={error}"])
+        line = refusal.check("io_uring", "seccomp|sysctl|io_uring_disabled|kernel")
+    return line
+
+
+def memlock_too_low(world):
+    directory = world.path("memlock")
+    without = ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock", "prlimit",
+               "--memlock=4096:4096"]
+    return Refusal(world.dev(directory), without).check("memlock")
+
+
+def device_in_use(world):
+    device = world.loop_device("used.img", 64 << 20)
+    world.run("mkfs.ext4", "-q", device)
+    world.mount("used", device)
+    return Refusal([world.binary, "format", "--path", device]).check(device, "in use|busy")
+
+
+def device_of_another_system(world):
+    device = world.loop_device("foreign.img", 64 << 20)
+    world.run("mkfs.ext4", "-q", device)
+    line = Refusal([world.binary, "format", "--path", device]).check("holds|not empty|--force")
+    world.run("fsck.ext4", "-fn", device)
+    return line
+
+
+def other_system_in_data_dir(world):
+    directory = world.path("alien")
+    os.mkdir(directory)
+    with open(os.path.join(directory, "wal"), "wb") as file:
+        file.write(os.urandom(64 << 20))
+    return Refusal(world.dev(directory)).check("another system|not a|holds")
+
+
+def newer_version(world):
+    directory = filled(world, "newer")
+    before = open(os.path.join(directory, "wal"), "rb").read(SUPERBLOCK_COPIES[-1] + 4096)
+    change_superblocks(directory, SUPERBLOCK_COPIES, next_version)
+    line = Refusal(world.dev(directory)).check("version")
+    with open(os.path.join(directory, "wal"), "r+b") as file:
+        file.write(before)
+    still_there(world, directory)
+    return line
+
+
+def no_direct_io(world):
+    folder = world.mount("ramfs", "-t", "ramfs", "ramfs")
+    return Refusal(world.dev(os.path.join(folder, "data"))).check("o_direct|direct i/o|direct io")
+
+
+def opened_twice(world):
+    directory = filled(world, "twice")
+    with world.broker(directory) as (address, _):
+        line = Refusal(world.dev(directory)).check("in use|already|locked|another process")
+        consume(address)
+    return line
+
+
+def port_in_use(world):
+    directory = filled(world, "ports")
+    with world.broker(world.path("other")) as (address, _):
+        line = Refusal(world.dev(directory, listen=address)).check(address.split(":")[1],
+                                                                   "in use")
+    still_there(world, directory)
+    return line
+
+
+def one_superblock_copy(world):
+    """Not refused: repaired and reported."""
+    directory = filled(world, "one-copy")
+    for place in SUPERBLOCK_COPIES:
+        change_superblocks(directory, [place], flip)
+        with world.broker(directory) as (address, output):
+            consume(address)
+            reports = [line for line in output().splitlines() if "superblock" in line.lower()]
+        assert reports, f"the repair of copy {place} was not reported: {output()}"
+        verified = subprocess.run([world.binary, "wal", "verify", os.path.join(directory, "wal")],
+                                  capture_output=True, text=True, check=False)
+        assert verified.returncode == 0, verified.stderr
+    return reports[0]
+
+
+def all_superblock_copies(world):
+    directory = filled(world, "all-copies")
+    wal = os.path.join(directory, "wal")
+    before = open(wal, "rb").read(SUPERBLOCK_COPIES[-1] + 4096)
+    change_superblocks(directory, SUPERBLOCK_COPIES, flip)
+    line = Refusal(world.dev(directory)).check("superblock", "damaged|corrupt")
+    with open(wal, "r+b") as file:
+        file.write(before)
+    still_there(world, directory)
+    return line
+
+
+def disk_fills_while_formatting(world):
+    device = world.loop_device("small.img", 48 << 20)
+    world.run("mkfs.ext4", "-q", device)
+    folder = world.mount("small", device)
+    directory = os.path.join(folder, "data")
+    line = Refusal(world.dev(directory)).check("no space|full")
+    # Nothing is left half done: with a size that fits it starts.
+    with world.broker(directory, wal_size="16MiB"):
+        pass
+    return line
+
+
+CASES = [unknown_flag, unknown_key, bad_size, no_io_uring, memlock_too_low, device_in_use,
+         device_of_another_system, other_system_in_data_dir, newer_version, no_direct_io,
+         opened_twice, port_in_use, one_superblock_copy, all_superblock_copies,
+         disk_fills_while_formatting]
+
+
+def main():
+    binary, parent, *wanted = sys.argv[1:]
+    for tool in ("strace", "setpriv", "prlimit", "losetup", "mkfs.ext4", "kcat"):
+        if shutil.which(tool) is None:
+            sys.exit(f"badinput: {tool} is missing; see tools/install.sh")
+    failed = 0
+    cases = [case for case in CASES if not wanted or case.__name__ in wanted]
+    for case in cases:
+        world = World(binary, parent)
+        try:
+            print(f"PASS {case.__name__}: {case(world)}", flush=True)
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            failed += 1
+            print(f"FAIL {case.__name__}: {error}", flush=True)
+        finally:
+            world.close()
+    print(f"bad-input: {len(cases) - failed} passed, {failed} failed")
+    sys.exit(failed > 0)
+
+
+main()

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# librdkafka's own tests (list.txt) against one broker; see ../clients/broker.sh for what is started.
+#     run.sh [NUMBER ...]
+set -uo pipefail
+cd "$(dirname "$0")"
+source ../clients/setup.sh
+source ../clients/broker.sh
+
+./build.sh || exit 1
+tests=$repository/.cache/librdkafka/src/tests
+export LD_LIBRARY_PATH=$repository/.cache/librdkafka/src/src:$repository/.cache/librdkafka/src/src-cpp
+seconds_max=${TEST_SECONDS_MAX:-120}
+
+# Numbers of a kind in list.txt, or those asked for.
+numbers_of() {
+    awk -v kind="$1" '$2 == kind { print $1 }' list.txt | {
+        if ((${#wanted[@]} == 0)); then cat; else grep -Fx "$(printf '%s\n' "${wanted[@]}")"; fi
+    }
+}
+
+run_tests() {
+    local scenario=$1 number output started verdict
+    shift
+    for number in "$@"; do
+        started=$SECONDS
+        output=$(cd "$work" && TESTS=$number TEST_KAFKA_VERSION=4.0.0.0 timeout -k 5 "$seconds_max" \
+            "$tests/test-runner" -L -p1 -Q -E -s "$scenario" 2>&1 </dev/null)
+        if (($? != 0)); then
+            verdict=FAIL
+        elif ! grep -qE "${number}_[^|]*\| +PASSED" <<<"$output"; then
+            verdict=FAIL # it skipped itself: then list.txt is wrong
+        else
+            verdict=PASS
+        fi
+        echo "$verdict $number ($((SECONDS - started)) s)"
+        if [[ $verdict == PASS ]]; then
+            passed=$((passed + 1))
+        else
+            failed=$((failed + 1))
+            echo "$output" >"$repository/.cache/librdkafka/failed-$number.log"
+            tail -n 25 <<<"$output"
+        fi
+    done
+}
+
+wanted=("$@")
+passed=0 failed=0
+work=$(mktemp -d)
+trap 'status=$?; rm -rf "$work"; (exit "$status"); leave_broker' EXIT
+
+# One broker for all but the tests that want topics not to be created on first use.
+given=${BOOTSTRAP:-}
+for scenario in default noautocreate; do
+    kind=run
+    settings=()
+    if [[ $scenario == noautocreate ]]; then
+        kind=run-noautocreate
+        settings=(--set auto.create.topics.enable=false)
+    fi
+    mapfile -t numbers < <(numbers_of "$kind")
+    if ((${#numbers[@]} == 0)); then continue; fi
+    export BOOTSTRAP=$given
+    start_broker --set num.partitions=4 "${settings[@]}" || exit 1
+    echo "bootstrap.servers=$BOOTSTRAP" >"$work/test.conf"
+    run_tests "$scenario" "${numbers[@]}"
+    stop_broker || failed=$((failed + 1))
+done
+echo "librdkafka: $passed passed, $failed failed, $(grep -c '^0.* left-out' list.txt) left out"
+((failed == 0))
