@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::group::{Context, Group};
+use super::classic::{Context, Group};
 use super::output::{Effect, Outbox};
 use super::timers::{Timer, Timers};
 use super::{

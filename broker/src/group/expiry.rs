@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
+use super::classic::{Context, Group};
 use super::coordinator::{Coordinator, Phase};
-use super::group::{Context, Group};
 use super::offsets::Entry;
 use super::output::{Effect, InFlight};
 use super::{AppendToken, GroupConfig, GroupError, GroupState, Name, Now, record};

@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
+use super::classic::{Context, Group, InitialJoin, refuse_waiting};
 use super::coordinator::Coordinator;
-use super::group::{Context, Group, InitialJoin, refuse_waiting};
 use super::member::{Member, NEW_MEMBER_TIMEOUT_MS, millis};
 use super::output::{Effect, InFlight};
 use super::timers::Timer;

@@ -1,6 +1,6 @@
 //! LeaveGroup: by the member itself, or by an administrator who knows the instance id.
 
-use super::group::{Context, Group};
+use super::classic::{Context, Group};
 use super::{GroupError, LeaveRequest, LeavingMember, MemberLeft, Name};
 
 impl Group {

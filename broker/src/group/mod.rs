@@ -9,10 +9,10 @@
 //! A group lives in the partition of `__consumer_offsets` that [`partition_for`] names; the shard
 //! that leads this partition coordinates the group.
 
+mod classic;
 mod config;
 mod coordinator;
 mod expiry;
-mod group;
 mod join;
 mod leave;
 mod member;
@@ -26,9 +26,9 @@ mod sync;
 mod tests;
 mod timers;
 
+pub use classic::GroupState;
 pub use config::GroupConfig;
 pub use coordinator::Coordinator;
-pub use group::GroupState;
 pub use output::{AppendFailed, AppendToken, Output, ReplyToken};
 pub use record::RecordError;
 pub use request::{

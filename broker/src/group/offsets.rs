@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::classic::{Context, Group};
 use super::coordinator::Coordinator;
-use super::group::{Context, Group};
 use super::output::{Effect, InFlight, Outbox};
 use super::{
     AppendToken, CommitOffset, CommitOffsetsRequest, CommittedOffset, FetchOffsetsRequest,

@@ -8,7 +8,7 @@
 use bytes::{BufMut, Bytes};
 use uuid::Uuid;
 
-use super::group::Group;
+use super::classic::Group;
 use super::member::Member;
 use super::offsets::Entry;
 use super::{AppendToken, Name};

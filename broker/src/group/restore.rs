@@ -1,7 +1,7 @@
 //! Partitions of `__consumer_offsets` coming to this shard and going.
 
+use super::classic::Group;
 use super::coordinator::{Coordinator, Phase};
-use super::group::Group;
 use super::member::Member;
 use super::record::{self, GroupRecord, Key, MemberRecord, RecordError};
 use super::{AppendToken, GroupError, GroupState, JoinRequest, Name, Now, Protocol};

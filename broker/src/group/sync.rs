@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::group::{Context, Group};
+use super::classic::{Context, Group};
 use super::output::{Effect, InFlight};
 use super::timers::Timer;
 use super::{
