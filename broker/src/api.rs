@@ -9,9 +9,11 @@ mod commands;
 mod config;
 mod epoch_end;
 mod fetch;
+mod group;
 mod group_calls;
 mod list_offsets;
 mod metadata;
+mod offsets;
 mod produce;
 mod producer_id;
 mod records;
@@ -138,7 +140,7 @@ pub(crate) fn answered(shard: &mut Shard, origin: Origin, answer: PartAnswer) {
         (CallState::Offsets(state), PartAnswer::FindOffset(answer)) => state.answered(part, answer),
         (CallState::EpochEnd(state), PartAnswer::EpochEnd(answer)) => state.answered(part, answer),
         (CallState::Groups(state), PartAnswer::Group(answer)) => {
-            state.answered(call.header.api_version, part, *answer)
+            state.answered(shard, part, *answer)
         }
         (CallState::Commands(state), PartAnswer::Command(answer)) => {
             state.answered(shard, part, answer)

@@ -19,6 +19,15 @@ pub(crate) struct Cli {
 enum Command {
     /// One broker on 127.0.0.1:9092, data under ./tailrace-data; nothing to set up.
     Dev(DevArgs),
+    /// Prepares a device or file for the WAL.
+    Format(tools::format::FormatArgs),
+    /// Inspects, verifies or dumps a WAL.
+    #[command(subcommand)]
+    Wal(tools::wal::WalCommand),
+    /// Measures: the reactor, a load, or a broker against the floor of its hardware.
+    #[cfg(feature = "bench")]
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 /// `tailrace dev`.
@@ -60,6 +69,13 @@ pub(crate) enum CliError {
     Setting(#[from] broker::config::SettingError),
     #[error(transparent)]
     Start(#[from] broker::StartError),
+    #[error(transparent)]
+    Format(#[from] tools::format::FormatCommandError),
+    #[error(transparent)]
+    Wal(#[from] tools::wal::WalError),
+    #[cfg(feature = "bench")]
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
 }
 
 impl CliError {
@@ -84,6 +100,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
     let mut out = io::stdout();
     match cli.command {
         Command::Dev(args) => Ok(broker::serve(args.into_settings()?, &mut out)?),
+        Command::Format(args) => Ok(args.run(&mut out)?),
+        Command::Wal(command) => Ok(command.run(&mut out)?),
+        #[cfg(feature = "bench")]
+        Command::Bench(command) => Ok(bench::run(command, &mut out)?),
     }
 }
 

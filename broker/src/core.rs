@@ -131,10 +131,10 @@ impl Core {
 }
 
 impl Handler for Core {
-    fn accepted(&mut self, io: &mut Io, _: ListenerId, conn: ConnId, _: SocketAddr) {
+    fn accepted(&mut self, io: &mut Io, _: ListenerId, conn: ConnId, peer: SocketAddr) {
         self.enter(io.now());
         self.touched = true;
-        self.shard.accepted(conn);
+        self.shard.accepted(conn, peer.ip());
     }
 
     fn received(&mut self, io: &mut Io, conn: ConnId, bytes: &[u8]) {

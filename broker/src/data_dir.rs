@@ -9,7 +9,7 @@ use std::sync::Arc;
 use model::NodeId;
 use uring::device::{DeviceFile, OpenMode};
 use uuid::Uuid;
-use wal_uring::format::{FormatOptions, ZeroFill};
+use wal_uring::format::{FormatOptions, ZeroFill, format_path};
 use wal_uring::slice::load_slice;
 use wal_uring::FileDevice;
 
@@ -96,12 +96,7 @@ fn create(
     let shown = PathBuf::from(path);
     writeln!(out, "formatting {} ({})", shown.display(), settings.wal_size)
         .map_err(StartError::Output)?;
-    let partial = path.with_extension("new");
-    let device = DeviceFile::open(&partial, OpenMode::Create)?;
-    device.resize(settings.wal_size.get()).map_err(|error| data_dir_error(path, error))?;
-    let mut blocks = FileDevice::new(&device).map_err(|error| data_dir_error(path, error))?;
-    wal_uring::format(&mut blocks, &options, &mut |_, _| {})?;
-    fs::rename(&partial, path).map_err(|error| data_dir_error(path, error))?;
+    format_path(path, Some(settings.wal_size.get()), &options, &mut |_, _| {})?;
     Ok(())
 }
 

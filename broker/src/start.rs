@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use model::ShardId;
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
@@ -23,6 +24,8 @@ use crate::shard_thread::{self, ShardStart};
 
 /// Connections that the kernel holds until a core accepts them.
 const BACKLOG: i32 = 1024;
+const BIND_RETRIES: u32 = 50;
+const BIND_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a broker does not run, in one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -93,16 +96,14 @@ pub fn serve(settings: NodeSettings, out: &mut dyn Write) -> Result<(), StartErr
     drop(report);
     let result = supervise(&node, &reports, listeners.shown, out);
     node.stop();
-    let stopped = reports.iter().take_while(|report| !matches!(report, Report::Signal));
-    let result = stopped.fold(result, |result, report| match report {
-        Report::Stopped { result: Err(error), .. } => result.and(Err(error)),
-        _ => result,
-    });
     for thread in threads {
         // A shard that panicked has said so on standard error.
         let _ = thread.join();
     }
-    result
+    reports.try_iter().fold(result, |result, report| match report {
+        Report::Stopped { result: Err(error), .. } => result.and(Err(error)),
+        _ => result,
+    })
 }
 
 /// Waits until all shards serve and says so; then until one stops or a signal comes.
@@ -231,10 +232,19 @@ impl Listeners {
     }
 }
 
-/// Binds a port that nobody else listens on.
+/// Binds a port that nobody else listens on. One that is in use is tried again for a second: the
+/// kernel closes the ring of a killed broker, and with it its sockets, a moment after the process.
+#[expect(clippy::disallowed_methods, reason = "no shard runs yet that this could hold up")]
 fn bind_exclusively(address: &HostPort) -> Result<TcpListener, StartError> {
-    TcpListener::bind((address.host.as_str(), address.port))
-        .map_err(|error| listen_error(address, &error))
+    let bind = || TcpListener::bind((address.host.as_str(), address.port));
+    let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    for _ in 0..BIND_RETRIES {
+        match bind() {
+            Err(error) if in_use(&error) => std::thread::sleep(BIND_PAUSE),
+            result => return result.map_err(|error| listen_error(address, &error)),
+        }
+    }
+    bind().map_err(|error| listen_error(address, &error))
 }
 
 /// Binds a port that the shards of this process share (SO_REUSEPORT).

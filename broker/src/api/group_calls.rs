@@ -1,8 +1,130 @@
-use kafka_wire::{Request, RequestHeader};
-use super::Progress;
+//! The consumer-group APIs: each group of a request is asked of the shard that coordinates it.
+
+use kafka_wire::messages::{FindCoordinatorRequest, TopicName};
+use kafka_wire::{Request, RequestHeader, Response, StrBytes};
+use model::ShardId;
+
+use super::commands::create_then;
+use super::group::{CoordinatorAddress, CoordinatorKind, GroupPlan, find_coordinator};
+use super::produce::route;
+use super::{CallState, Progress, open, topic};
+use crate::cluster::{CONSUMER_OFFSETS, Image};
+use crate::group::{GroupError, GroupResponse, partition_for};
 use crate::shard::Shard;
 use crate::shard::call::ReplyTo;
-use crate::group::GroupResponse;
-pub(crate) struct GroupCall {}
-pub(crate) fn serve(_: &mut Shard, _: ReplyTo, _: RequestHeader, _: Request) {}
-impl GroupCall { pub(crate) fn answered(&mut self, _: i16, _: u32, _: GroupResponse) -> Progress { Progress::Wait } }
+use crate::shard::message::PartRequest;
+
+/// A request to groups that waits for their answers.
+pub(crate) struct GroupCall {
+    plan: Option<GroupPlan>,
+    /// By the plan's question.
+    answers: Vec<Option<GroupResponse>>,
+    /// By part: the plan's question.
+    questions: Vec<usize>,
+    outstanding: usize,
+}
+
+pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader, request: Request) {
+    let request = match request {
+        Request::FindCoordinator(request) => {
+            return find(shard, reply_to, header, request);
+        }
+        request => request,
+    };
+    let host = shard.client_host(reply_to.conn);
+    let image = shard.metadata.image();
+    let Some(mut plan) = GroupPlan::new(&header, &host, image, request) else {
+        unreachable!("the dispatcher sends only requests to groups");
+    };
+    let mut asks = Vec::new();
+    let mut answers = Vec::new();
+    let mut questions = Vec::new();
+    for (question, ask) in plan.take_asks().into_iter().enumerate() {
+        match coordinator_of(shard, image, &ask.group) {
+            Ok((to, _)) => {
+                questions.push(question);
+                answers.push(None);
+                asks.push((to, PartRequest::Group(Box::new(ask))));
+            }
+            Err(error) => answers.push(Some(ask.refused(error))),
+        }
+    }
+    let outstanding = asks.len();
+    let mut call = GroupCall { plan: Some(plan), answers, questions, outstanding };
+    if asks.is_empty() {
+        let response = call.respond(shard);
+        return shard.respond(reply_to, &header, response);
+    }
+    open(shard, reply_to, header, CallState::Groups(Box::new(call)), None, asks);
+}
+
+/// The shard that coordinates a group, and the broker id that clients reach it under.
+fn coordinator_of(
+    shard: &Shard,
+    image: &Image,
+    group: &str,
+) -> Result<(ShardId, CoordinatorAddress), GroupError> {
+    let offsets = image.topic(CONSUMER_OFFSETS).ok_or(GroupError::CoordinatorNotAvailable)?;
+    let index = partition_for(group, offsets.partition_count());
+    let partition = offsets.partition(index).ok_or(GroupError::CoordinatorNotAvailable)?;
+    let to = route(image, shard, partition.group).ok_or(GroupError::CoordinatorNotAvailable)?;
+    let broker = shard.node.broker_of(to);
+    let endpoint = image.endpoints().find(|endpoint| endpoint.broker == broker);
+    let endpoint = endpoint.ok_or(GroupError::CoordinatorNotAvailable)?;
+    let address = CoordinatorAddress {
+        node_id: broker.get(),
+        host: endpoint.host.clone(),
+        port: i32::from(endpoint.port),
+    };
+    Ok((to, address))
+}
+
+/// FindCoordinator; the first one of a cluster creates the topic that groups live in.
+fn find(
+    shard: &mut Shard,
+    reply_to: ReplyTo,
+    header: RequestHeader,
+    request: FindCoordinatorRequest,
+) {
+    let image = shard.metadata.image();
+    if image.topic(CONSUMER_OFFSETS).is_none() {
+        let name = TopicName(StrBytes::from_static_str(CONSUMER_OFFSETS));
+        let settings = &shard.node.settings.broker;
+        let mut ids = || shard.random.uuid();
+        let commands = topic::plan_auto_create(image, settings, &[name], &mut ids);
+        if !commands.is_empty() {
+            let request = Request::FindCoordinator(request);
+            return create_then(shard, reply_to, header, commands, request);
+        }
+    }
+    let mut lookup = |kind: CoordinatorKind, key: &str| match kind {
+        CoordinatorKind::Group => coordinator_of(shard, image, key).map(|(_, address)| address),
+        CoordinatorKind::Transaction | CoordinatorKind::Share => {
+            Err(GroupError::CoordinatorNotAvailable)
+        }
+    };
+    let response = find_coordinator(header.api_version, &request, &mut lookup);
+    shard.respond(reply_to, &header, Response::FindCoordinator(response));
+}
+
+impl GroupCall {
+    pub(crate) fn answered(
+        &mut self,
+        shard: &Shard,
+        part: u32,
+        answer: GroupResponse,
+    ) -> Progress {
+        self.answers[self.questions[part as usize]] = Some(answer);
+        self.outstanding -= 1;
+        if self.outstanding > 0 {
+            return Progress::Wait;
+        }
+        Progress::Done(self.respond(shard))
+    }
+
+    fn respond(&mut self, shard: &Shard) -> Response {
+        let plan = self.plan.take().expect("a call responds once");
+        let answers = std::mem::take(&mut self.answers).into_iter().flatten().collect();
+        plan.respond(answers, shard.metadata.image())
+    }
+}

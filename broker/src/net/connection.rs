@@ -4,6 +4,7 @@
 //! requests finish in any order: a reply waits here until all before it are complete.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +19,7 @@ pub(crate) type Reply = Vec<Bytes>;
 
 /// What a client is on the other side of a socket.
 pub(crate) struct Connection {
+    peer: IpAddr,
     reader: FrameReader,
     /// Sequence number of the oldest request without a sent reply.
     first_open: u64,
@@ -31,8 +33,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(limits: FrameLimits) -> Self {
+    pub(crate) fn new(limits: FrameLimits, peer: IpAddr) -> Self {
         Self {
+            peer,
             reader: FrameReader::new(limits),
             first_open: 0,
             replies: VecDeque::new(),
@@ -40,6 +43,11 @@ impl Connection {
             muted_until: None,
             paused: false,
         }
+    }
+
+    /// Where the client is.
+    pub(crate) fn peer(&self) -> IpAddr {
+        self.peer
     }
 
     /// Takes in bytes from the socket.
@@ -119,7 +127,13 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    fn connection() -> Connection {
+        Connection::new(FrameLimits::default(), Ipv4Addr::LOCALHOST.into())
+    }
 
     fn reply(byte: u8) -> Reply {
         vec![Bytes::copy_from_slice(&[byte])]
@@ -127,7 +141,7 @@ mod tests {
 
     #[test]
     fn replies_leave_in_the_order_of_requests() {
-        let mut connection = Connection::new(FrameLimits::default());
+        let mut connection = connection();
         let places: Vec<_> = (0..3).map(|_| connection.open_reply(10)).collect();
         connection.complete(places[2], reply(2));
         assert!(connection.next_reply().is_none());
@@ -142,7 +156,7 @@ mod tests {
 
     #[test]
     fn full_pipeline_leaves_frames_unread() {
-        let mut connection = Connection::new(FrameLimits::default());
+        let mut connection = connection();
         let frame = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 255, 255];
         for _ in 0..PIPELINE_LENGTH_MAX {
             connection.open_reply(0);

@@ -29,6 +29,7 @@ impl CallId {
         self.shard
     }
 
+    #[cfg(test)]
     pub(crate) const fn number(self) -> u64 {
         self.number
     }

@@ -1,6 +1,7 @@
 //! The client connections that a shard accepted: bytes in, requests out to `api`, replies back.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use kafka_wire::frame::FrameLimits;
@@ -66,11 +67,17 @@ impl Connections {
 
 impl Shard {
     /// A client connected.
-    pub(crate) fn accepted(&mut self, conn: ConnId) {
-        let connection = Connection::new(self.frame_limits());
+    pub(crate) fn accepted(&mut self, conn: ConnId, peer: IpAddr) {
+        let connection = Connection::new(self.frame_limits(), peer);
         self.connections.open.insert(conn, connection);
         self.metrics.add(Metric::ConnectionsAccepted, 1);
         self.metrics.set(Metric::ConnectionsOpen, self.connections.len() as u64);
+    }
+
+    /// The host that a connection comes from, as groups show their members ("/" and the address).
+    pub(crate) fn client_host(&self, conn: ConnId) -> String {
+        let peer = self.connections.open.get(&conn).map(Connection::peer);
+        peer.map_or_else(String::new, |peer| format!("/{peer}"))
     }
 
     /// A client's socket is gone.

@@ -115,12 +115,6 @@ pub(crate) struct ReadRecords {
     pub(crate) diverging: Option<(LeaderEpoch, Offset)>,
 }
 
-impl ReadRecords {
-    pub(crate) fn size(&self) -> usize {
-        self.batches.iter().map(Bytes::len).sum()
-    }
-}
-
 /// Why a partition was not read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ReadRefused {

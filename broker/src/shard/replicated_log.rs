@@ -64,6 +64,8 @@ pub(crate) struct ReplicatedLog {
     /// Not yet taken by the WAL, in order.
     steps: VecDeque<Step>,
     queued_bytes: usize,
+    /// Where the last record that the WAL took ends: beyond what is written, as long as its frame is open.
+    appended_end: Lsn,
     /// Taken by the WAL and not yet durable there.
     unpersisted: VecDeque<(Lsn, Ticket)>,
     events: VecDeque<LogEvent>,
@@ -91,6 +93,7 @@ impl ReplicatedLog {
             .map(|group| GroupState { group, leads: None, caught_up: false })
             .collect();
         Self {
+            appended_end: wal.durable_lsn(),
             wal,
             driver,
             groups,
@@ -279,10 +282,12 @@ impl ReplicatedLog {
                 Step::Entry { group, entry } => self.append_entry(*group, entry),
                 Step::State { stream, state } => {
                     let (stream, parts) = (*stream, &[&state[..]]);
-                    self.wal.append(Record::State { stream, parts }).map(|_| ())
+                    self.wal.append(Record::State { stream, parts }).map(|appended| {
+                        self.appended_end = appended.end;
+                    })
                 }
                 Step::Report(ticket) => {
-                    self.unpersisted.push_back((self.wal.written_lsn(), *ticket));
+                    self.unpersisted.push_back((self.appended_end, *ticket));
                     Ok(())
                 }
             };
@@ -304,6 +309,7 @@ impl ReplicatedLog {
             index: entry.index.get(),
             parts: &[&entry.descriptor, &entry.payload],
         })?;
+        self.appended_end = appended.end;
         self.queued_bytes -= entry.payload.len();
         self.driver.placed(group, entry.index, entry.term, appended.data.lsn.get());
         Ok(())

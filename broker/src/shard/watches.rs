@@ -47,7 +47,8 @@ impl Watches {
         origins
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.by_call.is_empty() && self.by_partition.is_empty()
     }
 }
