@@ -8,9 +8,9 @@ use crate::{Descriptor, Message};
 /// One thing to do, in the order in which [`crate::Driver::poll_action`] returns it.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Append to the WAL: every entry, then the snapshot, then the state, in this order. Report each
-    /// entry's place with [`crate::Driver::placed`], and the ticket with [`crate::Driver::handle_persisted`] once
-    /// all of it is durable.
+    /// Append to the WAL: every entry, then the snapshot, then the state, in this order. Report
+    /// each entry's place with [`crate::Driver::placed`], and the ticket with
+    /// [`crate::Driver::handle_persisted`] once all of it is durable.
     Persist {
         group: RaftGroupId,
         ticket: Ticket,
@@ -33,14 +33,15 @@ pub enum Action {
     /// Read an entry's data at `location` for a follower that lags; answer with
     /// [`crate::Driver::handle_payload`].
     ReadPayload { group: RaftGroupId, term: Term, index: LogIndex, location: u64 },
-    /// A snapshot replaces the application's state of this group. It comes from the leader, or from this
-    /// node's own WAL at start; the next applied entry is `index` + 1.
+    /// A snapshot replaces the application's state of this group. It comes from the leader, or from
+    /// this node's own WAL at start; the next applied entry is `index` + 1.
     InstallSnapshot { group: RaftGroupId, index: LogIndex, term: Term, data: Bytes },
     /// The compaction up to `index` is durable: the WAL may drop those entries.
     Compacted { group: RaftGroupId, index: LogIndex },
 }
 
-/// Names one [`Action::Persist`]; the tickets of a group come back in the order in which they went out.
+/// Names one [`Action::Persist`]; the tickets of a group come back in the order in which they went
+/// out.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Ticket {
     pub(crate) group: RaftGroupId,

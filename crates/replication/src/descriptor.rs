@@ -11,8 +11,9 @@
 //!     12     n  app          the application's bytes, opaque here
 //! ```
 //!
-//! An entry's data in the WAL is its descriptor followed by its payload; on the wire the two travel apart.
-//! Both are the same on every replica. Data of no bytes is the empty entry that a new leader writes first.
+//! An entry's data in the WAL is its descriptor followed by its payload; on the wire the two travel
+//! apart. Both are the same on every replica. Data of no bytes is the empty entry that a new leader
+//! writes first.
 
 use std::ops::Deref;
 
@@ -43,7 +44,8 @@ pub enum DescriptorError {
     PayloadCrc { expected: u32, found: u32 },
 }
 
-/// What every replica keeps of an entry in memory: how to check its payload, and a few bytes of the application.
+/// What every replica keeps of an entry in memory: how to check its payload, and a few bytes of the
+/// application.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Descriptor {
     /// Bytes of payload.

@@ -52,7 +52,8 @@ impl DriverConfig {
         }
     }
 
-    /// Settings of the raft library. Applied is where the log begins: the application is rebuilt from there.
+    /// Settings of the raft library. Applied is where the log begins: the application is rebuilt
+    /// from there.
     pub(crate) fn raft(&self, applied: u64) -> raft::Config {
         raft::Config {
             id: self.node,
@@ -100,7 +101,8 @@ pub struct LogEntry {
     pub descriptor: Option<Descriptor>,
 }
 
-/// Every raft group of a shard on this node. Call a `handle_*`, then do what [`Self::poll_action`] says.
+/// Every raft group of a shard on this node. Call a `handle_*`, then do what [`Self::poll_action`]
+/// says.
 pub struct Driver {
     config: DriverConfig,
     recovering: BTreeMap<RaftGroupId, Recovery>,
@@ -129,8 +131,8 @@ impl Driver {
         }
     }
 
-    /// A record of the WAL, in the order of the WAL. `data` is descriptor and payload, `location` is where
-    /// it lies.
+    /// A record of the WAL, in the order of the WAL. `data` is descriptor and payload, `location`
+    /// is where it lies.
     pub fn recover_entry(
         &mut self,
         group: RaftGroupId,
@@ -145,7 +147,8 @@ impl Driver {
             .map_err(|source| RecoverError::Entry { group, index: index.get(), source })
     }
 
-    /// A state or snapshot record of the WAL, in the order of the WAL: it acts on the entries before it.
+    /// A state or snapshot record of the WAL, in the order of the WAL: it acts on the entries
+    /// before it.
     pub fn recover_state(&mut self, group: RaftGroupId, data: &[u8]) -> Result<(), RecoverError> {
         let recovery = self.recovering.entry(group).or_default();
         recovery.state(data).map_err(|source| RecoverError::State { group, source })
@@ -173,8 +176,8 @@ impl Driver {
         self.with_group(id, Group::persist_birth);
     }
 
-    /// Proposes an entry; returns its place in the log, which it keeps unless [`Action::Truncated`] says
-    /// otherwise.
+    /// Proposes an entry; returns its place in the log, which it keeps unless [`Action::Truncated`]
+    /// says otherwise.
     pub fn propose(
         &mut self,
         group: RaftGroupId,
@@ -200,7 +203,8 @@ impl Driver {
         Ok(place)
     }
 
-    /// A message from the node `from`. One that is not what it should be is dropped, which raft takes for a loss.
+    /// A message from the node `from`. One that is not what it should be is dropped, which raft
+    /// takes for a loss.
     pub fn handle_message(&mut self, from: u64, message: Message) {
         let id = message.group();
         let body = message.body;
@@ -238,8 +242,8 @@ impl Driver {
         self.with_group(ticket.group, |group, shared| group.persisted(ticket, shared));
     }
 
-    /// The answer to [`Action::ReadPayload`]: an entry's data as it lies in the WAL, or `None` if it cannot
-    /// be read.
+    /// The answer to [`Action::ReadPayload`]: an entry's data as it lies in the WAL, or `None` if
+    /// it cannot be read.
     pub fn handle_payload(
         &mut self,
         group: RaftGroupId,
@@ -263,7 +267,8 @@ impl Driver {
     }
 
     /// Where an entry's data lies: its location, and the descriptor that stands before the payload.
-    /// `None` if the log does not hold the entry, it is not placed yet, or it is a leader's empty one.
+    /// `None` if the log does not hold the entry, it is not placed yet, or it is a leader's empty
+    /// one.
     pub fn location(&self, group: RaftGroupId, index: LogIndex) -> Option<(u64, Descriptor)> {
         let entry = self.entry(group, index)?;
         Some((entry.location?, entry.descriptor?))
@@ -276,8 +281,8 @@ impl Driver {
         Some(LogEntry { term, location, descriptor: slot.descriptor })
     }
 
-    /// The next thing to do. Groups are looked at only when nothing else is left, so that what came in
-    /// together goes out together.
+    /// The next thing to do. Groups are looked at only when nothing else is left, so that what came
+    /// in together goes out together.
     pub fn poll_action(&mut self) -> Option<Action> {
         while self.actions.is_empty() {
             let id = self.dirty.pop_front()?;
@@ -298,8 +303,8 @@ impl Driver {
         });
     }
 
-    /// Lets `snapshot` stand for the log up to `index`, which is applied. [`Action::Compacted`] follows once
-    /// that is durable; only then may the WAL drop the entries.
+    /// Lets `snapshot` stand for the log up to `index`, which is applied. [`Action::Compacted`]
+    /// follows once that is durable; only then may the WAL drop the entries.
     pub fn compact(
         &mut self,
         group: RaftGroupId,
@@ -319,9 +324,9 @@ impl Driver {
         Ok(())
     }
 
-    /// Writes a group's snapshot and state records again. They are read back only from what the WAL still holds:
-    /// before it drops a prefix, every group whose records lie in there is rewritten. [`Action::Compacted`]
-    /// follows once that is durable.
+    /// Writes a group's snapshot and state records again. They are read back only from what the WAL
+    /// still holds: before it drops a prefix, every group whose records lie in there is rewritten.
+    /// [`Action::Compacted`] follows once that is durable.
     pub fn rewrite_state(&mut self, group: RaftGroupId) {
         self.with_group(group, Group::rewrite_state);
     }
@@ -340,7 +345,8 @@ impl Driver {
         LogIndex::new(self.groups.get(&group).map_or(0, Group::committed))
     }
 
-    /// Last index handed out with [`Action::Apply`], or that the last installed snapshot stands for.
+    /// Last index handed out with [`Action::Apply`], or that the last installed snapshot stands
+    /// for.
     pub fn applied(&self, group: RaftGroupId) -> LogIndex {
         LogIndex::new(self.groups.get(&group).map_or(0, Group::applied))
     }
@@ -368,7 +374,8 @@ impl Driver {
         self.groups.get(&group).and_then(Group::leader)
     }
 
-    /// Lets a group work, and notes it if it has something to hand out. Nothing happens if there is none.
+    /// Lets a group work, and notes it if it has something to hand out. Nothing happens if there is
+    /// none.
     fn with_group(&mut self, id: RaftGroupId, work: impl FnOnce(&mut Group, &mut Shared<'_>)) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let mut shared = Shared {
@@ -391,7 +398,8 @@ impl Driver {
     }
 }
 
-/// Whether every payload is the one its descriptor names: raft must never hold an entry without its bytes.
+/// Whether every payload is the one its descriptor names: raft must never hold an entry without its
+/// bytes.
 fn payloads_match(entries: &[raft::eraftpb::Entry]) -> bool {
     entries.iter().all(|entry| {
         if entry.data.is_empty() {

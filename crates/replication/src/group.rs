@@ -100,7 +100,8 @@ impl Group {
         self.raw.raft.raft_log.committed
     }
 
-    /// Bytes proposed in this leadership that are not applied yet, with something for each entry itself.
+    /// Bytes proposed in this leadership that are not applied yet, with something for each entry
+    /// itself.
     pub(crate) fn unapplied_size(&self) -> usize {
         self.unapplied_size
     }
@@ -138,8 +139,8 @@ impl Group {
         if self.raw.has_ready() {
             self.hand_out(shared);
         } else if self.is_alone_and_idle() {
-            // A single voter has nobody to wait for. It campaigns once everything known to be committed is
-            // applied, because raft looks through what is not.
+            // A single voter has nobody to wait for. It campaigns once everything known to be
+            // committed is applied, because raft looks through what is not.
             self.raw.campaign().expect("a local message is never refused");
         }
         self.after_step(shared);
@@ -300,9 +301,9 @@ impl Group {
         persist
     }
 
-    /// Notes the hard state, and says whether to write it. A new term or vote is written at once; a commit
-    /// index alone is never worth a write, because raft finds it again, but goes along with entries: a log
-    /// that ends below it is then known to have lost something.
+    /// Notes the hard state, and says whether to write it. A new term or vote is written at once; a
+    /// commit index alone is never worth a write, because raft finds it again, but goes along with
+    /// entries: a log that ends below it is then known to have lost something.
     fn next_state(&mut self, ready: &Ready, has_entries: bool) -> bool {
         let storage = self.raw.mut_store();
         if let Some(hard) = ready.hs() {
@@ -370,8 +371,8 @@ impl Group {
             if !self.held.send(self.id, body, storage, shared.actions) {
                 self.raw.report_unreachable(to);
             }
-            // A snapshot is one small message. Whether it arrived shows in the follower's answer to the next
-            // append; without a report raft would wait for ever.
+            // A snapshot is one small message. Whether it arrived shows in the follower's answer to
+            // the next append; without a report raft would wait for ever.
             if is_snapshot {
                 self.raw.report_snapshot(to, SnapshotStatus::Finish);
             }
@@ -384,8 +385,8 @@ impl Group {
         self.draw_election_timeout(shared.config);
     }
 
-    /// Only after a Ready was handed out: entries that this commit index covers may have replaced others, and
-    /// whoever waits for those must hear of [`Action::Truncated`] first.
+    /// Only after a Ready was handed out: entries that this commit index covers may have replaced
+    /// others, and whoever waits for those must hear of [`Action::Truncated`] first.
     fn announce_commit(&mut self, actions: &mut VecDeque<Action>) {
         let committed = self.committed();
         if committed > self.announced_commit && !self.barrier {
@@ -407,7 +408,8 @@ impl Group {
         }
     }
 
-    /// A single voter keeps nothing that is applied and durable; others keep some for their followers.
+    /// A single voter keeps nothing that is applied and durable; others keep some for their
+    /// followers.
     fn release_payloads(&mut self, config: &DriverConfig) {
         let log = &self.raw.raft.raft_log;
         let to = log.applied().min(log.persisted);
@@ -423,8 +425,8 @@ impl Group {
         self.is_alone() && self.raw.raft.state != StateRole::Leader
     }
 
-    /// raft-rs draws its timeouts from the thread's generator; a replay needs ours. The draw changes with the
-    /// term, and with time, so that two nodes that tie once do not tie for ever.
+    /// raft-rs draws its timeouts from the thread's generator; a replay needs ours. The draw
+    /// changes with the term, and with time, so that two nodes that tie once do not tie for ever.
     fn draw_election_timeout(&mut self, config: &DriverConfig) {
         let election_ticks = config.election_ticks as u64;
         let round = self.ticks / (2 * election_ticks);

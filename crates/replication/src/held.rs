@@ -12,12 +12,12 @@ use crate::storage::LogStorage;
 
 /// Messages of one group that may wait at once; beyond, a message counts as lost.
 const HELD_MAX: usize = 64;
-/// Payloads of one group that are read at once. raft-rs joins appends to one node without a limit, and a WAL
-/// takes only so many reads: asking for all of them again and again would never end.
+/// Payloads of one group that are read at once. raft-rs joins appends to one node without a limit,
+/// and a WAL takes only so many reads: asking for all of them again and again would never end.
 const READS_MAX: usize = 32;
 
-/// Appends whose payloads are not all in memory, and every append to the same node behind them: out of order
-/// they would be refused.
+/// Appends whose payloads are not all in memory, and every append to the same node behind them: out
+/// of order they would be refused.
 #[derive(Debug, Default)]
 pub(crate) struct HeldMessages {
     messages: VecDeque<Held>,
@@ -132,8 +132,8 @@ impl Held {
     }
 }
 
-/// Completes a message's payloads from memory; positions of those that are in the WAL only, `None` if one
-/// is nowhere any more.
+/// Completes a message's payloads from memory; positions of those that are in the WAL only, `None`
+/// if one is nowhere any more.
 fn fill_from_memory(body: &mut Body, storage: &LogStorage) -> Option<Vec<usize>> {
     let mut missing = Vec::new();
     for (position, entry) in body.entries.iter_mut().enumerate() {

@@ -1,15 +1,18 @@
 //! Replication of a shard: one driver for all of its raft groups, synchronous and without I/O.
 //!
 //! ```text
-//! propose, handle_message, handle_tick ─► Driver ─► poll_action: Persist ─► the WAL ─► handle_persisted
-//!                                                               Send    ─► other nodes
-//!                                                               Committed, Apply ─► the partitions
+//! propose, handle_message, handle_tick ─► Driver ─► poll_action
+//!     Persist          ─► the WAL ─► placed, handle_persisted
+//!     Send             ─► other nodes
+//!     Committed, Apply ─► the partitions
 //! ```
 //!
-//! - **Invariant**: nothing is acknowledged, to a client or to another node, before it is durable here or on a majority.
-//! - **Invariant**: an entry's descriptor and payload become durable together; raft never sees one without the other.
-//! - **Invariant**: no byte from the network or the disk reaches the protobuf decoder that raft-rs brings along
-//!   (`docs/adr/0002-raft-library.md`).
+//! - **Invariant**: nothing is acknowledged, to a client or to another node, before it is durable
+//!   here or on a majority.
+//! - **Invariant**: an entry's descriptor and payload become durable together; raft never sees one
+//!   without the other.
+//! - **Invariant**: no byte from the network or the disk reaches the protobuf decoder that raft-rs
+//!   brings along (`docs/adr/0002-raft-library.md`).
 //! - There is no clock, thread, socket or source of randomness in this crate.
 
 mod action;

@@ -1,4 +1,5 @@
-//! A message between two nodes of a group, and its bytes. Normative: `docs/formats/raft-message.md`.
+//! A message between two nodes of a group, and its bytes. Normative:
+//! `docs/formats/raft-message.md`.
 //!
 //! ```text
 //! offset  size  field          integers are little-endian
@@ -20,13 +21,13 @@
 //!     80     8  commit_term
 //!     88     8  reject_hint
 //!     96     8  priority       signed
-//!    104        entry_count times: term 8, descriptor_size 1, descriptor; entry i has index + 1 + i
+//!    104        entries: term 8, descriptor_size 1, descriptor; entry i has index + 1 + i
 //!    ...        of kind snapshot: index 8, term 8, voter_count 4, data_size 4, voters 8 each, data
 //!    ...        the entries' payloads, as long as their descriptors say
 //! ```
 //!
-//! The checksum covers the head; each payload has its own in its descriptor, so that a payload is neither
-//! copied nor read to be sent.
+//! The checksum covers the head; each payload has its own in its descriptor, so that a payload is
+//! neither copied nor read to be sent.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model::RaftGroupId;
@@ -76,7 +77,8 @@ pub enum MessageError {
     Descriptor(#[from] DescriptorError),
 }
 
-/// A message of one group: raft's own, with descriptors in its entries and the payloads beside them.
+/// A message of one group: raft's own, with descriptors in its entries and the payloads beside
+/// them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     group: RaftGroupId,
@@ -107,8 +109,8 @@ impl Message {
         self.body.entries.iter().map(|entry| entry.context.len()).sum()
     }
 
-    /// The message as pieces to be sent one after the other: the head, cut from `arena`, then each payload by
-    /// reference.
+    /// The message as pieces to be sent one after the other: the head, cut from `arena`, then each
+    /// payload by reference.
     pub fn encode(&self, arena: &mut BytesMut) -> Vec<Bytes> {
         let mut head = arena.split_off(arena.len());
         self.encode_head(&mut head);
@@ -120,8 +122,8 @@ impl Message {
         pieces
     }
 
-    /// Reads one whole message. Payloads refer into `frame` and are not checked here: the driver does that
-    /// before raft sees them. Nothing is reserved by a count alone.
+    /// Reads one whole message. Payloads refer into `frame` and are not checked here: the driver
+    /// does that before raft sees them. Nothing is reserved by a count alone.
     pub fn decode(frame: Bytes) -> Result<Self, MessageError> {
         let len = frame.len();
         let sizes = MessageError::Sizes { len };
@@ -185,7 +187,8 @@ impl Message {
     }
 }
 
-/// Decodes bytes whose checksum and sizes are made good first, as a fuzzer would have to guess them.
+/// Decodes bytes whose checksum and sizes are made good first, as a fuzzer would have to guess
+/// them.
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
     let mut frame = bytes.to_vec();

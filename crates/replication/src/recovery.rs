@@ -40,8 +40,9 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// An entry below the end replaces the suffix from there on, as it did when it was written. One beyond
-    /// the end follows a snapshot that replaced the log; [`Self::finish`] makes sure that there is one.
+    /// An entry below the end replaces the suffix from there on, as it did when it was written. One
+    /// beyond the end follows a snapshot that replaced the log; [`Self::finish`] makes sure that
+    /// there is one.
     pub(crate) fn entry(
         &mut self,
         term: u64,
@@ -66,8 +67,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// A snapshot acts on the entries before it as it did when it was written; those after it follow it. Of each
-    /// kind the last record counts.
+    /// A snapshot acts on the entries before it as it did when it was written; those after it
+    /// follow it. Of each kind the last record counts.
     pub(crate) fn state(&mut self, data: &[u8]) -> Result<(), StateError> {
         match StateRecord::decode(data)? {
             StateRecord::State(hard) => self.hard = Some(hard),
@@ -82,7 +83,8 @@ impl Recovery {
     /// Puts entries, mark and hard state together, or says why they do not fit.
     pub(crate) fn finish(mut self, group: RaftGroupId) -> Result<LogStorage, RecoverError> {
         let hard = self.hard.take().ok_or(RecoverError::NoState { group })?;
-        // Written before the state that names it, the snapshot may be ahead of the mark, never behind.
+        // Written before the state that names it, the snapshot may be ahead of the mark, never
+        // behind.
         let mark = self.snapshot.mark;
         if mark.index < hard.mark.index {
             let (mark, snapshot) = (hard.mark.index, mark.index);
@@ -103,8 +105,8 @@ impl Recovery {
         Ok(LogStorage::recovered(hard, self.snapshot, self.slots, self.payloads))
     }
 
-    /// Leaves only what follows the mark. If the log does not have the snapshot's last entry, the leader's
-    /// snapshot replaced all of it.
+    /// Leaves only what follows the mark. If the log does not have the snapshot's last entry, the
+    /// leader's snapshot replaced all of it.
     fn drop_compacted(&mut self, mark: Mark) {
         let at_mark = mark.index.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
         match at_mark {
@@ -143,8 +145,8 @@ fn split(data: &[u8]) -> Result<(Option<Descriptor>, Option<&[u8]>), DescriptorE
     Ok((Some(descriptor), None))
 }
 
-/// A crash between a new leader's entries and the state that names its term leaves a log ahead of the
-/// term: the term then is the log's, and no vote has been given in it.
+/// A crash between a new leader's entries and the state that names its term leaves a log ahead of
+/// the term: the term then is the log's, and no vote has been given in it.
 fn hard_state(hard: &HardRecord, commit: u64, last_term: u64) -> HardState {
     let (term, vote) = if hard.term < last_term { (last_term, 0) } else { (hard.term, hard.vote) };
     HardState { term, vote, commit, ..HardState::default() }

@@ -11,13 +11,14 @@
 //!     24     8  commit                          24     4  voter_count
 //!     32     8  mark_index                      28     4  data_size
 //!     40     8  mark_term                       32  8*n  voters
-//!     48     4  voter_count                    ...       data         the application's, opaque here
+//!     48     4  voter_count                    ...       data         opaque here
 //!     52     4  zero
 //!     56   8*n  voters
 //! ```
 //!
-//! The mark is the last entry that compaction removed. The two are apart because the first is written often and
-//! is small, the second seldom and may be large. The digit of each magic is the format's version.
+//! The mark is the last entry that compaction removed. The two are apart because the first is
+//! written often and is small, the second seldom and may be large. The digit of each magic is the
+//! format's version.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -156,7 +157,8 @@ pub(crate) fn take_voters(rest: &mut &[u8], voter_count: u32) -> Option<Vec<u64>
     Some(voters)
 }
 
-/// Counts here are of voters (a handful) and of snapshot bytes, capped where a snapshot enters the driver.
+/// Counts here are of voters (a handful) and of snapshot bytes, capped where a snapshot enters the
+/// driver.
 pub(crate) fn count(len: usize) -> u32 {
     u32::try_from(len).expect("SNAPSHOT_SIZE_MAX caps snapshots, the caller caps voters")
 }

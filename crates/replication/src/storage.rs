@@ -1,7 +1,8 @@
 //! The log of one group as raft reads it: descriptors in memory, never a wait for the disk.
 //!
-//! A slot takes 96 bytes and owns nothing on the heap. raft's `Entry` is built when raft asks for one; only an
-//! entry that is about to be sent carries its descriptor (`data`) and its payload (`context`, by reference).
+//! A slot takes 96 bytes and owns nothing on the heap. raft's `Entry` is built when raft asks for
+//! one; only an entry that is about to be sent carries its descriptor (`data`) and its payload
+//! (`context`, by reference).
 
 use std::collections::VecDeque;
 
@@ -143,14 +144,14 @@ impl LogStorage {
 
     pub(crate) fn hard_record(&self) -> HardRecord {
         let HardState { term, vote, commit, .. } = self.hard;
-        // After compaction or a snapshot, raft reports the commit index that goes with it only in a later
-        // Ready. A mark above the commit index would be a state that no recovery accepts.
+        // After compaction or a snapshot, raft reports the commit index that goes with it only in a
+        // later Ready. A mark above the commit index would be a state that no recovery accepts.
         let commit = commit.max(self.mark.index);
         HardRecord { term, vote, commit, mark: self.mark, voters: self.voters.clone() }
     }
 
-    /// Drops the payloads up to `to` that can be read back from the WAL, oldest first, while more than
-    /// `keep` bytes are held.
+    /// Drops the payloads up to `to` that can be read back from the WAL, oldest first, while more
+    /// than `keep` bytes are held.
     pub(crate) fn release_placed(&mut self, to: u64, keep: usize) {
         while let Some(first) = self.payloads.first()
             && first <= to

@@ -1,5 +1,5 @@
-//! What must hold, whatever happens. Each checker sees the events of all nodes and stops the run at the first
-//! that contradicts it.
+//! What must hold, whatever happens. Each checker sees the events of all nodes and stops the run at
+//! the first that contradicts it.
 
 mod agreement;
 mod durability;
@@ -22,9 +22,7 @@ pub enum Violation {
     Disagreement { node: u64, group: u64, index: u64, expected: Applied, found: Applied },
     #[error("node {node} applied group {group} index {found}, expected {expected}")]
     ApplyGap { node: u64, group: u64, expected: u64, found: u64 },
-    #[error(
-        "node {node} applied group {group} index {index} with a wrong payload, or without a resident one"
-    )]
+    #[error("node {node} applied group {group} index {index} with a wrong or missing payload")]
     Payload { node: u64, group: u64, index: u64 },
     #[error("node {node} restored group {group} to index {index} with a wrong state")]
     Snapshot { node: u64, group: u64, index: u64 },

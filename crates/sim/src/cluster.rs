@@ -175,7 +175,8 @@ impl Cluster {
         let node = &mut self.nodes[position(id)];
         work(node, &mut self.world, &mut outgoing)?;
         if node.has_failed() {
-            // A WAL that failed is never written again; what follows from a failed write stays unsaid.
+            // A WAL that failed is never written again; what follows from a failed write stays
+            // unsaid.
             self.crash(id);
             let at = self.world.now + self.random.between(1_000, REPAIR_MAX);
             self.plan(at, Event::Restart { node: id });

@@ -1,4 +1,5 @@
-//! What a node's driver wants written, in order, until the WAL has taken it and says that it is durable.
+//! What a node's driver wants written, in order, until the WAL has taken it and says that it is
+//! durable.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -126,7 +127,8 @@ impl Journal {
         let durable = self.log.durable();
         world.durability.durable(id, durable);
         let mut tickets = Vec::new();
-        while let Some((_, done)) = self.under_way.pop_front_if(|(end, _)| *end <= durable) {
+        while self.under_way.front().is_some_and(|(end, _)| *end <= durable) {
+            let Some((_, done)) = self.under_way.pop_front() else { break };
             match done {
                 Done::Ticket(ticket) => tickets.push(ticket),
                 Done::State { group, kind, lsn } => {
@@ -137,7 +139,8 @@ impl Journal {
         tickets
     }
 
-    /// Gives up what no group needs any more: every durable state record stays, and every log from its first entry.
+    /// Gives up what no group needs any more: every durable state record stays, and every log from
+    /// its first entry.
     pub(crate) fn trim(&mut self, driver: &Driver) {
         let first_entry = |group| driver.entry(group, driver.first_index(group))?.location;
         let entries = driver.groups().filter_map(first_entry);

@@ -1,7 +1,9 @@
-//! Deterministic simulation of three nodes: the real driver over the real WAL, on disks and a network that fail.
+//! Deterministic simulation of three nodes: the real driver over the real WAL, on disks and a
+//! network that fail.
 //!
-//! One thread, one seed, one clock that only this crate moves: a seed is the whole run, and a repeated run has the
-//! same trace. `scenario` says what happens, `checker` what must hold whatever happens.
+//! One thread, one seed, one clock that only this crate moves: a seed is the whole run, and a
+//! repeated run has the same trace. `scenario` says what happens, `checker` what must hold whatever
+//! happens.
 
 mod checker;
 mod cluster;

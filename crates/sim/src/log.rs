@@ -1,4 +1,5 @@
-//! A node's WAL on its simulated disk: the real `wal_uring::Wal`, with completions that time brings.
+//! A node's WAL on its simulated disk: the real `wal_uring::Wal`, with completions that time
+//! brings.
 
 use std::collections::VecDeque;
 
@@ -59,14 +60,18 @@ pub(crate) enum Found {
     State { kind: Kind, lsn: u64 },
 }
 
+/// Takes each record found at a start with its data, and may refuse it.
+type Sink<'a> = dyn FnMut(RaftGroupId, Found, &[u8]) -> Result<(), String> + 'a;
+
 impl NodeLog {
-    /// Opens the WAL, on a disk that is formatted first if it is new. Gives every record to `sink`, its data last.
+    /// Opens the WAL, on a disk that is formatted first if it is new. Gives every record to `sink`,
+    /// its data last.
     pub(crate) fn open(
         disk: Disk,
         settings: &LogSettings,
         now: u64,
         random: &mut Random,
-        sink: &mut dyn FnMut(RaftGroupId, Found, &[u8]) -> Result<(), String>,
+        sink: &mut Sink<'_>,
     ) -> Result<Self, String> {
         let size = settings.segment_count * SEGMENT_SIZE + OVERHEAD_SIZE;
         let options = SimDiskOptions {
@@ -221,10 +226,7 @@ fn stream(group: RaftGroupId, kind: Kind) -> StreamId {
     StreamId::new(group.get() * 2 + offset)
 }
 
-fn give(
-    record: Recovered<'_>,
-    sink: &mut dyn FnMut(RaftGroupId, Found, &[u8]) -> Result<(), String>,
-) -> Result<(), String> {
+fn give(record: Recovered<'_>, sink: &mut Sink<'_>) -> Result<(), String> {
     match record {
         Recovered::Entry { stream, term, index, data, at } => {
             let location = at.lsn.get();

@@ -1,4 +1,5 @@
-//! The network between the nodes: late, lossy, repeating, reordering, cut one way, and not always true to the bytes.
+//! The network between the nodes: late, lossy, repeating, reordering, cut one way, and not always
+//! true to the bytes.
 
 use bytes::Bytes;
 

@@ -168,8 +168,9 @@ impl Node {
         world: &mut World,
         outgoing: &mut Vec<Outgoing>,
     ) -> Result<(), Violation> {
-        // Damaged bytes are as good as lost, and so are entries for which the WAL has no room now: nothing but
-        // what is already accepted may stand between the WAL and the states that let it be trimmed.
+        // Damaged bytes are as good as lost, and so are entries for which the WAL has no room now:
+        // nothing but what is already accepted may stand between the WAL and the states that let it
+        // be trimmed.
         let Ok(message) = Message::decode(frame) else { return Ok(()) };
         if message.payload_size() > 0 && self.running().is_some_and(Running::is_short_of_room) {
             return Ok(());
@@ -247,7 +248,8 @@ impl Running {
         Ok(())
     }
 
-    /// A ring that fills up is trimmed once every group is compacted, or at least has its state at the end.
+    /// A ring that fills up is trimmed once every group is compacted, or at least has its state at
+    /// the end.
     fn relieve(&mut self, world: &World) {
         let durable = self.journal.log.durable();
         let lately = durable < self.relieved_at + RELIEF_SIZE;

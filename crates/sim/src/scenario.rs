@@ -1,4 +1,5 @@
-//! What happens in a run: clients write while things go wrong, then everything heals and must come together.
+//! What happens in a run: clients write while things go wrong, then everything heals and must come
+//! together.
 
 mod faults;
 mod finish;

@@ -25,7 +25,8 @@ impl Trace {
         self.lines.unwrap_or_default().into()
     }
 
-    /// Notes an event of `node` at `now` microseconds. The facts go into the hash, the text into the timeline.
+    /// Notes an event of `node` at `now` microseconds. The facts go into the hash, the text into
+    /// the timeline.
     pub(crate) fn note(
         &mut self,
         now: u64,

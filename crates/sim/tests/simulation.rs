@@ -46,7 +46,8 @@ fn different_seeds_are_different_runs() {
 
 #[test]
 fn an_early_acknowledgement_is_found() {
-    let found = find(Bug::EarlyAck);
+    let (seed, found) = find(Bug::EarlyAck);
+    println!("SEED {seed}: {found}");
     assert!(
         matches!(found, Violation::AckWithoutMajority { .. } | Violation::DurableLost { .. }),
         "{found}"
@@ -55,21 +56,23 @@ fn an_early_acknowledgement_is_found() {
 
 #[test]
 fn hard_state_before_its_entries_is_found() {
-    let found = find(Bug::StateFirst);
+    let (seed, found) = find(Bug::StateFirst);
+    println!("SEED {seed}: {found}");
     assert!(matches!(found, Violation::Recovery { .. }), "{found}");
 }
 
 #[test]
 fn a_descriptor_without_its_payload_is_found() {
-    let found = find(Bug::DescriptorAlone);
+    let (seed, found) = find(Bug::DescriptorAlone);
+    println!("SEED {seed}: {found}");
     assert!(matches!(found, Violation::Recovery { .. }), "{found}");
 }
 
-fn find(bug: Bug) -> Violation {
+/// The first seed that shows the bug, and what it shows.
+fn find(bug: Bug) -> (u64, Violation) {
     for seed in 0..BUG_SEED_MAX {
         if let Err(failure) = run(seed, Some(bug)) {
-            println!("{bug:?}: SEED {seed}: {}", failure.violation);
-            return failure.violation;
+            return (seed, failure.violation);
         }
     }
     panic!("{bug:?} was not found within {BUG_SEED_MAX} seeds");

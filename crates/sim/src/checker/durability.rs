@@ -1,7 +1,8 @@
 //! Acknowledged means durable on a majority at that moment, and there for ever.
 //!
-//! The checker keeps a book of its own on what each node has made durable, from what was given to its WAL and from the
-//! WAL's durable LSN. Every restart compares that book with what the disk really gave back.
+//! The checker keeps a book of its own on what each node has made durable, from what was given to
+//! its WAL and from the WAL's durable LSN. Every restart compares that book with what the disk
+//! really gave back.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,7 +17,8 @@ pub(crate) enum Write {
         index: u64,
         entry: Applied,
     },
-    /// A snapshot stands for everything up to `mark`. One from the leader replaces what follows as well.
+    /// A snapshot stands for everything up to `mark`. One from the leader replaces what follows as
+    /// well.
     Snapshot {
         group: u64,
         mark: u64,
@@ -90,7 +92,8 @@ impl Durability {
         first: impl Fn(u64) -> u64,
     ) -> Result<(), Violation> {
         let book = self.book(node);
-        // Any prefix of what was under way may have reached the disk, and may have replaced a suffix.
+        // Any prefix of what was under way may have reached the disk, and may have replaced a
+        // suffix.
         let replaced = book.replaced_under_way();
         for (group, log) in &book.logs {
             let end = replaced.get(group).copied().unwrap_or(u64::MAX);

@@ -1,4 +1,5 @@
-//! What goes wrong: power, network, leadership that moves, logs that are cut short behind a follower's back.
+//! What goes wrong: power, network, leadership that moves, logs that are cut short behind a
+//! follower's back.
 
 use bytes::Bytes;
 use model::LogIndex;

@@ -1,5 +1,5 @@
-//! The end of every run: nothing fails any more, so every group must elect, commit and agree, and after one more
-//! power loss everything acknowledged must still be there.
+//! The end of every run: nothing fails any more, so every group must elect, commit and agree, and
+//! after one more power loss everything acknowledged must still be there.
 
 use model::RaftGroupId;
 use replication::Role;
@@ -11,7 +11,8 @@ use crate::{NODES, position};
 
 /// Microseconds in which a healed cluster elects leaders.
 const ELECTION: u64 = 3_000_000;
-/// Microseconds in which it also brings the last of its nodes up to date: its disk may be slow, and far behind.
+/// Microseconds in which it also brings the last of its nodes up to date: its disk may be slow, and
+/// far behind.
 const CATCH_UP_MAX: u64 = 60_000_000;
 /// Microseconds from one look to the next.
 const STEP: u64 = 250_000;
@@ -21,9 +22,10 @@ pub(crate) fn come_together(cluster: &mut Cluster) -> Result<(), Violation> {
     pass(cluster, ELECTION)?;
     let mut expected = Vec::new();
     for group in cluster.groups.clone() {
-        let leader = leader_of(cluster, group).ok_or(Violation::NoLeader { group: group.get() })?;
+        let leader =
+            leader_of(cluster, group).ok_or_else(|| Violation::NoLeader { group: group.get() })?;
         let index = workload::propose(cluster, leader, group)?;
-        let index = index.ok_or(Violation::NoLeader { group: group.get() })?;
+        let index = index.ok_or_else(|| Violation::NoLeader { group: group.get() })?;
         cluster.with(leader, |node, world, out| node.handle(world, out, |_| ()))?;
         expected.push((group.get(), index));
     }

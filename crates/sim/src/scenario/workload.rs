@@ -24,7 +24,8 @@ pub(crate) fn write(cluster: &mut Cluster) -> Result<(), Violation> {
     Ok(())
 }
 
-/// One record; its index if the node took it. What follows from it is left for the node's next turn.
+/// One record; its index if the node took it. What follows from it is left for the node's next
+/// turn.
 pub(crate) fn propose(
     cluster: &mut Cluster,
     node: u64,
