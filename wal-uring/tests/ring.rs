@@ -127,9 +127,13 @@ fn path() -> PathBuf {
 fn a_real_ring_passes_the_suite_on_each_slice() {
     let mut store = RingStore::new(&path());
     let finest = store.device.logical_block_size();
+    let mut salt = [0; 4];
+    rustix::rand::getrandom(&mut salt[..], rustix::rand::GetRandomFlags::empty()).expect("random");
+    let ring_salt = u32::from_le_bytes(salt);
     for seed in 0..SEEDS {
         let slice_index = u16::try_from(seed % 2).expect("0 or 1");
-        let plan = Plan { slice_index, slice_count: 2, lives: 4, ..Plan::from_seed(seed) };
+        let plan =
+            Plan { slice_index, slice_count: 2, lives: 4, ring_salt, ..Plan::from_seed(seed) };
         let plan = Plan { block_size: plan.block_size.max(finest), ..plan };
         suite::run(&mut store, &plan);
     }

@@ -11,9 +11,9 @@ use wal_uring::{
 };
 
 const SEGMENT: u64 = 32 << 10;
-const BLOCK: u64 = 512;
-const SIZE: u64 = SUPERBLOCK_AREA_SIZE + 6 * SEGMENT;
-const DISK: SimDiskOptions = SimDiskOptions::new(SIZE, 512);
+const BLOCK: usize = 512;
+const SIZE: usize = (64 << 10) + 6 * (32 << 10);
+const DISK: SimDiskOptions = SimDiskOptions::new(SIZE as u64, 512);
 const ME: Identity =
     Identity { cluster_id: Uuid::from_u128(5), node_id: 1, slice_index: 0, slice_count: 1 };
 const FORMAT: FormatOptions = FormatOptions {
@@ -68,8 +68,8 @@ fn reopened(image: Vec<u8>) -> SimDisk {
     SimDisk::with_image(2, DISK, image)
 }
 
-const fn offset(lsn: Lsn) -> usize {
-    (SUPERBLOCK_AREA_SIZE + lsn.get()) as usize
+fn offset(lsn: Lsn) -> usize {
+    usize::try_from(SUPERBLOCK_AREA_SIZE + lsn.get()).expect("a small disk")
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn the_worked_crash_a_frame_that_was_cut_off_does_not_come_back() {
     write(&mut wal, &mut disk, b"C");
     // Epoch 1: A and C are on the device, B is torn.
     let mut image = disk.kill();
-    image[offset(b)..][..BLOCK as usize].fill(0);
+    image[offset(b)..][..BLOCK].fill(0);
     let mut disk = reopened(image);
     let (mut wal, _, found) = open(&mut disk).expect("B was never durable");
     assert_eq!(found, [b"A".to_vec()]);
@@ -213,16 +213,16 @@ fn a_wal_of_somebody_else_is_refused_with_one_line() {
     for (line, word) in lines.iter().zip(["cluster", "node", "slice"]) {
         assert!(line.contains(word) && !line.contains('\n'), "{line}");
     }
-    let foreign = open(&mut reopened(vec![0xab; SIZE as usize])).err().expect("refused");
+    let foreign = open(&mut reopened(vec![0xab; SIZE])).err().expect("refused");
     assert!(foreign.to_string().contains("another system's data"), "{foreign}");
-    let empty = open(&mut reopened(vec![0; SIZE as usize])).err().expect("refused");
+    let empty = open(&mut reopened(vec![0; SIZE])).err().expect("refused");
     assert!(empty.to_string().contains("tailrace format"), "{empty}");
 }
 
 #[test]
 fn format_refuses_a_device_that_holds_something() {
     let refusal = |at: usize, bytes: &[u8], force: bool| {
-        let mut image = vec![0; SIZE as usize];
+        let mut image = vec![0; SIZE];
         image[at..at + bytes.len()].copy_from_slice(bytes);
         let options = FormatOptions { force, ..FORMAT };
         format(&mut reopened(image), &options, &mut |_, _| {})
@@ -230,7 +230,7 @@ fn format_refuses_a_device_that_holds_something() {
     let line = |result: Result<(), FormatError>| result.expect_err("refused").to_string();
     assert!(line(refusal(0, b"XFSB", false)).contains("XFS"));
     assert!(line(refusal(1080, &[0x53, 0xef], false)).contains("ext4"));
-    assert!(line(refusal(SIZE as usize - 1, &[1], false)).contains(&format!("{}", SIZE - 1)));
+    assert!(line(refusal(SIZE - 1, &[1], false)).contains(&format!("{}", SIZE - 1)));
     refusal(0, b"XFSB", true).expect("forced");
     let again = format(&mut formatted(), &FORMAT, &mut |_, _| {});
     assert!(line(again).contains("a Tailrace WAL"));
@@ -277,7 +277,8 @@ fn an_open_cut_off_at_any_write_leaves_a_valid_superblock() {
             assert!(matches!(opened, Err(OpenError::Write { .. })));
             let mut disk = reopened(disk.crash());
             let (_, report, _) = open(&mut disk).expect("a valid copy is left");
-            assert!(report.superblock_faults.len() <= 2, "two copies of one state are whole");
+            let torn = report.superblock_faults.iter().filter(|fault| fault.error.is_some());
+            assert!(torn.count() <= 2, "two copies of one state are whole");
             let loaded = wal_uring::superblock::load(&mut disk, 0).expect("repaired");
             assert!(loaded.faults.is_empty());
         }

@@ -45,6 +45,8 @@ pub(crate) trait Store {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
+    /// Part of the ring ids: fresh on a device that remembers the frames of earlier runs.
+    pub(crate) ring_salt: u32,
     pub(crate) block_size: u32,
     pub(crate) segment_size: u64,
     pub(crate) slice_index: u16,
@@ -58,6 +60,7 @@ impl Plan {
         let mut random = Random::new(seed ^ 0x5eed);
         Self {
             seed,
+            ring_salt: 0,
             block_size: [512, 4096][random.below_usize(2)],
             segment_size: [32 << 10, 64 << 10][random.below_usize(2)],
             slice_index: 0,
@@ -80,7 +83,9 @@ impl Plan {
         FormatOptions {
             cluster_id: self.identity().cluster_id,
             node_id: 7,
-            ring_id: Uuid::from_u128(u128::from(self.seed) << 64 | 0x41),
+            ring_id: Uuid::from_u128(
+                u128::from(self.seed) << 64 | u128::from(self.ring_salt) << 16,
+            ),
             slice_count: self.slice_count,
             block_size: Some(self.block_size),
             segment_size: Some(self.segment_size),
