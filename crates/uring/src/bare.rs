@@ -5,6 +5,8 @@
 //! no giving way to kernel threads. What the reactor's abstractions cost is measured against it
 //! by `bench::reactor`. Not for use.
 
+mod write;
+
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -17,6 +19,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::net::sockopt::set_tcp_nodelay;
 
 use crate::buffer::Region;
+
+pub use write::BlockWriter;
 
 const BUFFERS: u16 = 256;
 const BUFFER_SIZE: u32 = 4096;
