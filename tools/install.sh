@@ -2,21 +2,28 @@
 # Makes the programs that the tests call available; names the one that cannot be had.
 set -euo pipefail
 
-# program:Debian package
+# program, or file:Debian package
 wanted=(
-    cc:gcc make:make curl:curl git:git strace:strace
+    cc:gcc c++:g++ make:make git:git strace:strace setpriv:util-linux
+    /usr/include/zlib.h:zlib1g-dev /usr/include/zstd.h:libzstd-dev
+    /usr/include/rapidjson/schema.h:rapidjson-dev
     mold:mold
     kcat:kcat
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount
     python3:python3-venv
     node:nodejs npm:npm
-    java:default-jdk-headless mvn:maven
+    javac:default-jdk-headless mvn:maven
 )
 
 absent_packages() {
-    local pair
+    local pair what
     for pair in "${wanted[@]}"; do
-        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
+        what=${pair%%:*}
+        if [[ $what == /* ]]; then
+            [[ -e $what ]] || echo "${pair##*:}"
+        else
+            PATH=$PATH:/usr/sbin:/sbin command -v "$what" >/dev/null || echo "${pair##*:}"
+        fi
     done
 }
 

@@ -31,16 +31,16 @@ def consume(address):
     assert ended.stdout.splitlines() == expected, "records were lost"
 
 
-def filled(world, name):
+def filled(world, name, **settings):
     """A data directory with records in it."""
     directory = world.path(name)
-    with world.broker(directory) as (address, _):
+    with world.broker(directory, **settings) as (address, _):
         produce(address)
     return directory
 
 
-def still_there(world, directory):
-    with world.broker(directory) as (address, _):
+def still_there(world, directory, **settings):
+    with world.broker(directory, **settings) as (address, _):
         consume(address)
 
 
@@ -78,8 +78,7 @@ def unknown_key(world):
 
 
 def bad_size(world):
-    command = world.dev(world.path("none"), "--wal-size", "1 elephant")
-    return Refusal(command).check("size", "elephant")
+    return Refusal(world.dev(world.path("none"), wal_size="1 elephant")).check("size", "elephant")
 
 
 def no_io_uring(world):
@@ -129,6 +128,25 @@ def newer_version(world):
     with open(os.path.join(directory, "wal"), "r+b") as file:
         file.write(before)
     still_there(world, directory)
+    return line
+
+
+def slice_of_another_node(world):
+    """The second core's WAL is another node's."""
+    ours, theirs = (os.path.join(filled(world, name, cores=2), "wal") for name in ("ours", "theirs"))
+    half = os.path.getsize(ours) // 2
+    with open(ours, "r+b") as here, open(theirs, "rb") as there:
+        here.seek(half)
+        before = here.read()
+        there.seek(half)
+        here.seek(half)
+        here.write(there.read())
+    directory = os.path.dirname(ours)
+    line = Refusal(world.dev(directory, cores=2)).check("another|other|belongs", "cluster|node|ring")
+    with open(ours, "r+b") as here:
+        here.seek(half)
+        here.write(before)
+    still_there(world, directory, cores=2)
     return line
 
 
@@ -194,8 +212,8 @@ def disk_fills_while_formatting(world):
 
 
 CASES = [unknown_flag, unknown_key, bad_size, no_io_uring, memlock_too_low, device_in_use,
-         device_of_another_system, other_system_in_data_dir, newer_version, no_direct_io,
-         opened_twice, port_in_use, one_superblock_copy, all_superblock_copies,
+         device_of_another_system, other_system_in_data_dir, newer_version, slice_of_another_node,
+         no_direct_io, opened_twice, port_in_use, one_superblock_copy, all_superblock_copies,
          disk_fills_while_formatting]
 
 

@@ -54,20 +54,20 @@ class World:
     def path(self, name):
         return os.path.join(self.directory, name)
 
-    def dev(self, directory, *more, listen=None, wal_size="64MiB"):
+    def dev(self, directory, *more, listen=None, wal_size="64MiB", cores=1):
         """The command line of a broker on free ports."""
-        return [self.binary, "dev", "--data-dir", directory, "--cores", "1", "--wal-size", wal_size,
-                "--listen", listen or f"127.0.0.1:{free_port()}",
+        return [self.binary, "dev", "--data-dir", directory, "--cores", str(cores),
+                "--wal-size", wal_size, "--listen", listen or f"127.0.0.1:{free_port()}",
                 "--admin", f"127.0.0.1:{free_port()}", *more]
 
     @contextlib.contextmanager
-    def broker(self, directory, wal_size="64MiB"):
+    def broker(self, directory, **settings):
         """A running broker; gives its address and a function that reads its output."""
         address = f"127.0.0.1:{free_port()}"
         log = self.path("log")
         with open(log, "w", encoding="utf-8") as out:
-            process = subprocess.Popen(self.dev(directory, listen=address, wal_size=wal_size), stdout=out,
-                                       stderr=subprocess.STDOUT)
+            process = subprocess.Popen(self.dev(directory, listen=address, **settings),
+                                       stdout=out, stderr=subprocess.STDOUT)
         try:
             deadline = time.monotonic() + READY_SECONDS_MAX
             while "ready on " not in self._text(log):

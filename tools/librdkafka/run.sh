@@ -8,6 +8,7 @@ source ../clients/broker.sh
 
 ./build.sh || exit 1
 tests=$repository/.cache/librdkafka/src/tests
+export KAFKA_PATH=$PWD/kafka
 export LD_LIBRARY_PATH=$repository/.cache/librdkafka/src/src:$repository/.cache/librdkafka/src/src-cpp
 seconds_max=${TEST_SECONDS_MAX:-120}
 
@@ -23,7 +24,7 @@ run_tests() {
     shift
     for number in "$@"; do
         started=$SECONDS
-        output=$(cd "$work" && TESTS=$number TEST_KAFKA_VERSION=4.0.0.0 timeout -k 5 "$seconds_max" \
+        output=$(cd "$work" && TESTS=$number BROKERS=$BOOTSTRAP TEST_KAFKA_VERSION=4.0.0.0 timeout -k 5 "$seconds_max" \
             "$tests/test-runner" -L -p1 -Q -E -s "$scenario" 2>&1 </dev/null)
         if (($? != 0)); then
             verdict=FAIL
