@@ -12,19 +12,23 @@ export KAFKA_PATH=$PWD/kafka
 export LD_LIBRARY_PATH=$repository/.cache/librdkafka/src/src:$repository/.cache/librdkafka/src/src-cpp
 seconds_max=${TEST_SECONDS_MAX:-120}
 
-# Numbers of a kind in list.txt, or those asked for.
+# NUMBER or NUMBER:SUBTEST of a kind in list.txt, or of those the numbers asked for.
 numbers_of() {
-    awk -v kind="$1" '$2 == kind { print $1 }' list.txt | {
-        if ((${#wanted[@]} == 0)); then cat; else grep -Fx "$(printf '%s\n' "${wanted[@]}")"; fi
+    awk -v kind="$1" '$2 == kind { print $3 == "" ? $1 : $1 ":" $3 }' list.txt | {
+        if ((${#wanted[@]} == 0)); then cat; else grep -E "^($(IFS='|'; echo "${wanted[*]}"))(:|$)"; fi
     }
 }
 
 run_tests() {
-    local scenario=$1 number output started verdict
+    local scenario=$1 test number subtest environment output started verdict
     shift
-    for number in "$@"; do
+    for test in "$@"; do
         started=$SECONDS
-        output=$(cd "$work" && TESTS=$number BROKERS=$BOOTSTRAP TEST_KAFKA_VERSION=4.0.0.0 timeout -k 5 "$seconds_max" \
+        number=${test%%:*} subtest=
+        if [[ $test == *:* ]]; then subtest=${test#*:}; fi
+        environment=(TESTS="$number" BROKERS="$BOOTSTRAP" TEST_KAFKA_VERSION=4.0.0.0)
+        if [[ -n $subtest ]]; then environment+=(SUBTESTS="$subtest"); fi
+        output=$(cd "$work" && env "${environment[@]}" timeout -k 5 "$seconds_max" \
             "$tests/test-runner" -L -p1 -Q -E -s "$scenario" 2>&1 </dev/null)
         if (($? != 0)); then
             verdict=FAIL
@@ -33,7 +37,7 @@ run_tests() {
         else
             verdict=PASS
         fi
-        echo "$verdict $number ($((SECONDS - started)) s)"
+        echo "$verdict $test ($((SECONDS - started)) s)"
         if [[ $verdict == PASS ]]; then
             passed=$((passed + 1))
         else
@@ -61,7 +65,8 @@ for scenario in default noautocreate; do
     mapfile -t numbers < <(numbers_of "$kind")
     if ((${#numbers[@]} == 0)); then continue; fi
     export BOOTSTRAP=$given
-    start_broker --set num.partitions=4 "${settings[@]}" || exit 1
+    start_broker --wal-size 3GiB --set num.partitions=4 --set group.initial.rebalance.delay.ms=0 \
+        "${settings[@]}" || exit 1
     echo "bootstrap.servers=$BOOTSTRAP" >"$work/test.conf"
     run_tests "$scenario" "${numbers[@]}"
     stop_broker || failed=$((failed + 1))
