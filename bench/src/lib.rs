@@ -62,10 +62,7 @@ pub enum BenchError {
 /// Measures, and prints the result to `out`.
 pub fn run(command: BenchCommand, out: &mut dyn Write) -> Result<(), BenchError> {
     let holds = match command {
-        BenchCommand::Reactor(args) => {
-            reactor::run(&args, &mut { out })?;
-            true
-        }
+        BenchCommand::Reactor(args) => reactor::run(&args, &mut { out })?.holds || !args.check,
         BenchCommand::Produce(args) => produce::run(&args, out).map(|_| true)?,
         BenchCommand::Floor(args) => floor::run(&args, out)?.holds || !args.check,
     };

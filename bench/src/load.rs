@@ -4,7 +4,6 @@ mod executor;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::BenchError;
 use crate::kafka::{KafkaError, Requests, Workload};
@@ -68,18 +67,19 @@ pub(crate) fn lanes(
     Ok(lanes)
 }
 
-/// Runs all lanes, spread over executors on `cores`, to their ends.
+/// Runs all lanes, spread over executors on `cores`, to their ends. Executors that do not spin
+/// sleep between events, and their wake-ups are in the latencies.
 pub(crate) fn run(
     lanes: Vec<Lane>,
     cores: &[usize],
-    spin: Duration,
+    spins: bool,
 ) -> Result<Vec<LaneOutcome>, BenchError> {
     let mut by_core: Vec<Vec<Lane>> = cores.iter().map(|_| Vec::new()).collect();
     for (number, lane) in lanes.into_iter().enumerate() {
         by_core[number % cores.len()].push(lane);
     }
     let work = cores.iter().copied().zip(by_core).filter(|(_, lanes)| !lanes.is_empty());
-    executor::run(work.collect(), spin)
+    executor::run(work.collect(), spins)
 }
 
 #[cfg(test)]

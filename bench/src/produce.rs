@@ -59,10 +59,9 @@ pub struct ProduceArgs {
     /// Cores of the load, as 1 or 1,3
     #[arg(long, value_delimiter = ',', default_value = "1")]
     pub cores: Vec<usize>,
-    /// Microseconds that a load core polls before it sleeps; below the time between requests its
-    /// wake-ups are in the latencies
-    #[arg(long, default_value_t = 2000, value_name = "MICROSECONDS")]
-    pub spin_us: u64,
+    /// Let load cores sleep between events; their wake-ups are then in the latencies
+    #[arg(long)]
+    pub sleep: bool,
     /// Also write settings and result to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -113,7 +112,7 @@ pub fn run(args: &ProduceArgs, out: &mut dyn Write) -> Result<Report, BenchError
     };
     let leaders = kafka::prepare(&args.bootstrap, &workload)?;
     let lanes = load::lanes(&plan, &workload, &leaders)?;
-    let outcomes = load::run(lanes, &args.cores, Duration::from_micros(args.spin_us))?;
+    let outcomes = load::run(lanes, &args.cores, !args.sleep)?;
     let report = Report::new(args, measured_ns, &outcomes)?;
     report.print(out).map_err(BenchError::io("print the result"))?;
     if let Some(json) = &args.json {

@@ -51,6 +51,9 @@ pub struct ReactorArgs {
     /// machine this compares the loops and not what the scheduler does to them
     #[arg(long)]
     pub bare_yields: bool,
+    /// Fail if the ratio at p50 is above 1.1
+    #[arg(long)]
+    pub check: bool,
     /// Also write the result to this file
     #[arg(long)]
     pub json: Option<PathBuf>,

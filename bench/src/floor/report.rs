@@ -166,6 +166,12 @@ impl Report {
         let Medians { echo, write, produce } = &self.latency_us;
         print_parts(out, [echo, write, produce])?;
         self.ratio.print(out)?;
+        if self.ratio.p50 < 1.0 || self.ratio.p99 < 1.0 {
+            writeln!(
+                out,
+                "note: a ratio below 1 tells of a busy machine, not of a broker below its floor"
+            )?;
+        }
         let Ratio { p50, p99, p99_9 } = self.ratio_max;
         let verdict = if self.holds { "hold" } else { "DO NOT HOLD" };
         writeln!(out, "limits {p50} at p50, {p99} at p99, {p99_9} at p99.9: {verdict}")

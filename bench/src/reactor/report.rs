@@ -158,6 +158,7 @@ mod tests {
             data_dir: ".".into(),
             durable: false,
             bare_yields: false,
+            check: false,
             json: None,
         };
         let round =
