@@ -1,4 +1,4 @@
-//! Any record batch that a client may send: as it is, and as a sender would write it, with its length
+//! Any record batch that a client may send: as it is, and as a sender would write it, with length
 //! and checksum in order, so that the code behind these checks is reached too.
 #![no_main]
 

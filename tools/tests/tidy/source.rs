@@ -131,7 +131,7 @@ fn declared_names(line: &str) -> Vec<&str> {
     let mut words = line.split(|c: char| !is_word(c)).filter(|word| !word.is_empty());
     let mut names = Vec::new();
     while let Some(word) = words.next() {
-        if matches!(word, "struct" | "enum" | "trait" | "mod" | "type" | "fn") {
+        if matches!(word, "struct" | "enum" | "trait" | "mod" | "type") {
             names.extend(words.next());
         }
     }
