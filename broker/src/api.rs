@@ -56,7 +56,10 @@ type Ask = (ShardId, PartRequest);
 pub(crate) enum Progress {
     Wait,
     /// Ask again; the parts are numbered alike.
-    AskAgain { part: u32, asks: Vec<Ask> },
+    AskAgain {
+        part: u32,
+        asks: Vec<Ask>,
+    },
     Done(Response),
     /// Finished without a reply (`acks=0`).
     Silent,

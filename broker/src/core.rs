@@ -55,13 +55,15 @@ impl Core {
             }
             self.open_if_ready(reactor.io())?;
             if self.shard.node.stopping() {
-                let by = *stop_by.get_or_insert(reactor.now() + GRACE);
+                let by = *stop_by.get_or_insert_with(|| reactor.now() + GRACE);
                 if self.shard.is_quiet() || reactor.now() >= by {
                     return self.shut_down(reactor);
                 }
             }
             let deadline = earliest(self.shard.next_deadline(), stop_by);
-            reactor.turn(deadline, &mut self).map_err(|error| format!("io_uring failed: {error}"))?;
+            reactor
+                .turn(deadline, &mut self)
+                .map_err(|error| format!("io_uring failed: {error}"))?;
         }
     }
 
@@ -79,7 +81,10 @@ impl Core {
     }
 
     /// Reads the clocks for the events of this turn.
-    #[expect(clippy::disallowed_methods, reason = "the wall clock enters the shard here, once a turn")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the wall clock enters the shard here, once a turn"
+    )]
     fn enter(&mut self, now: Instant) {
         if self.shard.now.instant != now {
             let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -111,7 +116,8 @@ impl Core {
             self.enter(reactor.now());
             self.touched = true;
             self.settle_if_touched(reactor.io());
-            let mut disk = RingDisk { io: reactor.io(), file: self.wal_file, durable: self.durable_writes };
+            let mut disk =
+                RingDisk { io: reactor.io(), file: self.wal_file, durable: self.durable_writes };
             if self.shard.shut_down(&mut disk) {
                 return Ok(());
             }

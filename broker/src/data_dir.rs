@@ -9,9 +9,9 @@ use std::sync::Arc;
 use model::NodeId;
 use uring::device::{DeviceFile, OpenMode};
 use uuid::Uuid;
+use wal_uring::FileDevice;
 use wal_uring::format::{FormatOptions, ZeroFill, format_path};
 use wal_uring::slice::load_slice;
-use wal_uring::FileDevice;
 
 use crate::config::NodeSettings;
 use crate::start::{StartError, data_dir_error};
@@ -43,8 +43,7 @@ impl DataDir {
             create(&path, settings, shard_count, out)?;
         }
         let device = DeviceFile::open(&path, OpenMode::ReadWrite)?;
-        let mut blocks = FileDevice::new(&device)
-            .map_err(|error| data_dir_error(&path, error))?;
+        let mut blocks = FileDevice::new(&device).map_err(|error| data_dir_error(&path, error))?;
         let loaded = load_slice(&mut blocks, 0, 1)
             .map_err(|source| StartError::Load { path: path.clone(), source })?;
         let found = loaded.superblock;

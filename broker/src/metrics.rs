@@ -85,7 +85,7 @@ latencies! {
     produce "tailrace_produce_latency_seconds" "From a produce request's last byte to its reply, acks=0 left out.";
     fetch "tailrace_fetch_latency_seconds" "From a fetch request's last byte to its reply, waiting included.";
     commit "tailrace_raft_commit_latency_seconds" "From proposing an entry to its commit.";
-    wal_device "tailrace_wal_device_latency_seconds" "From submitting a group commit to its completion.";
+    wal_append "tailrace_wal_append_latency_seconds" "From giving entries to the WAL to their durability: queue and device.";
     metadata "tailrace_metadata_command_latency_seconds" "From proposing a metadata command to its application.";
 }
 

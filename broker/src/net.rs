@@ -8,9 +8,18 @@ use uring::ConnId;
 /// What a shard wants done to sockets. The shard itself does no I/O: the reactor (or a simulator)
 /// carries these out after each event.
 pub(crate) enum NetAction {
-    Send { conn: ConnId, pieces: Vec<Bytes> },
-    Pause { conn: ConnId },
-    Resume { conn: ConnId },
+    Send {
+        conn: ConnId,
+        pieces: Vec<Bytes>,
+    },
+    Pause {
+        conn: ConnId,
+    },
+    Resume {
+        conn: ConnId,
+    },
     /// Sends what is queued first.
-    CloseAfterSend { conn: ConnId },
+    CloseAfterSend {
+        conn: ConnId,
+    },
 }

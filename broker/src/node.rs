@@ -70,7 +70,8 @@ impl Node {
 
     /// Written by the shard that hosts the group.
     pub(crate) fn set_leader_epoch(&self, group: RaftGroupId, epoch: LeaderEpoch) {
-        if let Some(cell) = usize::try_from(group.get()).ok().and_then(|at| self.leader_epochs.get(at))
+        if let Some(cell) =
+            usize::try_from(group.get()).ok().and_then(|at| self.leader_epochs.get(at))
         {
             cell.store(epoch.get(), Ordering::Release);
         }

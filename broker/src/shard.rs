@@ -15,6 +15,7 @@ pub(crate) mod message;
 pub(crate) mod metadata;
 pub(crate) mod read;
 pub(crate) mod replicated_log;
+pub(crate) mod upkeep;
 pub(crate) mod watches;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use self::message::{Message, PartAnswer, PartRequest};
 use self::metadata::Metadata;
 use self::read::Reads;
 use self::replicated_log::{LogEvent, ReplicatedLog};
+use self::upkeep::Upkeep;
 use crate::api;
 use crate::metrics::{Metric, ShardMetrics};
 use crate::net::NetAction;
@@ -62,6 +64,7 @@ pub(crate) struct Shard {
     hosting: Hosting,
     reads: Reads,
     groups: Groups,
+    upkeep: Upkeep,
     connections: Connections,
     /// Bytes queued for a client since its send queue was last empty.
     unsent: BTreeMap<ConnId, usize>,
@@ -101,6 +104,7 @@ impl Shard {
             hosting,
             reads: Reads::default(),
             groups,
+            upkeep: Upkeep::new(now.instant),
             connections: Connections::new(REQUEST_BYTES_MAX),
             unsent: BTreeMap::new(),
             unblocked: Vec::new(),
@@ -180,7 +184,7 @@ impl Shard {
         self.fire_deadlines();
         self.start_metadata();
         loop {
-            self.log.pump(disk);
+            self.log.pump(disk, self.now.instant, &self.metrics);
             let mut moved = self.serve_unblocked() | self.drain_group_output();
             while let Some(event) = self.log.next_event() {
                 self.apply_event(event);
@@ -217,6 +221,7 @@ impl Shard {
             self.connections.next_deadline(),
             self.groups.next_deadline(),
             self.log.next_tick(),
+            Some(self.upkeep.next_deadline()),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -226,6 +231,7 @@ impl Shard {
         self.end_mutes();
         self.log.tick_if_due(now);
         self.groups_deadline();
+        self.keep_up();
         while let Some(call) = self.calls.pop_overdue(now) {
             api::overdue(self, call);
         }

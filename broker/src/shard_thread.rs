@@ -187,7 +187,10 @@ fn group_config(settings: &BrokerSettings) -> GroupConfig {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the first reading of the wall clock, before the loop")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the first reading of the wall clock, before the loop"
+)]
 fn unix_ms() -> i64 {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(unix.as_millis()).unwrap_or(i64::MAX)

@@ -213,11 +213,8 @@ impl Listeners {
         for shard in 0..shard_count {
             let step = if settings.shard_listeners { shard } else { 0 };
             let own = HostPort::new(&address.host, port.saturating_add(step));
-            let socket = if settings.shard_listeners {
-                bind_exclusively(&own)?
-            } else {
-                bind_shared(&own)?
-            };
+            let socket =
+                if settings.shard_listeners { bind_exclusively(&own)? } else { bind_shared(&own)? };
             by_shard.push(socket);
             if settings.shard_listeners || shard == 0 {
                 endpoints.push(Endpoint {

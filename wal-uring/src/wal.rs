@@ -349,6 +349,17 @@ impl Wal {
         self.trimmed_lsn = self.trimmed_lsn.max(to);
     }
 
+    /// Bytes of the segments that entries may still open: what is left of the open one not counted.
+    pub fn room(&self) -> u64 {
+        let open = self.layout.segment_of(self.commit.end());
+        self.entry_segment_end().saturating_sub(open + 1) * self.layout.segment_size
+    }
+
+    /// Bytes of one segment.
+    pub const fn segment_size(&self) -> u64 {
+        self.layout.segment_size
+    }
+
     pub fn pressure(&self) -> Pressure {
         let first = self.layout.segment_of(self.superblock.current().trimmed_lsn);
         let used = self.layout.segment_of(self.commit.end()) - first;

@@ -14,14 +14,14 @@ use kafka_wire::messages::fetch_request::FetchPartition;
 use kafka_wire::{Compression, ErrorCode, RequestHeader, Response, StrBytes};
 use model::{LeaderEpoch, Offset, RaftGroupId, ShardId};
 
-use super::{Ask, CallState, Progress};
 use super::produce::{current_leader, route};
+use super::{Ask, CallState, Progress};
 use crate::cluster::Topic;
 use crate::metrics::Metric;
 use crate::shard::Shard;
 use crate::shard::call::{CallId, Origin, ReplyTo};
 use crate::shard::message::{
-    PartAnswer, PartRequest, PartitionData, PartitionRead, Read, ReadRefused, ReadRecords,
+    PartAnswer, PartRequest, PartitionData, PartitionRead, Read, ReadRecords, ReadRefused,
 };
 
 /// First version that names topics by id.
@@ -113,8 +113,7 @@ impl FetchCall {
             for wanted in &topic.partitions {
                 let place = (call.response.topics.len(), partitions.len());
                 let empty = Read { partitions: Vec::new(), max_bytes, watch_below };
-                let outcome =
-                    call.add(shard, found.map(AsRef::as_ref), wanted, place, &empty);
+                let outcome = call.add(shard, found.map(AsRef::as_ref), wanted, place, &empty);
                 partitions.push(outcome.unwrap_or_else(|code| {
                     call.urgent = true;
                     FetchPartitionResponse::failed(wanted.partition, code)
@@ -144,8 +143,7 @@ impl FetchCall {
             ErrorCode::UnknownTopicOrPartition
         };
         let topic = topic.ok_or(unknown)?;
-        let found =
-            topic.partition(wanted.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let found = topic.partition(wanted.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let to = route(shard.metadata.image(), shard, found.group)
             .ok_or(ErrorCode::NotLeaderOrFollower)?;
         let slot = u32::try_from(self.places.len()).expect("fewer partitions than bytes");
@@ -273,10 +271,9 @@ fn filled(partition: i32, records: ReadRecords, read_committed: bool) -> FetchPa
         high_watermark: records.high_watermark.get(),
         last_stable_offset: records.last_stable_offset.get(),
         log_start_offset: records.log_start_offset.get(),
-        diverging_epoch: records.diverging.map(|(epoch, end)| EpochEndOffset {
-            epoch: epoch.get(),
-            end_offset: end.get(),
-        }),
+        diverging_epoch: records
+            .diverging
+            .map(|(epoch, end)| EpochEndOffset { epoch: epoch.get(), end_offset: end.get() }),
         aborted_transactions: read_committed.then(Vec::new),
         records: records.batches,
         ..FetchPartitionResponse::empty(partition)

@@ -108,12 +108,7 @@ fn find(
 }
 
 impl GroupCall {
-    pub(crate) fn answered(
-        &mut self,
-        shard: &Shard,
-        part: u32,
-        answer: GroupResponse,
-    ) -> Progress {
+    pub(crate) fn answered(&mut self, shard: &Shard, part: u32, answer: GroupResponse) -> Progress {
         self.answers[self.questions[part as usize]] = Some(answer);
         self.outstanding -= 1;
         if self.outstanding > 0 {

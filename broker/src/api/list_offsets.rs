@@ -36,8 +36,11 @@ pub(crate) fn serve(
     header: RequestHeader,
     request: &ListOffsetsRequest,
 ) {
-    let mut call =
-        OffsetsCall { response: ListOffsetsResponse::default(), places: Vec::new(), outstanding: 0 };
+    let mut call = OffsetsCall {
+        response: ListOffsetsResponse::default(),
+        places: Vec::new(),
+        outstanding: 0,
+    };
     let mut asks = Vec::new();
     for topic in &request.topics {
         let mut answered = ListOffsetsTopicResponse::default().with_name(topic.name.clone());

@@ -11,8 +11,8 @@ use kafka_wire::validate::{BatchError, validate};
 use kafka_wire::{ErrorCode, RequestHeader, Response, StrBytes};
 use model::{RaftGroupId, ShardId};
 
-use super::{Ask, CallState, Progress, open};
 use super::records::rules;
+use super::{Ask, CallState, Progress, open};
 use crate::cluster::{Image, Topic};
 use crate::metrics::Metric;
 use crate::shard::Shard;
@@ -110,8 +110,11 @@ impl ProduceCall {
             };
             match outcome {
                 Ok((group, ask)) => {
-                    let place =
-                        Place { topic: self.response.topics.len(), partition: partitions.len(), group };
+                    let place = Place {
+                        topic: self.response.topics.len(),
+                        partition: partitions.len(),
+                        group,
+                    };
                     self.places.push(place);
                     // What the client hears if no answer is in before its time-out.
                     let late = ErrorCode::RequestTimedOut;
@@ -221,7 +224,8 @@ fn check(
         return Err(fail(ErrorCode::InvalidTxnState));
     }
     let image = shard.metadata.image();
-    let to = route(image, shard, found.group).ok_or_else(|| fail(ErrorCode::NotLeaderOrFollower))?;
+    let to =
+        route(image, shard, found.group).ok_or_else(|| fail(ErrorCode::NotLeaderOrFollower))?;
     let append = Append { partition: found.id, batch, info };
     Ok((found.group, (to, PartRequest::Append(append))))
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 const SUB_BUCKETS: u64 = 4;
 /// Up to 2^26 us, 67 s; what takes longer is counted in the last bucket.
 const POWERS: u64 = 26;
-const BUCKET_COUNT: usize = (SUB_BUCKETS * (POWERS - 2)) as usize;
+const BUCKET_COUNT: usize = 96;
+
+const _: () = assert!(BUCKET_COUNT as u64 == SUB_BUCKETS * (POWERS - 2));
 
 /// Counts of durations, from microseconds to a minute.
 pub(crate) struct Histogram {

@@ -20,6 +20,8 @@ pub(crate) type Reply = Vec<Bytes>;
 /// What a client is on the other side of a socket.
 pub(crate) struct Connection {
     peer: IpAddr,
+    /// When bytes last arrived.
+    heard: Instant,
     reader: FrameReader,
     /// Sequence number of the oldest request without a sent reply.
     first_open: u64,
@@ -33,9 +35,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(limits: FrameLimits, peer: IpAddr) -> Self {
+    pub(crate) fn new(limits: FrameLimits, peer: IpAddr, now: Instant) -> Self {
         Self {
             peer,
+            heard: now,
             reader: FrameReader::new(limits),
             first_open: 0,
             replies: VecDeque::new(),
@@ -50,8 +53,14 @@ impl Connection {
         self.peer
     }
 
+    /// Has the client no open request, and has it sent nothing since then?
+    pub(crate) fn is_idle_since(&self, since: Instant) -> bool {
+        self.replies.is_empty() && self.heard < since
+    }
+
     /// Takes in bytes from the socket.
-    pub(crate) fn received(&mut self, bytes: &[u8]) {
+    pub(crate) fn received(&mut self, bytes: &[u8], now: Instant) {
+        self.heard = now;
         self.reader.push(bytes);
     }
 
@@ -116,7 +125,9 @@ impl Connection {
     /// Should the socket be read? No while the pipeline is full, muted, or the client does not take
     /// its replies (`unsent` bytes of them are queued).
     pub(crate) fn wants_input(&self, unsent: usize, unsent_max: usize) -> bool {
-        self.replies.len() < PIPELINE_LENGTH_MAX && self.muted_until.is_none() && unsent < unsent_max
+        self.replies.len() < PIPELINE_LENGTH_MAX
+            && self.muted_until.is_none()
+            && unsent < unsent_max
     }
 
     /// Records whether the socket is read; returns true if that is a change.
@@ -131,8 +142,13 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "a test's clock may be any")]
+    fn now() -> Instant {
+        Instant::now()
+    }
+
     fn connection() -> Connection {
-        Connection::new(FrameLimits::default(), Ipv4Addr::LOCALHOST.into())
+        Connection::new(FrameLimits::default(), Ipv4Addr::LOCALHOST.into(), now())
     }
 
     fn reply(byte: u8) -> Reply {
@@ -155,13 +171,23 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_with_an_open_request_is_not_idle() {
+        let mut connection = connection();
+        let later = connection.heard + std::time::Duration::from_secs(1);
+        assert!(connection.is_idle_since(later));
+        assert!(!connection.is_idle_since(connection.heard));
+        connection.open_reply(10);
+        assert!(!connection.is_idle_since(later));
+    }
+
+    #[test]
     fn full_pipeline_leaves_frames_unread() {
         let mut connection = connection();
         let frame = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 255, 255];
         for _ in 0..PIPELINE_LENGTH_MAX {
             connection.open_reply(0);
         }
-        connection.received(&frame);
+        connection.received(&frame, now());
         assert_eq!(connection.next_frame().unwrap(), None);
         assert!(!connection.wants_input(0, 1));
         connection.complete(0, Vec::new());

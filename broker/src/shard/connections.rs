@@ -60,6 +60,13 @@ impl Connections {
         self.request_bytes
     }
 
+    /// Connections without an open request that sent nothing since `since`; none without a time.
+    pub(crate) fn idle_since(&self, since: Option<Instant>) -> Vec<ConnId> {
+        let Some(since) = since else { return Vec::new() };
+        let idle = |found: &(&ConnId, &Connection)| found.1.is_idle_since(since);
+        self.open.iter().filter(idle).map(|(conn, _)| *conn).collect()
+    }
+
     pub(crate) fn ids(&self) -> Vec<ConnId> {
         self.open.keys().copied().collect()
     }
@@ -68,7 +75,7 @@ impl Connections {
 impl Shard {
     /// A client connected.
     pub(crate) fn accepted(&mut self, conn: ConnId, peer: IpAddr) {
-        let connection = Connection::new(self.frame_limits(), peer);
+        let connection = Connection::new(self.frame_limits(), peer, self.now.instant);
         self.connections.open.insert(conn, connection);
         self.metrics.add(Metric::ConnectionsAccepted, 1);
         self.metrics.set(Metric::ConnectionsOpen, self.connections.len() as u64);
@@ -93,7 +100,7 @@ impl Shard {
     pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8]) {
         self.metrics.add(Metric::RequestBytes, bytes.len() as u64);
         let Some(connection) = self.connections.open.get_mut(&conn) else { return };
-        connection.received(bytes);
+        connection.received(bytes, self.now.instant);
         self.serve_frames(conn);
     }
 
@@ -136,7 +143,12 @@ impl Shard {
     }
 
     /// Answers a client's request.
-    pub(crate) fn respond(&mut self, reply_to: ReplyTo, header: &RequestHeader, response: Response) {
+    pub(crate) fn respond(
+        &mut self,
+        reply_to: ReplyTo,
+        header: &RequestHeader,
+        response: Response,
+    ) {
         match kafka_wire::response::encode(header, response) {
             Ok(pieces) => self.reply(reply_to, pieces),
             // Our own response does not fit its version: nothing sensible can be sent.
@@ -219,8 +231,7 @@ impl Shard {
         let Some(connection) = self.connections.open.get_mut(&conn) else { return };
         let pause = full || !connection.wants_input(unsent, UNSENT_MAX);
         if connection.set_paused(pause) {
-            let action =
-                if pause { NetAction::Pause { conn } } else { NetAction::Resume { conn } };
+            let action = if pause { NetAction::Pause { conn } } else { NetAction::Resume { conn } };
             self.actions.push(action);
         }
     }

@@ -156,6 +156,13 @@ impl Hosting {
         waiters
     }
 
+    /// Forgets producers that wrote nothing for `expiration_ms`.
+    pub(crate) fn expire_producers(&mut self, now_ms: i64, expiration_ms: i64) {
+        for partition in self.partitions.values_mut() {
+            partition.expire_producers(now_ms, expiration_ms);
+        }
+    }
+
     /// Frees tail caches down to their budget, oldest batches first.
     pub(crate) fn evict(&mut self) {
         while let Some(victim) = self.tail.victim() {
@@ -219,6 +226,10 @@ pub(crate) fn entry_of(descriptor: &Descriptor) -> Option<EntryDescriptor> {
 }
 
 /// An answer about the first append of a repeated batch.
-pub(crate) fn appended_at(base_offset: Offset, log_append_time_ms: i64, log_start: Offset) -> Appended {
+pub(crate) fn appended_at(
+    base_offset: Offset,
+    log_append_time_ms: i64,
+    log_start: Offset,
+) -> Appended {
     Appended { base_offset, log_append_time_ms, log_start_offset: log_start, throttle_ms: 0 }
 }

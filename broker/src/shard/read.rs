@@ -12,13 +12,11 @@ use super::Shard;
 use super::call::Origin;
 use super::message::{
     FoundOffset, OffsetKind, OffsetQuery, PartAnswer, PartitionData, PartitionRead, Read,
-    ReadRefused, ReadRecords,
+    ReadRecords, ReadRefused,
 };
 use super::watches::Watches;
 use crate::metrics::Metric;
-use crate::partition::{
-    Partition, Piece, ReadError, Sought, StoredBatch, VisibleEnd,
-};
+use crate::partition::{Partition, Piece, ReadError, Sought, StoredBatch, VisibleEnd};
 
 /// The reads of a shard that wait for the device, and the fetches that wait for records.
 #[derive(Default)]
@@ -101,8 +99,7 @@ impl Shard {
             diverging: None,
         };
         if wanted.last_fetched_epoch.get() >= 0 {
-            let diverging =
-                partition.diverging_epoch(wanted.last_fetched_epoch, wanted.from)?;
+            let diverging = partition.diverging_epoch(wanted.last_fetched_epoch, wanted.from)?;
             if let Some(end) = diverging {
                 records.diverging = Some((end.epoch, end.end_offset));
                 return Ok((records, Vec::new(), 0));
@@ -114,11 +111,7 @@ impl Shard {
     }
 
     /// A partition that this shard leads, for a client that believes in `current`.
-    fn readable(
-        &self,
-        id: PartitionId,
-        current: LeaderEpoch,
-    ) -> Result<&Partition, ReadRefused> {
+    fn readable(&self, id: PartitionId, current: LeaderEpoch) -> Result<&Partition, ReadRefused> {
         let partition = self.hosting.get(id).ok_or(ReadRefused::UnknownPartition)?;
         if self.log.leads(self.data_group()).is_none() {
             return Err(ReadRefused::NotLeader);
@@ -140,11 +133,8 @@ impl Shard {
             Err(refused) => return self.answer(origin, PartAnswer::FindOffset(Err(refused))),
         };
         let log_start = partition.log_start();
-        let position = |offset| FoundOffset {
-            offset: Some(offset),
-            timestamp_ms: -1,
-            leader_epoch: epoch,
-        };
+        let position =
+            |offset| FoundOffset { offset: Some(offset), timestamp_ms: -1, leader_epoch: epoch };
         let sought = match query.kind {
             OffsetKind::Earliest => Err(position(log_start)),
             OffsetKind::Latest => Err(position(partition.last_stable_offset())),
@@ -180,7 +170,12 @@ impl Shard {
         self.answer(origin, PartAnswer::EpochEnd(answer));
     }
 
-    fn open_read(&mut self, origin: Origin, purpose: Purpose, stored: Vec<(usize, usize, StoredBatch)>) {
+    fn open_read(
+        &mut self,
+        origin: Origin,
+        purpose: Purpose,
+        stored: Vec<(usize, usize, StoredBatch)>,
+    ) {
         let read = OpenRead { origin, purpose, outstanding: stored.len() };
         if stored.is_empty() {
             return self.finish_read(read);

@@ -13,9 +13,7 @@ use replication::{
     Action, CommittedEntry, Descriptor, Driver, PersistEntry, ProposeError, Role, Ticket,
 };
 use uring::DiskDone;
-use wal_uring::{
-    AppendError, Disk, Location, Lsn, Pressure, ReadError, Record, StreamId, Wal,
-};
+use wal_uring::{AppendError, Disk, Location, Lsn, Pressure, ReadError, Record, StreamId, Wal};
 
 use crate::metrics::{Metric, ShardMetrics};
 
@@ -28,14 +26,30 @@ const QUEUED_BYTES_MAX: usize = 64 << 20;
 /// What happened in the log, for the shard to act on, in order.
 pub(crate) enum LogEvent {
     /// Entries up to `index` are durable on a majority.
-    Committed { group: RaftGroupId, index: LogIndex },
+    Committed {
+        group: RaftGroupId,
+        index: LogIndex,
+    },
     /// Committed entries, once each, in order.
-    Apply { group: RaftGroupId, entries: Vec<CommittedEntry> },
+    Apply {
+        group: RaftGroupId,
+        entries: Vec<CommittedEntry>,
+    },
     /// Entries from `from` on were never committed and are gone.
-    Truncated { group: RaftGroupId, from: LogIndex },
-    RoleChanged { group: RaftGroupId, term: Term, leads: bool },
+    Truncated {
+        group: RaftGroupId,
+        from: LogIndex,
+    },
+    RoleChanged {
+        group: RaftGroupId,
+        term: Term,
+        leads: bool,
+    },
     /// A read that [`ReplicatedLog::read`] started is over; no payload if it failed.
-    Read { token: u64, payload: Option<Bytes> },
+    Read {
+        token: u64,
+        payload: Option<Bytes>,
+    },
 }
 
 /// Why an entry was not proposed. Nothing was written.
@@ -49,8 +63,14 @@ pub(crate) enum Refused {
 
 /// One step of what raft wants persisted.
 enum Step {
-    Entry { group: RaftGroupId, entry: PersistEntry },
-    State { stream: StreamId, state: Bytes },
+    Entry {
+        group: RaftGroupId,
+        entry: PersistEntry,
+    },
+    State {
+        stream: StreamId,
+        state: Bytes,
+    },
     /// All steps before it belong to this ticket.
     Report(Ticket),
 }
@@ -67,7 +87,7 @@ pub(crate) struct ReplicatedLog {
     /// Where the last record that the WAL took ends: beyond what is written, as long as its frame is open.
     appended_end: Lsn,
     /// Taken by the WAL and not yet durable there.
-    unpersisted: VecDeque<(Lsn, Ticket)>,
+    unpersisted: VecDeque<(Lsn, Ticket, Instant)>,
     events: VecDeque<LogEvent>,
     next_tick: Instant,
 }
@@ -119,18 +139,24 @@ impl ReplicatedLog {
         self.groups.iter().all(|state| state.caught_up)
     }
 
-    /// Proposes an entry; returns its place in the group's log.
+    /// Proposes an entry; returns its place in the group's log. What raft has taken has to find its
+    /// place in the WAL, so room is made sure of here.
     pub(crate) fn propose(
         &mut self,
         group: RaftGroupId,
         descriptor: Descriptor,
         payload: Bytes,
     ) -> Result<(Term, LogIndex), Refused> {
-        let size = payload.len();
+        let size = payload.len() + descriptor.encoded_size();
         if size > self.wal.entry_size_max() {
             return Err(Refused::TooLarge);
         }
-        if self.wal.pressure() == Pressure::Full || self.queued_bytes + size > QUEUED_BYTES_MAX {
+        let queued = self.queued_bytes + size;
+        // The broker's own entries (resident ones) may use one segment more than clients' batches:
+        // a full log must not keep topics from being deleted or groups from committing offsets.
+        let kept_free = if descriptor.resident { 1 } else { 2 };
+        let needed = kept_free * self.wal.segment_size() + 2 * queued as u64;
+        if queued > QUEUED_BYTES_MAX || self.wal.room() < needed {
             return Err(Refused::Full);
         }
         self.driver.propose(group, descriptor, payload).map_err(|error| match error {
@@ -168,12 +194,12 @@ impl ReplicatedLog {
     }
 
     /// Moves everything on as far as it goes without an event from outside.
-    pub(crate) fn pump(&mut self, disk: &mut impl Disk) {
-        self.report_durable();
+    pub(crate) fn pump(&mut self, disk: &mut impl Disk, now: Instant, metrics: &ShardMetrics) {
+        self.report_durable(now, metrics);
         while let Some(action) = self.driver.poll_action() {
             self.act(action);
         }
-        self.fill_wal();
+        self.fill_wal(now);
         self.wal.submit(disk);
     }
 
@@ -214,7 +240,7 @@ impl ReplicatedLog {
         if self.steps.is_empty() {
             self.wal.begin_shutdown();
         }
-        self.pump(disk);
+        self.wal.submit(disk);
         self.wal.shutdown_done()
     }
 
@@ -276,7 +302,7 @@ impl ReplicatedLog {
     }
 
     /// Gives the WAL what it takes; the rest stays in order.
-    fn fill_wal(&mut self) {
+    fn fill_wal(&mut self, now: Instant) {
         while let Some(step) = self.steps.pop_front() {
             let taken = match &step {
                 Step::Entry { group, entry } => self.append_entry(*group, entry),
@@ -287,7 +313,7 @@ impl ReplicatedLog {
                     })
                 }
                 Step::Report(ticket) => {
-                    self.unpersisted.push_back((self.appended_end, *ticket));
+                    self.unpersisted.push_back((self.appended_end, *ticket, now));
                     Ok(())
                 }
             };
@@ -315,12 +341,13 @@ impl ReplicatedLog {
         Ok(())
     }
 
-    fn report_durable(&mut self) {
+    fn report_durable(&mut self, now: Instant, metrics: &ShardMetrics) {
         let durable = self.wal.durable_lsn();
-        while let Some((lsn, ticket)) = self.unpersisted.front() {
+        while let Some((lsn, ticket, since)) = self.unpersisted.front() {
             if *lsn > durable {
                 break;
             }
+            metrics.wal_append.record(now.saturating_duration_since(*since));
             self.driver.handle_persisted(*ticket);
             self.unpersisted.pop_front();
         }
