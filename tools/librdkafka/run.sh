@@ -20,16 +20,18 @@ numbers_of() {
 }
 
 run_tests() {
-    local scenario=$1 test number subtest environment output started verdict
+    local scenario=$1 test number subtest environment quick output started verdict
     shift
     for test in "$@"; do
         started=$SECONDS
         number=${test%%:*} subtest=
         if [[ $test == *:* ]]; then subtest=${test#*:}; fi
         environment=(TESTS="$number" BROKERS="$BOOTSTRAP" TEST_KAFKA_VERSION=4.0.0.0)
+        quick=(-Q)
+        if [[ $subtest == whole ]]; then subtest= quick=(); fi # it skips itself in quick mode
         if [[ -n $subtest ]]; then environment+=(SUBTESTS="$subtest"); fi
-        output=$(cd "$work" && env "${environment[@]}" timeout -k 5 "$seconds_max" \
-            "$tests/test-runner" -L -p1 -Q -E -s "$scenario" 2>&1 </dev/null)
+        output=$(cd "$work/tests" && env "${environment[@]}" timeout -k 5 "$seconds_max" \
+            "$tests/test-runner" -L -p1 "${quick[@]}" -E -s "$scenario" 2>&1 </dev/null)
         if (($? != 0)); then
             verdict=FAIL
         elif ! grep -qE "${number}_[^|]*\| +PASSED" <<<"$output"; then
@@ -50,7 +52,10 @@ run_tests() {
 
 wanted=("$@")
 passed=0 failed=0
+# Tests write where they run, and read a schema beside it.
 work=$(mktemp -d)
+mkdir "$work/tests"
+ln -s "$tests/../src" "$work/src"
 trap 'status=$?; rm -rf "$work"; (exit "$status"); leave_broker' EXIT
 
 # One broker for all but the tests that want topics not to be created on first use.
@@ -67,7 +72,7 @@ for scenario in default noautocreate; do
     export BOOTSTRAP=$given
     start_broker --wal-size 3GiB --set num.partitions=4 --set group.initial.rebalance.delay.ms=0 \
         "${settings[@]}" || exit 1
-    echo "bootstrap.servers=$BOOTSTRAP" >"$work/test.conf"
+    echo "bootstrap.servers=$BOOTSTRAP" >"$work/tests/test.conf"
     run_tests "$scenario" "${numbers[@]}"
     stop_broker || failed=$((failed + 1))
 done
