@@ -17,16 +17,19 @@ use serde::Serialize;
 use uring::DeviceFile;
 
 use crate::BenchError;
-use crate::clock::nanos;
+use crate::clock::{Contention, nanos};
 use crate::kafka::{self, Requests, Workload};
 use crate::open_loop::{Outcome, Rate, Schedule};
 
 use broker::Broker;
 use echo::Echo;
-pub use report::{Part, Ratio, Report, Round};
+pub use report::{Part, Ratio, Report, Round, Verdict};
 
 /// The most that c / (a + b) may be.
 pub const RATIO_MAX: Ratio = Ratio { p50: 1.5, p99: 2.0, p99_9: 3.0 };
+
+/// The most that measuring threads may have waited for their cores, as a percentage of their time.
+pub const CONTENDED_PERCENT_MAX: f64 = 5.0;
 
 const IN_FLIGHT_MAX: usize = 64;
 
@@ -45,7 +48,8 @@ const TOPIC: &str = "tailrace-bench-floor";
 /// as the broker would make it) of the block that holds one record, from core 0, on the broker's
 /// file system; (c) acks=all produce of one record a request to a broker that this starts on core
 /// 0, with the client of (a). Latencies run from the intended time of each request. Told is
-/// c / (a + b), the median over the rounds.
+/// c / (a + b), the median over the rounds. On a machine that is busy with other things the floor
+/// rises more than the broker: such a run is told to be undecided, and --check fails.
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct FloorArgs {
     /// Folder for the broker's data and the file of bare writes, on the device to measure
@@ -66,7 +70,7 @@ pub struct FloorArgs {
     /// Also write settings, ratios and histograms to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Fail if a ratio is above 1.5 at p50, 2 at p99 or 3 at p99.9
+    /// Fail if a ratio is above 1.5 at p50, 2 at p99 or 3 at p99.9, or the machine was too busy
     #[arg(long)]
     pub check: bool,
     /// The broker's program, if it is not this one
@@ -127,6 +131,19 @@ fn measure(
     Ok((bare.device.write_cache(), rounds))
 }
 
+/// One of the three in one round.
+struct Measured {
+    outcome: Outcome,
+    /// Of its time the measuring thread waited this much for its core, as a percentage.
+    contended_percent: f64,
+}
+
+impl Measured {
+    fn new(outcome: Outcome, contention: Contention) -> Self {
+        Self { outcome, contended_percent: contention.percent() }
+    }
+}
+
 /// What all measurements share.
 struct Bare {
     workload: Workload,
@@ -152,7 +169,7 @@ impl Bare {
         Ok(Round::new(&echo, &write, &produce))
     }
 
-    fn echo(&self) -> Result<Outcome, BenchError> {
+    fn echo(&self) -> Result<Measured, BenchError> {
         let requests = Requests::new(&self.workload, &[0]).map_err(kafka::KafkaError::from)?;
         let echo = Echo::start(requests.size(), &kafka::canned_reply(TOPIC))
             .map_err(BenchError::io("start the echo server"))?;
@@ -162,7 +179,7 @@ impl Bare {
         outcome
     }
 
-    fn write(&mut self) -> Result<Outcome, BenchError> {
+    fn write(&mut self) -> Result<Measured, BenchError> {
         let size = writer::block_size(self.workload.record_size);
         let size = size.map_err(BenchError::io("measure bare writes"))?;
         let (durable, schedule) = (self.durable, self.schedule);
@@ -178,7 +195,7 @@ impl Bare {
     }
 
     /// On core 1, the same for the echo and the broker.
-    fn client(&self, address: SocketAddr) -> Result<Outcome, BenchError> {
+    fn client(&self, address: SocketAddr) -> Result<Measured, BenchError> {
         let mut requests = Requests::new(&self.workload, &[0]).map_err(kafka::KafkaError::from)?;
         let schedule = self.schedule;
         let run = move || client::run(address, &mut requests, schedule);

@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use floor::Verdict;
 use hdrhistogram::errors::{AdditionError, CreationError};
 use serde::Serialize;
 
@@ -57,6 +58,8 @@ pub enum BenchError {
     Panicked,
     #[error("the result is above its limit")]
     AboveLimit,
+    #[error("the machine is too busy with other things to check anything")]
+    Busy,
 }
 
 /// Measures, and prints the result to `out`.
@@ -64,7 +67,10 @@ pub fn run(command: BenchCommand, out: &mut dyn Write) -> Result<(), BenchError>
     let holds = match command {
         BenchCommand::Reactor(args) => reactor::run(&args, &mut { out })?.holds || !args.check,
         BenchCommand::Produce(args) => produce::run(&args, out).map(|_| true)?,
-        BenchCommand::Floor(args) => floor::run(&args, out)?.holds || !args.check,
+        BenchCommand::Floor(args) => match floor::run(&args, out)?.verdict {
+            Verdict::Undecided if args.check => return Err(BenchError::Busy),
+            verdict => verdict == Verdict::Holds || !args.check,
+        },
     };
     if holds { Ok(()) } else { Err(BenchError::AboveLimit) }
 }

@@ -4,25 +4,25 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use crate::BenchError;
-use crate::clock::Clock;
+use crate::clock::{Clock, Contention};
 use crate::kafka::{KafkaError, Replies, Requests, io_error};
-use crate::open_loop::{Next, OpenLoop, Outcome, Schedule};
+use crate::open_loop::{Next, OpenLoop, Schedule};
 
-use super::{IN_FLIGHT_MAX, REPLY_NANOS_MAX};
+use super::{IN_FLIGHT_MAX, Measured, REPLY_NANOS_MAX};
 
 /// Runs the load; call it on the client's core.
 pub(super) fn run(
     address: SocketAddr,
     requests: &mut Requests,
     schedule: Schedule,
-) -> Result<Outcome, BenchError> {
+) -> Result<Measured, BenchError> {
     let mut stream = TcpStream::connect(address).map_err(io_error("connect"))?;
     stream.set_nodelay(true).map_err(io_error("set TCP_NODELAY"))?;
     stream.set_nonblocking(true).map_err(io_error("make the socket non-blocking"))?;
     let mut load = OpenLoop::new(schedule, IN_FLIGHT_MAX)?;
     let mut replies = Replies::default();
     let mut bytes = [0; 4096];
-    let clock = Clock::start();
+    let (clock, contention) = (Clock::start(), Contention::start());
     loop {
         let now = clock.now();
         match load.next(now) {
@@ -53,7 +53,7 @@ pub(super) fn run(
     }
     match replies.first_error {
         Some(error) => Err(BenchError::Refused { error }),
-        None => Ok(load.finish(clock.now())),
+        None => Ok(Measured::new(load.finish(clock.now()), contention)),
     }
 }
 

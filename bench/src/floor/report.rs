@@ -5,9 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::latencies::{Percentiles, Summary};
-use crate::open_loop::Outcome;
 
-use super::{FloorArgs, RATIO_MAX, WARM_UP};
+use super::{CONTENDED_PERCENT_MAX, FloorArgs, Measured, RATIO_MAX, WARM_UP};
 
 /// c / (a + b).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -26,6 +25,19 @@ pub struct Part {
     pub unanswered: u64,
     /// The longest that a request was sent after its time.
     pub late_max_us: u64,
+    /// Of its time the measuring thread waited this much for its core, as a percentage.
+    pub contended_percent: f64,
+}
+
+/// What the ratios say.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// None is above its limit.
+    Holds,
+    AboveLimit,
+    /// The machine was busy with other things: what was measured is those.
+    Undecided,
 }
 
 /// One round.
@@ -45,7 +57,9 @@ pub struct Report {
     /// The median over the rounds.
     pub ratio: Ratio,
     pub ratio_max: Ratio,
-    pub holds: bool,
+    pub verdict: Verdict,
+    /// The median over all parts of all rounds.
+    pub contended_percent: f64,
     /// Medians over the rounds, percentile by percentile, in microseconds.
     pub latency_us: Medians,
     pub rounds: Vec<Round>,
@@ -82,24 +96,32 @@ impl Ratio {
         Self { p50: ratio(|p| p.p50), p99: ratio(|p| p.p99), p99_9: ratio(|p| p.p99_9) }
     }
 
-    /// Whether none is above its limit.
-    pub fn holds(&self, max: &Self) -> bool {
-        self.p50 <= max.p50 && self.p99 <= max.p99 && self.p99_9 <= max.p99_9
+    fn verdict(&self, max: &Self, contended_percent: f64) -> Verdict {
+        // At the median a broker cannot be faster than what it consists of.
+        if contended_percent > CONTENDED_PERCENT_MAX || self.p50 < 1.0 {
+            Verdict::Undecided
+        } else if self.p50 <= max.p50 && self.p99 <= max.p99 && self.p99_9 <= max.p99_9 {
+            Verdict::Holds
+        } else {
+            Verdict::AboveLimit
+        }
     }
 }
 
 impl Part {
-    fn new(outcome: &Outcome) -> Self {
+    fn new(measured: &Measured) -> Self {
+        let Measured { outcome, contended_percent } = measured;
         Self {
             summary: outcome.latencies.summary(),
             unanswered: outcome.unanswered,
             late_max_us: outcome.late_max_ns / 1000,
+            contended_percent: *contended_percent,
         }
     }
 }
 
 impl Round {
-    pub(super) fn new(echo: &Outcome, write: &Outcome, produce: &Outcome) -> Self {
+    pub(super) fn new(echo: &Measured, write: &Measured, produce: &Measured) -> Self {
         let [echo, write, produce] = [echo, write, produce].map(Part::new);
         let [a, b, c] = [&echo, &write, &produce].map(|part| part.summary.latency_us);
         Self { ratio: Ratio::of(&a, &b, &c), echo, write, produce }
@@ -137,9 +159,20 @@ impl Report {
         };
         let latency_us =
             Medians { echo: of(|r| &r.echo), write: of(|r| &r.write), produce: of(|r| &r.produce) };
-        let holds = ratio.holds(&RATIO_MAX);
+        let parts = rounds.iter().flat_map(|r| [&r.echo, &r.write, &r.produce]);
+        let contended_percent = median(parts.map(|part| part.contended_percent));
+        let verdict = ratio.verdict(&RATIO_MAX, contended_percent);
         let kind = "floor";
-        Self { kind, settings, ratio, ratio_max: RATIO_MAX, holds, latency_us, rounds }
+        Self {
+            kind,
+            settings,
+            ratio,
+            ratio_max: RATIO_MAX,
+            verdict,
+            contended_percent,
+            latency_us,
+            rounds,
+        }
     }
 
     pub(super) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -166,14 +199,17 @@ impl Report {
         let Medians { echo, write, produce } = &self.latency_us;
         print_parts(out, [echo, write, produce])?;
         self.ratio.print(out)?;
-        if self.ratio.p50 < 1.0 || self.ratio.p99 < 1.0 {
-            writeln!(
-                out,
-                "note: a ratio below 1 tells of a busy machine, not of a broker below its floor"
-            )?;
-        }
+        writeln!(
+            out,
+            "measuring threads waited for their cores {:.1} % of the time, by the median",
+            self.contended_percent
+        )?;
         let Ratio { p50, p99, p99_9 } = self.ratio_max;
-        let verdict = if self.holds { "hold" } else { "DO NOT HOLD" };
+        let verdict = match self.verdict {
+            Verdict::Holds => "hold",
+            Verdict::AboveLimit => "DO NOT HOLD",
+            Verdict::Undecided => "UNDECIDED, the machine was busy with other things",
+        };
         writeln!(out, "limits {p50} at p50, {p99} at p99, {p99_9} at p99.9: {verdict}")
     }
 }
@@ -202,17 +238,17 @@ mod tests {
     use super::*;
     use crate::open_loop::{OpenLoop, Rate, Schedule};
 
-    fn outcome(us: u64) -> Outcome {
+    fn measured(us: u64, contended_percent: f64) -> Measured {
         let schedule = Schedule::of_lane(Rate::of_records(1000, 1), 0, 1, 0, 10_000_000);
         let mut load = OpenLoop::new(schedule, 1).unwrap();
         for number in 0..10 {
             load.sent(number * 1_000_000);
             load.replied(number * 1_000_000 + us * 1000, true);
         }
-        load.finish(10_000_000)
+        Measured { outcome: load.finish(10_000_000), contended_percent }
     }
 
-    fn report(rounds: &[(u64, u64, u64)]) -> Report {
+    fn report(rounds: &[(u64, u64, u64)], contended_percent: f64) -> Report {
         let args = FloorArgs {
             data_dir: "d".into(),
             rounds: 3,
@@ -223,16 +259,16 @@ mod tests {
             check: false,
             broker: None,
         };
-        let rounds =
-            rounds.iter().map(|(a, b, c)| Round::new(&outcome(*a), &outcome(*b), &outcome(*c)));
+        let part = |us: &u64| measured(*us, contended_percent);
+        let rounds = rounds.iter().map(|(a, b, c)| Round::new(&part(a), &part(b), &part(c)));
         Report::new(args, uring::WriteCache::Volatile, rounds.collect())
     }
 
     #[test]
     fn the_ratio_is_the_median_of_the_rounds_ratios() {
-        let report = report(&[(20, 80, 130), (20, 80, 900), (40, 60, 110)]);
+        let report = report(&[(20, 80, 130), (20, 80, 900), (40, 60, 110)], 0.1);
         assert!((report.ratio.p50 - 1.3).abs() < 0.01, "{:?}", report.ratio);
-        assert!(report.holds);
+        assert_eq!(report.verdict, Verdict::Holds);
         let json = serde_json::to_value(&report).unwrap();
         for name in ["p50", "p99", "p99_9"] {
             assert!(json["ratio"][name].is_f64(), "{json}");
@@ -244,10 +280,22 @@ mod tests {
 
     #[test]
     fn a_ratio_above_its_limit_is_told() {
-        let report = report(&[(20, 80, 151)]);
-        assert!(!report.holds);
+        let report = report(&[(20, 80, 151)], 0.1);
+        assert_eq!(report.verdict, Verdict::AboveLimit);
         let mut text = Vec::new();
         report.print(&mut text).unwrap();
         assert!(String::from_utf8(text).unwrap().contains("DO NOT HOLD"));
+    }
+
+    #[test]
+    fn a_busy_machine_decides_nothing() {
+        let below_its_floor = report(&[(2000, 3000, 900)], 0.1);
+        let contended = report(&[(20, 80, 130)], 30.0);
+        for report in [below_its_floor, contended] {
+            assert_eq!(report.verdict, Verdict::Undecided);
+            let mut text = Vec::new();
+            report.print(&mut text).unwrap();
+            assert!(String::from_utf8(text).unwrap().contains("UNDECIDED"));
+        }
     }
 }

@@ -7,10 +7,10 @@ use uring::bare::BlockWriter;
 use uring::{AlignedBuf, DeviceFile, OpenMode};
 
 use crate::BenchError;
-use crate::clock::Clock;
-use crate::open_loop::{Next, OpenLoop, Outcome, Schedule};
+use crate::clock::{Clock, Contention};
+use crate::open_loop::{Next, OpenLoop, Schedule};
 
-use super::IN_FLIGHT_MAX;
+use super::{IN_FLIGHT_MAX, Measured};
 
 /// The file is written anew from its start.
 const FILE_SIZE: u64 = 64 << 20;
@@ -36,13 +36,13 @@ pub(super) fn run(
     block_size: u32,
     durable: bool,
     schedule: Schedule,
-) -> Result<Outcome, BenchError> {
+) -> Result<Measured, BenchError> {
     let mut writer = device
         .file()
         .and_then(|file| BlockWriter::new(file, block_size, durable))
         .map_err(BenchError::io("set up the ring for bare writes"))?;
     let mut load = OpenLoop::new(schedule, IN_FLIGHT_MAX)?;
-    let clock = Clock::start();
+    let (clock, contention) = (Clock::start(), Contention::start());
     let mut ended = Ended::default();
     loop {
         let now = clock.now();
@@ -53,7 +53,9 @@ pub(super) fn run(
                 let started = writer.start(offset, index);
                 started.map_err(BenchError::io("start a bare write"))?;
             }
-            Next::Done => return Ok(load.finish(clock.now())),
+            Next::Done => {
+                return Ok(Measured::new(load.finish(clock.now()), contention));
+            }
             Next::WaitUntil(_) | Next::AwaitReply | Next::Drain => {}
         }
         let token = writer.poll().map_err(BenchError::io("write to the file for bare writes"))?;
