@@ -9,7 +9,7 @@ use model::{LogIndex, RaftGroupId, ShardId, Term};
 use replication::{Descriptor, Driver, DriverConfig};
 use uring::device::DeviceFile;
 use uring::{Reactor, ReactorConfig};
-use wal_uring::{FileDevice, Identity, Recovered, RingDisk, Wal, WalOptions};
+use wal_uring::{FileDevice, Identity, Recovered, RecoveryReport, RingDisk, Wal, WalOptions};
 
 use crate::cluster::Cluster;
 use crate::config::BrokerSettings;
@@ -122,11 +122,13 @@ fn recover(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartEr
     let options = options(durable);
     let failed = |error: std::io::Error| StartError::Failed { shard, reason: error.to_string() };
     let mut device = FileDevice::new(&start.device).map_err(failed)?;
-    let (wal, _) = Wal::open(&mut device, &expected, options, &mut sink)
+    let (wal, report) = Wal::open(&mut device, &expected, options, &mut sink)
         .map_err(|source| StartError::Open { shard, source: Box::new(source) })?;
     if let Some(reason) = refused {
         return Err(StartError::Recover { shard, reason });
     }
+    // If nobody listens any more, the process is ending.
+    let _ = start.report.send(Report::Recovered(describe(shard, &report)));
     let recovered = |error: &dyn ToString| StartError::Recover { shard, reason: error.to_string() };
     driver.start().map_err(|error| recovered(&error))?;
     for group in groups(start.id) {
@@ -135,6 +137,21 @@ fn recover(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartEr
         }
     }
     Ok((Recovery { driver, hosting, last_index }, wal))
+}
+
+/// What recovery found, for the operator.
+fn describe(shard: u16, report: &RecoveryReport) -> Vec<String> {
+    let end = match (report.clean, report.torn_tail()) {
+        (true, _) => "stopped cleanly",
+        (false, true) => "a write was cut off that nobody was told of",
+        (false, false) => "not stopped cleanly",
+    };
+    let (frames, lsn) = (report.scan.data_frames, report.durable_lsn);
+    let mut lines = vec![format!("shard {shard}: WAL read to LSN {lsn}, {frames} frames; {end}")];
+    lines.extend(
+        report.superblock_faults.iter().map(|fault| format!("shard {shard}: repaired {fault}")),
+    );
+    lines
 }
 
 /// Gives one record of the WAL to raft, and its batch to its partition.

@@ -63,6 +63,8 @@ pub enum StartError {
 
 /// What a shard's thread tells the main thread.
 pub(crate) enum Report {
+    /// What a shard found in its WAL, one line each.
+    Recovered(Vec<String>),
     /// The shard accepts connections.
     Serving,
     /// The shard stopped; with the reason if nobody asked it to.
@@ -116,6 +118,11 @@ fn supervise(
     let mut serving = 0;
     for report in reports {
         match report {
+            Report::Recovered(lines) => {
+                for line in lines {
+                    writeln!(out, "{line}").map_err(StartError::Output)?;
+                }
+            }
             Report::Serving => {
                 serving += 1;
                 if serving == node.shard_count {
