@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 
 home=$(cd ../.. && pwd)/.cache/librdkafka
 runner=$home/src/tests/test-runner
-stamp=$home/built.$(sha256sum Cargo.lock | cut -c1-16)
+stamp=$home/built.$(cat Cargo.lock build.sh | sha256sum | cut -c1-16)
 if [[ -x $runner && -e $stamp ]]; then exit 0; fi
 
 crate=$(cargo metadata --locked --format-version 1 | python3 -c '
