@@ -368,3 +368,7 @@ const fn snapshot_stream(group: RaftGroupId) -> StreamId {
 pub(crate) const fn group_of(stream: StreamId) -> RaftGroupId {
     RaftGroupId::new(stream.get() / 2)
 }
+
+#[cfg(test)]
+#[path = "replicated_log_tests.rs"]
+mod tests;
