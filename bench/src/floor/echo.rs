@@ -75,3 +75,57 @@ fn serve(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::floor::client;
+    use crate::kafka::{Requests, Workload, canned_reply};
+    use crate::load::{self, Plan};
+    use crate::open_loop::Rate;
+    use std::collections::BTreeMap;
+
+    fn workload() -> Workload {
+        let topic = "t".to_owned();
+        Workload { topic, partitions: 1, record_size: 1024, batch_records: 1, acks: -1 }
+    }
+
+    fn plan() -> Plan {
+        Plan {
+            connections: 1,
+            rate: Rate::of_records(2000, 1),
+            warmup_ns: 10_000_000,
+            measured_ns: 100_000_000,
+            in_flight_max: 64,
+        }
+    }
+
+    fn echo() -> Echo {
+        let requests = Requests::new(&workload(), &[0]).unwrap();
+        Echo::start(requests.size(), &canned_reply("t")).unwrap()
+    }
+
+    #[test]
+    fn the_spinning_client_and_the_echo_understand_each_other() {
+        let echo = echo();
+        let leaders = BTreeMap::from([(echo.address, vec![0])]);
+        let mut lane = load::lanes(&plan(), &workload(), &leaders).unwrap().remove(0);
+        let measured = client::run(echo.address, &mut lane.requests, lane.schedule);
+        echo.stop().unwrap();
+        let outcome = measured.unwrap().outcome;
+        assert_eq!((outcome.answered, outcome.unanswered, outcome.errors), (200, 0, 0));
+    }
+
+    #[test]
+    fn executors_send_the_whole_schedule_spinning_or_not() {
+        for spins in [true, false] {
+            let echo = echo();
+            let leaders = BTreeMap::from([(echo.address, vec![0])]);
+            let lanes = load::lanes(&plan(), &workload(), &leaders).unwrap();
+            let outcomes = load::run(lanes, &[0], spins).unwrap();
+            echo.stop().unwrap();
+            let outcome = &outcomes[0].outcome;
+            assert_eq!((outcome.answered, outcome.unanswered, outcome.errors), (200, 0, 0));
+        }
+    }
+}

@@ -98,8 +98,8 @@ impl Ratio {
     }
 
     fn verdict(&self, max: &Self, contended_percent: f64) -> Verdict {
-        // The broker does (a) and (b) one after the other. So at the median, where they vary little,
-        // it cannot take less than their sum, and nowhere less than the larger of the two.
+        // The broker does (a) and (b) one after the other. So at the median, where they vary
+        // little, it cannot take less than their sum, and nowhere less than the larger of the two.
         let impossible = self.p50 < 1.0 || self.p99 < 0.5 || self.p99_9 < 0.5;
         if impossible || contended_percent > CONTENDED_PERCENT_MAX {
             Verdict::Undecided

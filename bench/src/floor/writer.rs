@@ -98,11 +98,31 @@ pub(super) fn block_size(record_size: usize) -> io::Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::open_loop::Rate;
 
     #[test]
     fn a_write_counts_when_all_before_it_have_ended() {
         let mut ended = Ended::default();
         assert_eq!([ended.add(1), ended.add(2), ended.add(0), ended.add(3)], [0, 0, 3, 1]);
+    }
+
+    #[test]
+    fn every_write_of_the_schedule_ends_and_is_counted() {
+        let path = std::env::temp_dir().join(format!("bench-writer-{}", std::process::id()));
+        let device = match create(&path) {
+            Err(BenchError::Device(uring::DeviceError::NoDirectIo { .. })) => {
+                // A tmpfs: elsewhere it runs.
+                std::fs::remove_file(&path).unwrap();
+                return;
+            }
+            created => created.unwrap(),
+        };
+        let rate = Rate::of_records(2000, 1);
+        let schedule = Schedule::of_lane(rate, 0, 1, 10_000_000, 100_000_000);
+        let measured = run(&device, 4096, device.write_cache().needs_sync(), schedule);
+        std::fs::remove_file(&path).unwrap();
+        let outcome = measured.unwrap().outcome;
+        assert_eq!((outcome.answered, outcome.unanswered, outcome.errors), (200, 0, 0));
     }
 
     #[test]
