@@ -28,7 +28,8 @@ fn answer(mut stream: TcpStream, node: &Node) -> io::Result<()> {
     let request = read_head(&mut stream)?;
     let (status, kind, body) = respond(&request, node);
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes())?;

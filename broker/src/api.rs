@@ -1,5 +1,5 @@
-//! The Kafka APIs: one function for each, which translates a request to the domain, and the domain's
-//! answer to a response. Kafka's error codes are chosen here and nowhere else.
+//! The Kafka APIs: one function for each, which translates a request to the domain, and the
+//! domain's answer to a response. Kafka's error codes are chosen here and nowhere else.
 //!
 //! A request is served on the core of its connection. What other shards own is asked of them in
 //! parts; the request waits as a [`CallState`] until the last part is answered.

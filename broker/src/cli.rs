@@ -42,7 +42,8 @@ struct DevArgs {
     /// Where /healthz and /metrics answer.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9644")]
     admin: HostPort,
-    /// Cores to use, one shard each; all if not given, and what the data directory has once it exists.
+    /// Cores to use, one shard each; all if not given, and what the data directory has once it
+    /// exists.
     #[arg(long, value_name = "N")]
     cores: Option<std::num::NonZeroU16>,
     /// Size of the WAL of all cores together, used when the data directory is created.

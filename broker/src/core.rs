@@ -1,5 +1,5 @@
-//! One core: a reactor and the shard that it drives. The only place where sockets, the device and the
-//! clock meet a shard.
+//! One core: a reactor and the shard that it drives. The only place where sockets, the device and
+//! the clock meet a shard.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::Sender;

@@ -3,14 +3,18 @@
 //! The life of a produce request, in ten steps:
 //!
 //! 1. `core.rs`: the reactor hands received bytes to the shard of that core.
-//! 2. `shard/connections.rs`: whole frames become requests; each opens its place in the order of replies.
+//! 2. `shard/connections.rs`: whole frames become requests; each opens its place in the order of
+//!    replies.
 //! 3. `api/produce.rs`: batches are checked, and asked of the shards that own the partitions.
 //! 4. `shard/mailbox.rs`: what another core owns crosses by message.
 //! 5. `shard/append.rs`: the partition assigns offsets; the batch is patched in place and proposed.
 //! 6. `shard/replicated_log.rs`: raft takes the entry and asks for it to be persisted.
-//! 7. `wal_uring`: the batch is copied into the open frame; one device write commits all that is pending.
-//! 8. `shard/replicated_log.rs`: the write completed; raft hears of it, and commits with a majority.
-//! 9. `shard/hosted.rs`: the high watermark moves; readers wake, and the part of the request is answered.
+//! 7. `wal_uring`: the batch is copied into the open frame; one device write commits all that is
+//!    pending.
+//! 8. `shard/replicated_log.rs`: the write completed; raft hears of it, and commits with a
+//!    majority.
+//! 9. `shard/hosted.rs`: the high watermark moves; readers wake, and the part of the request is
+//!    answered.
 //! 10. `shard/connections.rs`: the last part completes the reply, which leaves in its turn.
 
 mod admin;

@@ -1,5 +1,5 @@
-//! The metrics catalogue: every metric's name, kind, help and unit in one place, one instance of all
-//! of them for each shard. Only the owning shard writes; the admin thread reads at any time.
+//! The metrics catalogue: every metric's name, kind, help and unit in one place, one instance of
+//! all of them for each shard. Only the owning shard writes; the admin thread reads at any time.
 
 mod histogram;
 
@@ -30,31 +30,56 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    ConnectionsOpen Gauge "tailrace_net_connections" "Client connections that are open.";
-    ConnectionsAccepted Counter "tailrace_net_connections_accepted_total" "Client connections accepted.";
-    ConnectionsRefused Counter "tailrace_net_protocol_errors_total" "Connections closed because bytes on them were no valid request.";
-    RequestBytes Counter "tailrace_net_received_bytes_total" "Bytes received from clients.";
-    Requests Counter "tailrace_net_requests_total" "Requests decoded.";
-    RequestsInFlight Gauge "tailrace_net_requests_in_flight" "Requests received and not answered.";
-    ProduceRecords Counter "tailrace_produce_records_total" "Records appended.";
-    ProduceBytes Counter "tailrace_produce_bytes_total" "Bytes of record batches appended.";
-    ProduceRefused Counter "tailrace_produce_refused_total" "Batches refused, whatever the reason.";
-    Throttles Counter "tailrace_produce_throttles_total" "Produce replies that carried a throttle time.";
-    FetchBytes Counter "tailrace_fetch_bytes_total" "Bytes of record batches sent to consumers.";
-    FetchStoredBytes Counter "tailrace_fetch_wal_bytes_total" "Bytes of record batches read back from the WAL for consumers.";
-    Partitions Gauge "tailrace_partition_count" "Partitions that this shard owns.";
-    TailCacheBytes Gauge "tailrace_memory_tail_cache_bytes" "Memory that holds recent batches.";
-    RequestMemoryBytes Gauge "tailrace_memory_requests_bytes" "Memory that holds requests received and not answered.";
-    WalSizeBytes Gauge "tailrace_wal_size_bytes" "Bytes that the WAL's ring can hold.";
-    WalUsedBytes Gauge "tailrace_wal_used_bytes" "Bytes of the WAL's ring that are in use.";
-    WalDurableLsn Gauge "tailrace_wal_durable_lsn_bytes" "Position up to which the WAL is durable.";
-    WalFrames Counter "tailrace_wal_frames_total" "Group commits written.";
-    WalBytes Counter "tailrace_wal_written_bytes_total" "Bytes written to the device, headers and padding included.";
-    WalRecords Counter "tailrace_wal_records_total" "Records (log entries and states) written.";
-    WalVolatileCache Gauge "tailrace_wal_device_volatile_cache_state" "1 if each group commit carries RWF_DSYNC because the device has a volatile write cache.";
-    Elections Counter "tailrace_raft_elections_total" "Raft groups that got this shard as their leader.";
-    MetadataVersion Gauge "tailrace_metadata_version_index" "Index of the metadata image in use.";
-    ShardMessages Counter "tailrace_shard_messages_total" "Messages received from other shards.";
+    ConnectionsOpen Gauge "tailrace_net_connections"
+        "Client connections that are open.";
+    ConnectionsAccepted Counter "tailrace_net_connections_accepted_total"
+        "Client connections accepted.";
+    ConnectionsRefused Counter "tailrace_net_protocol_errors_total"
+        "Connections closed for bytes that were no valid request.";
+    RequestBytes Counter "tailrace_net_received_bytes_total"
+        "Bytes received from clients.";
+    Requests Counter "tailrace_net_requests_total"
+        "Requests decoded.";
+    RequestsInFlight Gauge "tailrace_net_requests_in_flight"
+        "Requests received and not answered.";
+    ProduceRecords Counter "tailrace_produce_records_total"
+        "Records appended.";
+    ProduceBytes Counter "tailrace_produce_bytes_total"
+        "Bytes of record batches appended.";
+    ProduceRefused Counter "tailrace_produce_refused_total"
+        "Batches refused, whatever the reason.";
+    Throttles Counter "tailrace_produce_throttles_total"
+        "Produce replies that carried a throttle time.";
+    FetchBytes Counter "tailrace_fetch_bytes_total"
+        "Bytes of record batches sent to consumers.";
+    FetchStoredBytes Counter "tailrace_fetch_wal_bytes_total"
+        "Bytes of record batches read back from the WAL for consumers.";
+    Partitions Gauge "tailrace_partition_count"
+        "Partitions that this shard owns.";
+    TailCacheBytes Gauge "tailrace_memory_tail_cache_bytes"
+        "Memory that holds recent batches.";
+    RequestMemoryBytes Gauge "tailrace_memory_requests_bytes"
+        "Memory that holds requests received and not answered.";
+    WalSizeBytes Gauge "tailrace_wal_size_bytes"
+        "Bytes that the WAL's ring can hold.";
+    WalUsedBytes Gauge "tailrace_wal_used_bytes"
+        "Bytes of the WAL's ring that are in use.";
+    WalDurableLsn Gauge "tailrace_wal_durable_lsn_bytes"
+        "Position up to which the WAL is durable.";
+    WalFrames Counter "tailrace_wal_frames_total"
+        "Group commits written.";
+    WalBytes Counter "tailrace_wal_written_bytes_total"
+        "Bytes written to the device, headers and padding included.";
+    WalRecords Counter "tailrace_wal_records_total"
+        "Records (log entries and states) written.";
+    WalVolatileCache Gauge "tailrace_wal_device_volatile_cache_state"
+        "1 if group commits carry RWF_DSYNC: the device's write cache is volatile.";
+    Elections Counter "tailrace_raft_elections_total"
+        "Raft groups that got this shard as their leader.";
+    MetadataVersion Gauge "tailrace_metadata_version_index"
+        "Index of the metadata image in use.";
+    ShardMessages Counter "tailrace_shard_messages_total"
+        "Messages received from other shards.";
 }
 
 /// Declares the latency histograms: field, name, help.
@@ -82,11 +107,16 @@ macro_rules! latencies {
 }
 
 latencies! {
-    produce "tailrace_produce_latency_seconds" "From a produce request's last byte to its reply, acks=0 left out.";
-    fetch "tailrace_fetch_latency_seconds" "From a fetch request's last byte to its reply, waiting included.";
-    commit "tailrace_raft_commit_latency_seconds" "From proposing an entry to its commit.";
-    wal_append "tailrace_wal_append_latency_seconds" "From giving entries to the WAL to their durability: queue and device.";
-    metadata "tailrace_metadata_command_latency_seconds" "From proposing a metadata command to its application.";
+    produce "tailrace_produce_latency_seconds"
+        "From a produce request's last byte to its reply, acks=0 left out.";
+    fetch "tailrace_fetch_latency_seconds"
+        "From a fetch request's last byte to its reply, waiting included.";
+    commit "tailrace_raft_commit_latency_seconds"
+        "From proposing an entry to its commit.";
+    wal_append "tailrace_wal_append_latency_seconds"
+        "From giving entries to the WAL to their durability: queue and device.";
+    metadata "tailrace_metadata_command_latency_seconds"
+        "From proposing a metadata command to its application.";
 }
 
 impl ShardMetrics {

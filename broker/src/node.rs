@@ -1,5 +1,5 @@
-//! What all shards of a broker share: settings that never change while it runs, and numbers that are
-//! read without waiting.
+//! What all shards of a broker share: settings that never change while it runs, and numbers that
+//! are read without waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};

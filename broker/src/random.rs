@@ -1,4 +1,5 @@
-//! Randomness for ids. It enters a shard at its top as a seed, so that a simulated shard repeats itself.
+//! Randomness for ids. It enters a shard at its top as a seed, so that a simulated shard repeats
+//! itself.
 
 use std::cell::Cell;
 

@@ -133,10 +133,7 @@ mod tests {
             assert!(wrong.parse::<ObjectName>().is_err(), "{wrong}");
         }
         let backwards = KEY.replace("4999", "0001");
-        assert!(matches!(
-            backwards.parse::<ObjectName>(),
-            Err(ObjectNameError::EmptyRange { .. })
-        ));
+        assert!(matches!(backwards.parse::<ObjectName>(), Err(ObjectNameError::EmptyRange { .. })));
     }
 
     proptest! {

@@ -14,7 +14,8 @@
 //! - Frames are never rewritten in place, and never straddle a segment.
 //! - The durable LSN moves only over a prefix of completed writes; after a failed write, never.
 //! - A frame that ends at Y is written only while Y - durable LSN <= the ring's window.
-//! - A writer epoch, and a trim point, are durable in the superblock before anything relies on them.
+//! - A writer epoch, and a trim point, are durable in the superblock before anything relies on
+//!   them.
 //! - A position that any evidence shows to have been durable is never cut off.
 
 mod catch_up;

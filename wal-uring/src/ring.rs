@@ -55,7 +55,8 @@ impl RingLayout {
         in_memory(self.segment_size - lsn.get() % self.segment_size)
     }
 
-    /// Where the frame header of a write at `lsn` stands: behind the segment header, if there is one.
+    /// Where the frame header of a write at `lsn` stands: behind the segment header, if there is
+    /// one.
     pub const fn header_lsn(&self, lsn: Lsn) -> Lsn {
         if self.opens_segment(lsn) { lsn.advance(self.block_size as u64) } else { lsn }
     }

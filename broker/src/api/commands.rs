@@ -1,5 +1,5 @@
-//! The APIs that change metadata: topics are created and deleted, producer ids reserved. Each change
-//! is a command to group 0; the request waits until all of its commands are applied.
+//! The APIs that change metadata: topics are created and deleted, producer ids reserved. Each
+//! change is a command to group 0; the request waits until all of its commands are applied.
 
 use std::time::{Duration, Instant};
 
@@ -169,8 +169,8 @@ impl CommandCall {
         }
     }
 
-    /// The reply as things stand: what is not settled has timed out. `None` if the request has to be
-    /// served again first.
+    /// The reply as things stand: what is not settled has timed out. `None` if the request has to
+    /// be served again first.
     pub(crate) fn response(&self) -> Option<Response> {
         match &self.purpose {
             Purpose::Create(plan) => Some(Response::CreateTopics(plan.response(&self.settings))),

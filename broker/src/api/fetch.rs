@@ -1,5 +1,5 @@
-//! Fetch: reads from the shards that own the partitions, waits while there is too little, and answers
-//! with whole batches that are never copied.
+//! Fetch: reads from the shards that own the partitions, waits while there is too little, and
+//! answers with whole batches that are never copied.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -247,8 +247,8 @@ impl FetchCall {
         }
     }
 
-    /// Cuts what several shards returned to the request's limit, in the order of the request. The first
-    /// partition that has records keeps them (KIP-74).
+    /// Cuts what several shards returned to the request's limit, in the order of the request. The
+    /// first partition that has records keeps them (KIP-74).
     fn finish(&mut self, shard: &Shard) -> Response {
         let mut size = 0;
         for partition in self.response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {

@@ -145,15 +145,15 @@ fn validation_alone_changes_nothing() {
     assert!(fixture.cluster.image().topic("t").is_none());
 }
 
-#[test]
-fn each_wrong_topic_has_its_code_and_reason_and_does_not_stop_the_others() {
+/// Topics that are refused, each with the code and the words that its client sees.
+fn wrong_topics() -> Vec<(CreatableTopic, ErrorCode, &'static str)> {
     let assigned = |brokers: &[i32]| {
         let assignment = CreatableReplicaAssignment::default()
             .with_broker_ids(brokers.iter().copied().map(BrokerId).collect());
         topic("t", -1, -1).with_assignments(vec![assignment])
     };
     let configured = |name, value| topic("t", 1, 1).with_configs(vec![config(name, value)]);
-    for (wrong, code, message) in [
+    vec![
         (topic("orders", 1, 1), ErrorCode::TopicAlreadyExists, "Topic 'orders' already exists."),
         (
             topic("bad name", 1, 1),
@@ -212,7 +212,12 @@ fn each_wrong_topic_has_its_code_and_reason_and_does_not_stop_the_others() {
             ErrorCode::InvalidConfig,
             "Null value not supported for topic configs: retention.ms",
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn each_wrong_topic_has_its_code_and_reason_and_does_not_stop_the_others() {
+    for (wrong, code, message) in wrong_topics() {
         let response = Fixture::new().create(&creating(vec![wrong, topic("right", 1, 1)]));
         let result = &response.topics[0];
         assert_eq!(result.error_code, code.code(), "{message}");

@@ -31,7 +31,8 @@ impl Histogram {
         increase(&self.sum_us, us);
     }
 
-    /// Appends the histogram's lines for one shard; empty buckets are left out, as the format allows.
+    /// Appends the histogram's lines for one shard; empty buckets are left out, as the format
+    /// allows.
     pub(crate) fn render(&self, text: &mut String, name: &str, shard: usize) {
         let mut count = 0;
         for (index, bucket) in self.buckets.iter().enumerate() {

@@ -70,8 +70,8 @@ impl BatchIndex {
         }
     }
 
-    /// The first batch at or after the one that contains `from`, and wholly below `end`, that holds a
-    /// record as young as `timestamp`.
+    /// The first batch at or after the one that contains `from`, and wholly below `end`, that holds
+    /// a record as young as `timestamp`.
     pub(super) fn at_timestamp(
         &self,
         timestamp: i64,
@@ -88,8 +88,8 @@ impl BatchIndex {
             .find(|entry| entry.end_offset() > from && entry.max_timestamp >= timestamp)
     }
 
-    /// Of the batches from the one that contains `from`, and wholly below `end`, the first that holds a
-    /// youngest record.
+    /// Of the batches from the one that contains `from`, and wholly below `end`, the first that
+    /// holds a youngest record.
     pub(super) fn at_max_timestamp(&self, from: Offset, end: Offset) -> Option<&BatchEntry> {
         let (first, _) = self.position(|entry| entry.end_offset() <= from);
         let mut youngest: Option<&BatchEntry> = None;

@@ -25,8 +25,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, transmute};
 
 /// Kind byte of a record batch.
 ///
-/// The byte's space: 0 is never valid; 1 to 63 are entries of data partitions, described here; 64 to 127
-/// are the metadata commands of group 0, described by the cluster module; the rest is free.
+/// The byte's space: 0 is never valid; 1 to 63 are entries of data partitions, described here; 64
+/// to 127 are the metadata commands of group 0, described by the cluster module; the rest is free.
 pub const KIND_BATCH: u8 = 1;
 /// First kind byte of group 0's commands; see [`KIND_BATCH`].
 pub const KIND_METADATA_FIRST: u8 = 64;
@@ -59,7 +59,8 @@ impl ProducerStamp {
 }
 
 /// A batch in the log of its partition. From [`decode`](Self::decode) or
-/// [`Partition::prepare`](super::Partition::prepare), both of which check the fields against each other.
+/// [`Partition::prepare`](super::Partition::prepare), both of which check the fields against each
+/// other.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct EntryDescriptor {
     pub(super) partition: PartitionId,

@@ -4,8 +4,8 @@
 
 use model::{LeaderEpoch, Offset, Term};
 
-/// The leader epoch that clients see for a raft term. Terms beyond 2^31-1 are not told apart; at one
-/// election a second that takes 68 years.
+/// The leader epoch that clients see for a raft term. Terms beyond 2^31-1 are not told apart; at
+/// one election a second that takes 68 years.
 pub fn leader_epoch(term: Term) -> LeaderEpoch {
     LeaderEpoch::new(i32::try_from(term.get()).unwrap_or(i32::MAX))
 }

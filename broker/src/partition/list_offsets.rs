@@ -21,8 +21,8 @@ pub enum Sought {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TimestampCandidate {
     pub batch: Piece,
-    /// Where to search on if no record of this batch is found: possible only if the log starts in the
-    /// middle of it.
+    /// Where to search on if no record of this batch is found: possible only if the log starts in
+    /// the middle of it.
     pub end_offset: Offset,
 }
 

@@ -1,7 +1,7 @@
 //! The log of one partition, on the shard that owns it: pure state, no I/O, no clock, no raft.
 //!
-//! An entry of the raft group's log holds one batch of one partition. This module decides what may be
-//! appended (`append`), knows where each batch is (`batch_index`) and what a reader may see
+//! An entry of the raft group's log holds one batch of one partition. This module decides what may
+//! be appended (`append`), knows where each batch is (`batch_index`) and what a reader may see
 //! (`read`, `list_offsets`). All of it can be rebuilt from the entries' descriptors.
 //!
 //! ```text
@@ -41,8 +41,8 @@ use epoch_cache::EpochCache;
 use producer_state::Producers;
 use tail_cache::TailCache;
 
-/// **Invariant**: `log_start <= high_watermark <= log_end`, and the batches are dense from the one that
-/// contains the log start to the log end.
+/// **Invariant**: `log_start <= high_watermark <= log_end`, and the batches are dense from the one
+/// that contains the log start to the log end.
 #[derive(Debug)]
 pub struct Partition {
     id: PartitionId,
@@ -129,8 +129,8 @@ impl Partition {
         self.high_watermark
     }
 
-    /// End of the prefix without open transactions, exclusive: the high watermark as long as there are
-    /// no transactions.
+    /// End of the prefix without open transactions, exclusive: the high watermark as long as there
+    /// are no transactions.
     pub fn last_stable_offset(&self) -> Offset {
         self.high_watermark
     }
@@ -180,8 +180,8 @@ impl Partition {
         Ok(())
     }
 
-    /// Keeps the bytes of a replayed batch for readers, unless younger ones are kept already. `batch`
-    /// is a slice of a buffer of `allocation` bytes.
+    /// Keeps the bytes of a replayed batch for readers, unless younger ones are kept already.
+    /// `batch` is a slice of a buffer of `allocation` bytes.
     pub fn keep_in_tail(
         &mut self,
         base_offset: Offset,
@@ -218,7 +218,8 @@ impl Partition {
         Ok(())
     }
 
-    /// Forgets the records below `to`: it is the new log start. No change if it is below the present.
+    /// Forgets the records below `to`: it is the new log start. No change if it is below the
+    /// present.
     pub fn trim_to(&mut self, to: Offset, budget: &mut TailBudget) -> Result<(), TrimError> {
         if to > self.high_watermark {
             return Err(TrimError { to, high_watermark: self.high_watermark });
@@ -253,9 +254,9 @@ impl Partition {
         self.epochs.end_of(asked, self.log_end)
     }
 
-    /// Whether the log of a fetcher that has records of `last_fetched` up to `fetch_offset` is another
-    /// one than this, and if so, where this one can still be the same (Fetch v12+). An epoch that is
-    /// not known here is out of range: `Err`.
+    /// Whether the log of a fetcher that has records of `last_fetched` up to `fetch_offset` is
+    /// another one than this, and if so, where this one can still be the same (Fetch v12+). An
+    /// epoch that is not known here is out of range: `Err`.
     pub fn diverging_epoch(
         &self,
         last_fetched: LeaderEpoch,

@@ -1,9 +1,11 @@
-//! Idempotent producers of a partition (KIP-98, KIP-360): which batch may follow, which is a repeat.
+//! Idempotent producers of a partition (KIP-98, KIP-360): which batch may follow, which is a
+//! repeat.
 //!
-//! A producer's state is nothing but its recent batches, each with its raft index. So the uncommitted
-//! part is a suffix: replacing it in the raft log drops the same batches here, and what is left is
-//! exactly the state before them. **Invariant**: in a producer's list are all its uncommitted batches
-//! and at least the last [`BATCHES_KEPT`] committed ones of the newest committed epoch.
+//! A producer's state is nothing but its recent batches, each with its raft index. So the
+//! uncommitted part is a suffix: replacing it in the raft log drops the same batches here, and what
+//! is left is exactly the state before them. **Invariant**: in a producer's list are all its
+//! uncommitted batches and at least the last [`BATCHES_KEPT`] committed ones of the newest
+//! committed epoch.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -104,8 +106,9 @@ impl Producers {
         });
     }
 
-    /// Forgets producers whose last batch was taken before `before`, ms since 1970. One with a batch
-    /// that is not committed, or in a transaction, is kept. Returns how many are forgotten.
+    /// Forgets producers whose last batch was taken before `before`, ms since 1970. One with a
+    /// batch that is not committed, or in a transaction, is kept. Returns how many are
+    /// forgotten.
     pub(super) fn expire(&mut self, before: i64, committed: LogIndex) -> usize {
         let count = self.by_id.len();
         self.by_id.retain(|_, producer| {

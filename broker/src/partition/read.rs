@@ -52,9 +52,9 @@ pub enum ReadError {
 }
 
 impl Partition {
-    /// The batches from the one that contains `from`, up to `size_max` bytes. With `at_least_one` the
-    /// first is returned even if it is larger (KIP-74). Empty if `from` is between the visible end and
-    /// the log end: the fetch waits.
+    /// The batches from the one that contains `from`, up to `size_max` bytes. With `at_least_one`
+    /// the first is returned even if it is larger (KIP-74). Empty if `from` is between the
+    /// visible end and the log end: the fetch waits.
     pub fn read(
         &self,
         from: Offset,

@@ -1,4 +1,5 @@
-//! The youngest batches of a partition in memory, under one byte budget for all partitions of a shard.
+//! The youngest batches of a partition in memory, under one byte budget for all partitions of a
+//! shard.
 //!
 //! The budget evicts the oldest batch of the shard, whichever partition has it. It does not own the
 //! partitions, so the shard runs the loop:

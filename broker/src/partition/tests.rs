@@ -1,5 +1,5 @@
-//! A partition as its shard uses it: the rules by name here, random histories in `tests/histories.rs`,
-//! idempotence in `tests/idempotence.rs`.
+//! A partition as its shard uses it: the rules by name here, random histories in
+//! `tests/histories.rs`, idempotence in `tests/idempotence.rs`.
 
 mod histories;
 mod idempotence;

@@ -1,7 +1,7 @@
 //! Requests under way on the shard that owns the client's connection.
 //!
-//! A client's request may need several shards: it becomes one call with parts, each part is answered
-//! once, and the reply goes to the client when the last part is in.
+//! A client's request may need several shards: it becomes one call with parts, each part is
+//! answered once, and the reply goes to the client when the last part is in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! The partitions of a shard, and the entries of its raft groups that are not committed yet with who
-//! waits for each.
+//! The partitions of a shard, and the entries of its raft groups that are not committed yet with
+//! who waits for each.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -118,8 +118,8 @@ impl Hosting {
         self.open.entry(group).or_default().push_back(entry);
     }
 
-    /// Lets a repeat of an uncommitted batch wait for the first one. Gives the waiter back if that is
-    /// committed by now.
+    /// Lets a repeat of an uncommitted batch wait for the first one. Gives the waiter back if that
+    /// is committed by now.
     pub(crate) fn wait_for(
         &mut self,
         group: RaftGroupId,

@@ -1,5 +1,5 @@
-//! How cores talk: one bounded queue for each ordered pair of shards, and a doorbell for a core that
-//! sleeps. Nothing else is shared between shards on the data path.
+//! How cores talk: one bounded queue for each ordered pair of shards, and a doorbell for a core
+//! that sleeps. Nothing else is shared between shards on the data path.
 //!
 //! A queue keeps the order of its sender. What does not fit waits in the sender's own overflow, in
 //! order too; it is bounded by the requests that connections may have under way.

@@ -1,5 +1,5 @@
-//! Reading partitions on the shard that owns them: from the tail cache at once, from the WAL when the
-//! device has answered. What is too little is watched.
+//! Reading partitions on the shard that owns them: from the tail cache at once, from the WAL when
+//! the device has answered. What is too little is watched.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,8 +1,8 @@
-//! The shard's WAL and its raft groups, tied together: what raft wants persisted goes into the WAL in
-//! order, and raft hears of it when the WAL's durable LSN has passed it.
+//! The shard's WAL and its raft groups, tied together: what raft wants persisted goes into the WAL
+//! in order, and raft hears of it when the WAL's durable LSN has passed it.
 //!
-//! **Invariant**: raft's `handle_persisted` follows the device's completion, never the submission. With
-//! the commit rule of raft this is what makes an acknowledgement mean "durable on a majority".
+//! **Invariant**: raft's `handle_persisted` follows the device's completion, never the submission.
+//! With the commit rule of raft this is what makes an acknowledgement mean "durable on a majority".
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -84,7 +84,8 @@ pub(crate) struct ReplicatedLog {
     /// Not yet taken by the WAL, in order.
     steps: VecDeque<Step>,
     queued_bytes: usize,
-    /// Where the last record that the WAL took ends: beyond what is written, as long as its frame is open.
+    /// Where the last record that the WAL took ends: beyond what is written, as long as its frame
+    /// is open.
     appended_end: Lsn,
     /// Taken by the WAL and not yet durable there.
     unpersisted: VecDeque<(Lsn, Ticket, Instant)>,
@@ -287,7 +288,8 @@ impl ReplicatedLog {
                 }
                 self.events.push_back(LogEvent::RoleChanged { group, term, leads });
             }
-            // With one voter there is nobody to send to and nobody who lags, and nothing compacts yet.
+            // With one voter there is nobody to send to and nobody who lags, and nothing compacts
+            // yet.
             Action::Send { .. }
             | Action::ReadPayload { .. }
             | Action::InstallSnapshot { .. }

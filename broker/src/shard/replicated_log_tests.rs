@@ -1,5 +1,5 @@
-//! What was announced as committed is on the device: the power is cut at any moment, over a disk that
-//! loses, tears and reorders what it has not completed.
+//! What was announced as committed is on the device: the power is cut at any moment, over a disk
+//! that loses, tears and reorders what it has not completed.
 
 use std::collections::BTreeMap;
 

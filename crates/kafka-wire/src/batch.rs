@@ -7,7 +7,7 @@
 //!     12     4  partition_leader_epoch  patched in place: not covered by the CRC
 //!     16     1  magic                   2
 //!     17     4  crc                     CRC-32C of bytes 21 to the end
-//!     21     2  attributes              bits 0..3 codec, 3 LogAppendTime, 4 transactional, 5 control
+//!     21     2  attributes              bits 0..3 codec, 3 append time, 4 transactional, 5 control
 //!     23     4  last_offset_delta
 //!     27     8  base_timestamp          milliseconds
 //!     35     8  max_timestamp           milliseconds

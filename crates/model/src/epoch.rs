@@ -1,7 +1,7 @@
 //! Kafka's per-partition term.
 
 identifier! {
-    /// Kafka's leader epoch of a partition (KIP-101). Here it is the raft term of the partition's group.
+    /// Kafka's leader epoch of a partition (KIP-101): here the raft term of the partition's group.
     LeaderEpoch(i32)
 }
 

@@ -1,5 +1,5 @@
-//! Identifiers that two crates exchange. Each is a newtype, so that an offset is never passed where a
-//! log index is meant. No logic but arithmetic lives here.
+//! Identifiers that two crates exchange. Each is a newtype, so that an offset is never passed where
+//! a log index is meant. No logic but arithmetic lives here.
 
 /// Declares an identifier: a number with a name, compared and printed as that number.
 macro_rules! identifier {

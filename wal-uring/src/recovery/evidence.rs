@@ -14,8 +14,8 @@
 //! 3. G lies past X + WINDOW. A look-ahead of one window ends the log at X, silently.
 //!
 //! If F never became durable, the durable LSN never passed F, so nothing written ends past
-//! X + 2 * WINDOW: a look-ahead of two windows sees every frame there is. If F did become durable, it
-//! is found unless it is damaged as well as X. Segment headers and the superblock are looked at
+//! X + 2 * WINDOW: a look-ahead of two windows sees every frame there is. If F did become durable,
+//! it is found unless it is damaged as well as X. Segment headers and the superblock are looked at
 //! besides: they may survive when the frames do not.
 
 use std::fmt;

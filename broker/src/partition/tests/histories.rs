@@ -384,7 +384,10 @@ fn id(at: usize) -> PartitionId {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(500)
+    })]
 
     #[test]
     fn every_history_is_that_of_the_model(steps in prop::collection::vec(step(), 1..120)) {

@@ -164,19 +164,23 @@ fn the_write_cache_of_a_partition_is_its_device_s() {
     assert!(WriteCache::Unknown.needs_sync() && !WriteCache::WriteThrough.needs_sync());
 }
 
+/// Runs itself again as a process of its own, whose limits it may lower.
 #[test]
 fn a_low_memlock_limit_is_named() {
+    const CHILD: &str = "TAILRACE_TEST_LOW_MEMLOCK";
+    if std::env::var_os(CHILD).is_some() {
+        return meet_a_low_memlock_limit();
+    }
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "tests::disk::child_with_a_low_memlock_limit", "--ignored"])
+        .args(["--exact", "tests::disk::a_low_memlock_limit_is_named"])
+        .env(CHILD, "1")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success() && said.contains("1 passed"), "{said}");
 }
 
-#[test]
-#[ignore = "lowers the limits of its process; run by the test above"]
-fn child_with_a_low_memlock_limit() {
+fn meet_a_low_memlock_limit() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
     let limit = Rlimit { current: Some(512 << 10), maximum: Some(512 << 10) };
@@ -199,37 +203,4 @@ fn files_are_close_on_exec() {
     let file = device.file().unwrap();
     let flags = rustix::io::fcntl_getfd(&file).unwrap();
     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "{}", file.as_raw_fd());
-}
-
-#[test]
-#[ignore = "needs root and losetup"]
-fn a_block_device_is_opened_exclusively_and_discovered() {
-    let path = TempPath::new("loop");
-    std::fs::write(&path.0, vec![0; SIZE as usize]).unwrap();
-    let losetup = |args: &[&str]| {
-        let output = Command::new("losetup").args(args).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    let node = losetup(&["--find", "--show", "--direct-io=on", path.0.to_str().unwrap()]);
-    let device = DeviceFile::open(&node, OpenMode::ReadWrite).unwrap();
-    assert!(device.is_block_device());
-    assert_eq!(device.size().unwrap(), SIZE);
-    assert_eq!((device.logical_block_size(), device.memory_alignment()), (512, 512));
-    assert_ne!(device.write_cache(), WriteCache::Unknown);
-    let error = DeviceFile::open(&node, OpenMode::ReadWrite).expect_err("held");
-    assert!(matches!(error, DeviceError::Busy { .. }), "{error}");
-    let mut reactor = Reactor::new(&tight()).unwrap();
-    let mut recorder = Recorder::default();
-    let file = reactor.io().register_file(device.file().unwrap()).unwrap();
-    let buf = filled(&mut reactor, 1, 4096);
-    reactor.io().write(file, 1, 512, buf, 4096, true);
-    turn_until(&mut reactor, &mut recorder, "write", |_, seen| !seen.disk.is_empty());
-    recorder.disk.remove(0).result.unwrap();
-    let mut back = AlignedBuf::zeroed(4096, 512);
-    device.read_at(512, &mut back).unwrap();
-    assert!(*back == pattern(1, 4096));
-    drop((device, reactor));
-    drop(DeviceFile::open(&node, OpenMode::ReadWrite).unwrap());
-    losetup(&["--detach", &node]);
 }
