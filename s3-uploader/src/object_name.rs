@@ -1,11 +1,11 @@
 //! The name of a sealed object: group, term and the range of log indexes that it holds.
 //!
 //! ```text
-//! group/00000000000000000003/term/00000000000000000012/00000000000000004711-00000000000000004999.seg
+//! group/{group}/term/{term}/{first index}-{last index}.seg
 //! ```
 //!
-//! Numbers have 20 digits, the most that 64 bits need, so that a bucket's listing, which is in order of
-//! bytes, is in order of group, term and first index.
+//! Each number has 20 digits, the most that 64 bits need, so that a bucket's listing, which is in
+//! order of bytes, is in order of group, term and first index.
 
 use std::fmt;
 use std::str::FromStr;
