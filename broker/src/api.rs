@@ -146,7 +146,7 @@ pub(crate) fn answered(shard: &mut Shard, origin: Origin, answer: PartAnswer) {
             state.answered(shard, part, *answer)
         }
         (CallState::Commands(state), PartAnswer::Command(answer)) => {
-            state.answered(shard, part, answer)
+            state.answered(shard, &call.header, part, answer)
         }
         _ => unreachable!("an answer has the kind of its question"),
     };

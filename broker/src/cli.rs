@@ -36,6 +36,9 @@ struct DevArgs {
     /// Directory of the data; created if it is not there.
     #[arg(long, value_name = "DIR", default_value = "./tailrace-data")]
     data_dir: std::path::PathBuf,
+    /// Device of the WAL, prepared with `tailrace format`, or a file; DIR/wal if not given.
+    #[arg(long, value_name = "PATH")]
+    wal: Option<std::path::PathBuf>,
     /// Where Kafka clients connect.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     listen: HostPort,
@@ -112,6 +115,7 @@ impl DevArgs {
     fn into_settings(self) -> Result<NodeSettings, CliError> {
         let mut settings = NodeSettings {
             data_dir: self.data_dir,
+            wal: self.wal,
             listen: self.listen,
             admin: self.admin,
             core_count: self.cores.map(std::num::NonZeroU16::get),

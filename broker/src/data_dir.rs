@@ -1,4 +1,4 @@
-//! The data directory of `tailrace dev`: one WAL file, cut into a slice for each shard. What the
+//! The data directory of `tailrace dev`: one WAL, cut into a slice for each shard. What the
 //! broker is (cluster id, node id, shard count) stands in the WAL's superblocks and nowhere else.
 
 use std::fs;
@@ -38,7 +38,7 @@ impl DataDir {
     ) -> Result<Self, StartError> {
         let directory = &settings.data_dir;
         fs::create_dir_all(directory).map_err(|error| data_dir_error(directory, error))?;
-        let path = directory.join(WAL_FILE);
+        let path = settings.wal.clone().unwrap_or_else(|| directory.join(WAL_FILE));
         if !path.exists() {
             create(&path, settings, shard_count, out)?;
         }

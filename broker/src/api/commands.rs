@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use kafka_wire::messages::MetadataRequest;
 use kafka_wire::{ErrorCode, Request, RequestHeader, Response};
 
+use super::group_calls::coordinators;
 use super::topic::{CreatePlan, DeletePlan};
-use super::{Ask, CallState, Progress, metadata, open, producer_id, topic, with_view};
+use super::{Ask, CallState, ClientView, Progress, metadata, open, producer_id, topic, with_view};
 use crate::cluster::{Command, Outcome};
 use crate::config::BrokerSettings;
 use crate::shard::Shard;
@@ -32,7 +33,7 @@ enum Purpose {
     Delete(DeletePlan),
     /// Producer ids were used up: the request is served again with new ones.
     ProducerId(Request),
-    /// Topics had to be created first: the request is served again.
+    /// Topics had to be created first; then the request is answered as things stand.
     Then(Request),
 }
 
@@ -73,12 +74,7 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
 }
 
 /// Metadata creates the topics that its client asks for and that are not there yet.
-fn metadata(
-    shard: &mut Shard,
-    reply_to: ReplyTo,
-    header: RequestHeader,
-    mut request: MetadataRequest,
-) {
+fn metadata(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader, request: MetadataRequest) {
     let (response, missing) = with_view(shard, |view| {
         metadata::respond(shard.metadata.image(), view, header.api_version, &request)
     });
@@ -89,12 +85,10 @@ fn metadata(
     if commands.is_empty() {
         return shard.respond(reply_to, &header, Response::Metadata(response));
     }
-    // Once is enough: what could not be created is told as it is.
-    request.allow_auto_topic_creation = false;
     create_then(shard, reply_to, header, commands, Request::Metadata(request));
 }
 
-/// Creates topics, then serves a request that needs them.
+/// Creates topics, then answers a request that needs them.
 pub(crate) fn create_then(
     shard: &mut Shard,
     reply_to: ReplyTo,
@@ -138,6 +132,7 @@ impl CommandCall {
     pub(crate) fn answered(
         &mut self,
         shard: &mut Shard,
+        header: &RequestHeader,
         part: u32,
         answer: Result<Outcome, CommandRefused>,
     ) -> Progress {
@@ -159,9 +154,10 @@ impl CommandCall {
             return Progress::Wait;
         }
         match &mut self.purpose {
-            Purpose::ProducerId(request) | Purpose::Then(request) => {
+            Purpose::ProducerId(request) => {
                 Progress::Again(std::mem::replace(request, Request::ApiVersionsUnsupported))
             }
+            Purpose::Then(request) => Progress::Done(as_things_stand(shard, header, request)),
             Purpose::Create(plan) => {
                 Progress::Done(Response::CreateTopics(plan.response(&self.settings)))
             }
@@ -178,6 +174,24 @@ impl CommandCall {
             Purpose::ProducerId(_) => Some(exhausted()),
             Purpose::Then(_) => None,
         }
+    }
+}
+
+/// The answer to a request that creates topics, when that was tried. It creates nothing again: a
+/// refused command would have it try for ever.
+fn as_things_stand(shard: &Shard, header: &RequestHeader, request: &Request) -> Response {
+    let version = header.api_version;
+    match request {
+        Request::FindCoordinator(request) => {
+            Response::FindCoordinator(coordinators(shard, version, request))
+        }
+        Request::Metadata(request) => {
+            let image = shard.metadata.image();
+            let respond =
+                |view: &ClientView<'_>| metadata::respond(image, view, version, request).0;
+            Response::Metadata(with_view(shard, respond))
+        }
+        _ => unreachable!("only these two create topics"),
     }
 }
 

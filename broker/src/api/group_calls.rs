@@ -1,6 +1,6 @@
 //! The consumer-group APIs: each group of a request is asked of the shard that coordinates it.
 
-use kafka_wire::messages::{FindCoordinatorRequest, TopicName};
+use kafka_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse, TopicName};
 use kafka_wire::{Request, RequestHeader, Response, StrBytes};
 use model::ShardId;
 
@@ -97,14 +97,24 @@ fn find(
             return create_then(shard, reply_to, header, commands, request);
         }
     }
+    let response = coordinators(shard, header.api_version, &request);
+    shard.respond(reply_to, &header, Response::FindCoordinator(response));
+}
+
+/// Where each coordinator is, as things stand.
+pub(crate) fn coordinators(
+    shard: &Shard,
+    version: i16,
+    request: &FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    let image = shard.metadata.image();
     let mut lookup = |kind: CoordinatorKind, key: &str| match kind {
         CoordinatorKind::Group => coordinator_of(shard, image, key).map(|(_, address)| address),
         CoordinatorKind::Transaction | CoordinatorKind::Share => {
             Err(GroupError::CoordinatorNotAvailable)
         }
     };
-    let response = find_coordinator(header.api_version, &request, &mut lookup);
-    shard.respond(reply_to, &header, Response::FindCoordinator(response));
+    find_coordinator(version, request, &mut lookup)
 }
 
 impl GroupCall {

@@ -10,6 +10,8 @@ use super::size::Size;
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeSettings {
     pub data_dir: PathBuf,
+    /// Device or file of the write-ahead log, where it is not `wal` in the data directory.
+    pub wal: Option<PathBuf>,
     /// Where Kafka clients connect; the first of several with `shard_listeners`.
     pub listen: HostPort,
     /// Where `/healthz` and `/metrics` answer.
@@ -29,6 +31,7 @@ impl Default for NodeSettings {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("./tailrace-data"),
+            wal: None,
             listen: HostPort::new("127.0.0.1", 9092),
             admin: HostPort::new("127.0.0.1", 9644),
             core_count: None,
@@ -52,6 +55,7 @@ impl NodeSettings {
             format!("wal-size={}", self.wal_size),
             format!("shard-listeners={}", self.shard_listeners),
         ];
+        lines.extend(self.wal.iter().map(|path| format!("wal={}", path.display())));
         lines.extend(self.advertise.iter().map(|address| format!("advertise={address}")));
         lines.extend(self.broker.lines());
         lines

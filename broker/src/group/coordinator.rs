@@ -44,6 +44,12 @@ impl Coordinator {
         }
     }
 
+    /// `__consumer_offsets` has this many partitions: the topic's own number, whatever the setting
+    /// for new ones says.
+    pub fn set_partition_count(&mut self, partition_count: i32) {
+        self.config.partition_count = partition_count;
+    }
+
     /// Takes a request. `ids` makes the ids of new members.
     pub fn handle(
         &mut self,

@@ -14,7 +14,7 @@ use super::Shard;
 use super::call::Origin;
 use super::hosted::{Waiter, entry_of};
 use super::message::{Append, AppendRefused, PartAnswer};
-use crate::cluster::Image;
+use crate::cluster::{CONSUMER_OFFSETS, Image};
 use crate::group::{
     self, AppendFailed, AppendToken, Coordinator, GroupConfig, GroupRequest, Output, ReplyToken,
 };
@@ -144,6 +144,9 @@ impl Shard {
 
     /// Takes over the partitions of `__consumer_offsets` that a new image puts here.
     pub(crate) fn coordinate(&mut self, partitions: BTreeMap<PartitionId, i32>) {
+        if let Some(topic) = self.metadata.image().topic(CONSUMER_OFFSETS) {
+            self.groups.coordinator.set_partition_count(topic.partition_count());
+        }
         let old = std::mem::replace(&mut self.groups.partitions, partitions);
         for (id, index) in &old {
             if !self.groups.partitions.contains_key(id) {
