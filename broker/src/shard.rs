@@ -196,7 +196,6 @@ impl Shard {
         }
         self.read_on(disk);
         self.become_ready();
-        self.publish_gauges();
     }
 
     fn apply_event(&mut self, event: LogEvent) {
@@ -229,7 +228,9 @@ impl Shard {
     fn fire_deadlines(&mut self) {
         let now = self.now.instant;
         self.end_mutes();
-        self.log.tick_if_due(now);
+        if self.log.tick_if_due(now) {
+            self.publish_gauges();
+        }
         self.groups_deadline();
         self.keep_up();
         while let Some(call) = self.calls.pop_overdue(now) {

@@ -93,6 +93,7 @@ impl Shard {
             self.connections.request_bytes -= connection.open_bytes();
             self.connections.request_count -= connection.open_count();
         }
+        self.unsent.remove(&conn);
         self.metrics.set(Metric::ConnectionsOpen, self.connections.len() as u64);
     }
 

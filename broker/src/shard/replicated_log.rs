@@ -223,12 +223,15 @@ impl ReplicatedLog {
         Some(self.next_tick)
     }
 
-    pub(crate) fn tick_if_due(&mut self, now: Instant) {
-        if now >= self.next_tick {
+    /// Lets raft's and the WAL's slow clocks tick; false if it is not time.
+    pub(crate) fn tick_if_due(&mut self, now: Instant) -> bool {
+        let due = now >= self.next_tick;
+        if due {
             self.next_tick = now + TICK;
             self.driver.handle_tick();
             self.wal.tick();
         }
+        due
     }
 
     /// One line on what failed, after which nothing more becomes durable here.
