@@ -99,8 +99,7 @@ pub fn serve(settings: NodeSettings, out: &mut dyn Write) -> Result<(), StartErr
     let result = supervise(&node, &reports, listeners.shown, out);
     node.stop();
     for thread in threads {
-        // A shard that panicked has said so on standard error.
-        let _ = thread.join();
+        thread.join().expect("a shard that panics ends the process");
     }
     reports.try_iter().fold(result, |result, report| match report {
         Report::Stopped { result: Err(error), .. } => result.and(Err(error)),
@@ -157,6 +156,7 @@ fn start_shards(
         };
         let report = report.clone();
         let body = move || {
+            let _fatal = FatalPanic;
             let result = shard_thread::run(start);
             // If nobody listens any more, the process is ending.
             let _ = report.send(Report::Stopped { shard: number, result });
@@ -166,6 +166,18 @@ fn start_shards(
         threads.push(thread.map_err(StartError::Thread)?);
     }
     Ok(threads)
+}
+
+/// A shard that panics takes the process with it: a broker that lacks a shard would leave its clients
+/// waiting, and what is durable is found at the next start.
+struct FatalPanic;
+
+impl Drop for FatalPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
 }
 
 fn watch_signals(report: Sender<Report>) -> Result<(), StartError> {
