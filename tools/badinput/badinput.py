@@ -211,15 +211,36 @@ def disk_fills_while_formatting(world):
     return line
 
 
+def failing_device(world):
+    """A device that fails under the broker: it says so and ends; what it acknowledged stays."""
+    device = world.loop_device("failing.img", 400 << 20)
+    world.run("mkfs.xfs", "-q", device)
+    folder = world.mount("failing", device)
+    directory = os.path.join(folder, "data")
+    with world.broker(directory, ends=1) as (address, output):
+        produce(address)
+        world.run("xfs_io", "-x", "-c", "shutdown", folder)
+        subprocess.run(["kcat", "-b", address, "-P", "-t", "other", "-X",
+                        "message.timeout.ms=3000"], input="never acknowledged\n", text=True,
+                       capture_output=True, check=False, timeout=30)
+    line = output().splitlines()[-1]
+    assert "WAL write" in line and "failed" in line, f"the failure is not named: {line}"
+    world.run("umount", folder)
+    world.run("mount", device, folder)
+    still_there(world, directory)
+    return line
+
+
 CASES = [unknown_flag, unknown_key, bad_size, no_io_uring, memlock_too_low, device_in_use,
          device_of_another_system, other_system_in_data_dir, newer_version, slice_of_another_node,
          no_direct_io, opened_twice, port_in_use, one_superblock_copy, all_superblock_copies,
-         disk_fills_while_formatting]
+         disk_fills_while_formatting, failing_device]
 
 
 def main():
     binary, parent, *wanted = sys.argv[1:]
-    for tool in ("strace", "setpriv", "prlimit", "losetup", "mkfs.ext4", "kcat"):
+    for tool in ("strace", "setpriv", "prlimit", "losetup", "mkfs.ext4", "mkfs.xfs",
+                 "xfs_io", "kcat"):
         if shutil.which(tool) is None:
             sys.exit(f"badinput: {tool} is missing; see tools/install.sh")
     failed = 0

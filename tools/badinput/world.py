@@ -61,8 +61,9 @@ class World:
                 "--admin", f"127.0.0.1:{free_port()}", *more]
 
     @contextlib.contextmanager
-    def broker(self, directory, **settings):
-        """A running broker; gives its address and a function that reads its output."""
+    def broker(self, directory, ends=0, **settings):
+        """A running broker; gives its address and a function that reads its output. It is stopped at
+        the end, unless it is to end by itself with another status than 0."""
         address = f"127.0.0.1:{free_port()}"
         log = self.path("log")
         with open(log, "w", encoding="utf-8") as out:
@@ -75,8 +76,9 @@ class World:
                 assert time.monotonic() < deadline, f"not ready: {self._text(log)}"
                 time.sleep(0.05)
             yield address, lambda: self._text(log)
-            process.terminate()
-            assert process.wait(20) == 0, f"SIGTERM: exit {process.returncode}: {self._text(log)}"
+            if ends == 0:
+                process.terminate()
+            assert process.wait(20) == ends, f"exit {process.returncode}: {self._text(log)}"
         finally:
             if process.poll() is None:
                 process.kill()
