@@ -76,6 +76,8 @@ catalogue! {
         "1 if group commits carry RWF_DSYNC: the device's write cache is volatile.";
     Elections Counter "tailrace_raft_elections_total"
         "Raft groups that got this shard as their leader.";
+    GroupLoadFaults Gauge "tailrace_group_unreadable_records_count"
+        "Records of __consumer_offsets that were not understood at start; they change nothing.";
     MetadataVersion Gauge "tailrace_metadata_version_index"
         "Index of the metadata image in use.";
     ShardMessages Counter "tailrace_shard_messages_total"

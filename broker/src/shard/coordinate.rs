@@ -18,6 +18,7 @@ use crate::cluster::{CONSUMER_OFFSETS, Image};
 use crate::group::{
     self, AppendFailed, AppendToken, Coordinator, GroupConfig, GroupRequest, Output, ReplyToken,
 };
+use crate::metrics::Metric;
 
 /// See the module's text.
 pub(crate) struct Groups {
@@ -172,6 +173,9 @@ impl Shard {
             if let (Some(index), Some(payload)) = (index.copied(), &entry.payload) {
                 load(&mut self.groups.coordinator, index, payload);
             }
+        }
+        if let Some((count, _)) = self.groups.coordinator.load_fault() {
+            self.metrics.set(Metric::GroupLoadFaults, count);
         }
         let now = self.group_now();
         for index in std::mem::take(&mut self.groups.loading) {
