@@ -168,8 +168,8 @@ fn start_shards(
     Ok(threads)
 }
 
-/// A shard that panics takes the process with it: a broker that lacks a shard would leave its clients
-/// waiting, and what is durable is found at the next start.
+/// A shard that panics takes the process with it: a broker that lacks a shard would leave its
+/// clients waiting, and what is durable is found at the next start.
 struct FatalPanic;
 
 impl Drop for FatalPanic {
