@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use kafka_wire::api_versions::ApiVersionsResponse;
 use kafka_wire::{ErrorCode, Request, RequestHeader, Response};
-use model::{NodeId, ShardId};
+use model::{NodeId, PartitionId, ShardId};
 
 pub(crate) use self::metadata::{ClientView, Leader};
 pub(crate) use self::producer_id::ProducerIds;
@@ -199,6 +199,15 @@ fn with_view<T>(shard: &Shard, work: impl FnOnce(&ClientView<'_>) -> T) -> T {
         auto_create: shard.node.settings.broker.auto_create_topics_enable,
         leader: &leader,
     })
+}
+
+/// A partition that a client names, and the shard of this broker that hosts it.
+fn locate(shard: &Shard, topic: &str, index: i32) -> Result<(ShardId, PartitionId), ErrorCode> {
+    let image = shard.metadata.image();
+    let found = image.topic(topic).and_then(|topic| topic.partition(index));
+    let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let to = produce::route(image, shard, found.group).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    Ok((to, found.id))
 }
 
 /// The broker id that this shard's clients are connected to.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::NodeId;
+use tools::format::random_uuid;
 use uring::device::{DeviceFile, OpenMode};
 use uuid::Uuid;
 use wal_uring::FileDevice;
@@ -83,9 +84,9 @@ fn create(
     out: &mut dyn Write,
 ) -> Result<(), StartError> {
     let options = FormatOptions {
-        cluster_id: random_uuid(),
+        cluster_id: random_uuid()?,
         node_id: NODE.get(),
-        ring_id: random_uuid(),
+        ring_id: random_uuid()?,
         slice_count,
         block_size: None,
         segment_size: None,
@@ -97,18 +98,4 @@ fn create(
         .map_err(StartError::Output)?;
     format_path(path, Some(settings.wal_size.get()), &options, &mut |_, _| {})?;
     Ok(())
-}
-
-/// A version 4 UUID from the kernel's entropy.
-fn random_uuid() -> Uuid {
-    uuid::Builder::from_random_bytes(entropy()).into_uuid()
-}
-
-/// Sixteen bytes from the kernel.
-pub(crate) fn entropy() -> [u8; 16] {
-    let mut bytes = [0; 16];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    // Up to 256 bytes are never cut short once the pool is ready, and the call waits for that.
-    assert_eq!(filled, Ok(bytes.len()), "the kernel gives random bytes");
-    bytes
 }

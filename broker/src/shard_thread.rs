@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::{LogIndex, RaftGroupId, ShardId, Term};
 use replication::{Descriptor, Driver, DriverConfig};
+use tools::format::random_uuid;
 use uring::device::DeviceFile;
 use uring::{Reactor, ReactorConfig};
 use wal_uring::{FileDevice, Identity, Recovered, RecoveryReport, RingDisk, Wal, WalOptions};
@@ -14,7 +15,6 @@ use wal_uring::{FileDevice, Identity, Recovered, RecoveryReport, RingDisk, Wal, 
 use crate::cluster::Cluster;
 use crate::config::BrokerSettings;
 use crate::core::Core;
-use crate::data_dir::entropy;
 use crate::group::GroupConfig;
 use crate::metrics::Metric;
 use crate::node::Node;
@@ -67,16 +67,14 @@ struct Recovery {
     hosting: Hosting,
     /// Index of the data group's last entry.
     last_index: LogIndex,
+    /// Randomness for the ids that the shard makes.
+    seeds: [u64; 2],
 }
 
 impl Recovery {
     fn into_parts(self, start: &ShardStart, wal: Wal, now: Now) -> Parts {
         let node = Arc::clone(&start.node);
         let settings = &node.settings.broker;
-        let [high, low] = [0, 8].map(|at| {
-            let bytes: [u8; 8] = entropy()[at..at + 8].try_into().expect("eight bytes");
-            u64::from_le_bytes(bytes)
-        });
         let cluster =
             (start.id == METADATA_SHARD).then(|| Cluster::new(Arc::new(settings.clone())));
         Parts {
@@ -85,7 +83,7 @@ impl Recovery {
             hosting: self.hosting,
             groups: Groups::new(group_config(settings), self.last_index, now.instant),
             metadata: Metadata::new(cluster),
-            random: Random::new([high, low]),
+            random: Random::new(self.seeds),
             node,
         }
     }
@@ -102,8 +100,9 @@ fn recover(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartEr
     let node = &start.node;
     // Raft's ids start at 1.
     let voter = u64::try_from(node.id.get()).unwrap_or_default() + 1;
-    let seed = u64::from_le_bytes(entropy()[..8].try_into().expect("eight bytes"));
-    let mut driver = Driver::new(DriverConfig::new(voter, seed));
+    let (election_seed, _) = random_uuid()?.as_u64_pair();
+    let (high, low) = random_uuid()?.as_u64_pair();
+    let mut driver = Driver::new(DriverConfig::new(voter, election_seed));
     let mut hosting = Hosting::new(TAIL_CACHE_SIZE);
     let mut last_index = LogIndex::default();
     let mut refused = None;
@@ -136,7 +135,7 @@ fn recover(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartEr
             driver.create_group(group, &[voter]);
         }
     }
-    Ok((Recovery { driver, hosting, last_index }, wal))
+    Ok((Recovery { driver, hosting, last_index, seeds: [high, low] }, wal))
 }
 
 /// What recovery found, for the operator.

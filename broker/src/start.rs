@@ -55,6 +55,8 @@ pub enum StartError {
     Listen { address: HostPort, reason: String },
     #[error("shard {shard} failed: {reason}")]
     Failed { shard: u16, reason: String },
+    #[error(transparent)]
+    Random(#[from] tools::format::FormatCommandError),
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     #[error("cannot write to standard output: {0}")]

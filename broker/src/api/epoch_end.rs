@@ -4,11 +4,10 @@ use kafka_wire::messages::offset_for_leader_epoch_response::{
     EpochEndOffset, OffsetForLeaderTopicResult,
 };
 use kafka_wire::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
-use kafka_wire::{ErrorCode, RequestHeader, Response};
+use kafka_wire::{RequestHeader, Response};
 use model::{LeaderEpoch, Offset};
 
-use super::produce::route;
-use super::{Ask, CallState, Progress, open, read_error_code};
+use super::{CallState, Progress, locate, open, read_error_code};
 use crate::shard::Shard;
 use crate::shard::call::ReplyTo;
 use crate::shard::message::{PartRequest, ReadRefused};
@@ -40,10 +39,10 @@ pub(crate) fn serve(
                 .with_end_offset(-1);
             let current = LeaderEpoch::new(wanted.current_leader_epoch);
             let asked = LeaderEpoch::new(wanted.leader_epoch);
-            match ask(shard, &topic.topic, wanted.partition, current, asked) {
-                Ok(request) => {
+            match locate(shard, &topic.topic, wanted.partition) {
+                Ok((to, partition)) => {
                     call.places.push(place);
-                    asks.push(request);
+                    asks.push((to, PartRequest::EpochEnd { partition, current, asked }));
                 }
                 Err(code) => partition.error_code = code.code(),
             }
@@ -56,20 +55,6 @@ pub(crate) fn serve(
         return shard.respond(reply_to, &header, Response::OffsetForLeaderEpoch(call.response));
     }
     open(shard, reply_to, header, CallState::EpochEnd(call), None, asks);
-}
-
-fn ask(
-    shard: &Shard,
-    topic: &str,
-    index: i32,
-    current: LeaderEpoch,
-    asked: LeaderEpoch,
-) -> Result<Ask, ErrorCode> {
-    let image = shard.metadata.image();
-    let found = image.topic(topic).and_then(|topic| topic.partition(index));
-    let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    let to = route(image, shard, found.group).ok_or(ErrorCode::NotLeaderOrFollower)?;
-    Ok((to, PartRequest::EpochEnd { partition: found.id, current, asked }))
 }
 
 impl EpochEndCall {

@@ -7,8 +7,7 @@ use kafka_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use kafka_wire::{ErrorCode, RequestHeader, Response};
 use model::LeaderEpoch;
 
-use super::produce::route;
-use super::{Ask, CallState, Progress, open, read_error_code};
+use super::{CallState, Progress, locate, open, read_error_code};
 use crate::shard::Shard;
 use crate::shard::call::ReplyTo;
 use crate::shard::message::{FoundOffset, OffsetKind, OffsetQuery, PartRequest, ReadRefused};
@@ -54,8 +53,11 @@ pub(crate) fn serve(
             let epoch = LeaderEpoch::new(wanted.current_leader_epoch);
             let question = question(wanted.timestamp, epoch, header.api_version);
             match question.and_then(|query| {
-                let name: &str = &topic.name;
-                query.map(|query| ask(shard, name, wanted.partition_index, query)).transpose()
+                let place = |query| {
+                    let (to, partition) = locate(shard, &topic.name, wanted.partition_index)?;
+                    Ok((to, PartRequest::FindOffset { partition, query }))
+                };
+                query.map(place).transpose()
             }) {
                 Ok(Some(request)) => {
                     call.places.push(place);
@@ -74,14 +76,6 @@ pub(crate) fn serve(
         return shard.respond(reply_to, &header, Response::ListOffsets(call.response));
     }
     open(shard, reply_to, header, CallState::Offsets(call), None, asks);
-}
-
-fn ask(shard: &Shard, topic: &str, index: i32, query: OffsetQuery) -> Result<Ask, ErrorCode> {
-    let image = shard.metadata.image();
-    let found = image.topic(topic).and_then(|topic| topic.partition(index));
-    let found = found.ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    let to = route(image, shard, found.group).ok_or(ErrorCode::NotLeaderOrFollower)?;
-    Ok((to, PartRequest::FindOffset { partition: found.id, query }))
 }
 
 /// What a timestamp of the request asks for; `None` if that is known to be nothing.
