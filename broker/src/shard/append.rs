@@ -63,13 +63,13 @@ impl Shard {
 
     /// A batch that is in the log already: the answer waits until that one is committed.
     fn repeat(&mut self, group: RaftGroupId, first: Duplicate, waiter: Waiter) {
-        let waiter = if first.committed {
-            Some(waiter)
-        } else {
-            self.hosting.wait_for(group, first.index, waiter)
-        };
-        if let Some(waiter) = waiter {
-            self.tell(waiter, Ok(()));
+        if first.committed {
+            return self.tell(waiter, Ok(()));
+        }
+        // An uncommitted batch without an open entry would be a fault of ours. The answer is one
+        // that clients retry on, never a yes.
+        if let Some(waiter) = self.hosting.wait_for(group, first.index, waiter) {
+            self.tell(waiter, Err(AppendRefused::NotLeader));
         }
     }
 

@@ -118,8 +118,8 @@ impl Hosting {
         self.open.entry(group).or_default().push_back(entry);
     }
 
-    /// Lets a repeat of an uncommitted batch wait for the first one. Gives the waiter back if that
-    /// is committed by now.
+    /// Lets a repeat of an uncommitted batch wait for the first one. Gives the waiter back if there
+    /// is no such entry.
     pub(crate) fn wait_for(
         &mut self,
         group: RaftGroupId,
