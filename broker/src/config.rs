@@ -9,7 +9,6 @@ mod broker_table;
 mod host_port;
 mod key;
 mod node;
-mod size;
 mod topic;
 mod topic_table;
 
@@ -17,7 +16,7 @@ pub use broker::{BrokerSettings, SettingError};
 pub use host_port::{HostPort, HostPortError};
 pub use key::{ConfigKey, ConfigSource, Kind, Rule, Value, ValueError};
 pub use node::NodeSettings;
-pub use size::{Size, SizeError};
+pub use tools::size::{Size, SizeError};
 pub use topic::{
     CleanupPolicy, CompressionType, ConfigError, EffectiveValue, TimestampType, TopicConfig,
 };

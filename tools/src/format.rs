@@ -8,6 +8,8 @@ use uuid::{Builder, Uuid};
 use wal_uring::format::{ZeroFill, format_path};
 use wal_uring::{FormatError, FormatOptions};
 
+use crate::size::{Size, SizeError};
+
 #[derive(Clone, Debug, clap::Args)]
 pub struct FormatArgs {
     /// Block device, or file to make.
@@ -80,19 +82,8 @@ impl FormatArgs {
     }
 }
 
-/// Bytes from a number with an optional unit of 1024: `KiB`, `MiB`, `GiB`, `TiB`.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let shift = match &text[digits.len()..] {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        unit => return Err(format!("unknown unit {unit:?}; use KiB, MiB, GiB or TiB")),
-    };
-    let number: u64 = digits.parse().map_err(|_| format!("{digits:?} is not a whole number"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is too large"))
+fn parse_size(text: &str) -> Result<u64, SizeError> {
+    text.parse().map(Size::get)
 }
 
 /// A random UUID, version 4.
@@ -105,7 +96,7 @@ pub fn random_uuid() -> Result<Uuid, FormatCommandError> {
 }
 
 fn parse_block_size(text: &str) -> Result<u32, String> {
-    let size = parse_size(text)?;
+    let size = parse_size(text).map_err(|error| error.to_string())?;
     u32::try_from(size).map_err(|_| format!("{text} is too large"))
 }
 

@@ -1,4 +1,5 @@
 //! The offline commands of `tailrace`: prepare a device, look into a WAL.
 
 pub mod format;
+pub mod size;
 pub mod wal;

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use tools::size::Size;
+
 use super::broker::BrokerSettings;
 use super::host_port::HostPort;
-use super::size::Size;
 
 /// Settings of one `tailrace dev` process.
 #[derive(Clone, Debug, PartialEq)]
