@@ -60,20 +60,22 @@ mkdir "$work/tests"
 ln -s "$tests/../src" "$work/src"
 trap 'status=$?; rm -rf "$work"; (exit "$status"); leave_broker' EXIT
 
-# One broker for all but the tests that want topics not to be created on first use.
+# One broker for all but the tests that want other settings (list.txt says which).
 given=${BOOTSTRAP:-}
-for scenario in default noautocreate; do
-    kind=run
-    settings=()
-    if [[ $scenario == noautocreate ]]; then
-        kind=run-noautocreate
-        settings=(--set auto.create.topics.enable=false)
-    fi
+for kind in run run-noautocreate run-delayed; do
+    scenario=default
+    settings=(--set group.initial.rebalance.delay.ms=0)
+    case $kind in
+        run-noautocreate)
+            scenario=noautocreate
+            settings+=(--set auto.create.topics.enable=false)
+            ;;
+        run-delayed) settings=(--set group.initial.rebalance.delay.ms=3000) ;;
+    esac
     mapfile -t numbers < <(numbers_of "$kind")
     if ((${#numbers[@]} == 0)); then continue; fi
     export BOOTSTRAP=$given
-    start_broker --wal-size 3GiB --set num.partitions=4 --set group.initial.rebalance.delay.ms=0 \
-        "${settings[@]}" || exit 1
+    start_broker --wal-size 3GiB --set num.partitions=4 "${settings[@]}" || exit 1
     echo "bootstrap.servers=$BOOTSTRAP" >"$work/tests/test.conf"
     run_tests "$scenario" "${numbers[@]}"
     stop_broker || failed=$((failed + 1))
