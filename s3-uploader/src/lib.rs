@@ -1,9 +1,50 @@
 //! The object tier: sealed ranges of a raft group's log as objects in a bucket.
 //!
-//! What exists is the naming of objects, on which fencing rests: a leader that has been replaced
-//! writes under its own, lower term and can never overwrite what its successor wrote. Upload,
-//! manifests and reads are built on it next.
+//! Names carry the fencing (`object_name.rs`), an object holds the batches of many partitions
+//! (`object.rs`), a group's manifest says which object holds which offsets and changes only by
+//! edits in the group's log (`manifest.rs`, `edit.rs`), small objects are merged by plan
+//! (`plan.rs`). All of these are pure: no clock, no I/O.
+//!
+//! The rest is I/O. A bucket or a folder is a `Store` (`store.rs`), each of its requests is bounded
+//! (`retry.rs`, `hedge.rs`), reads are cached and read ahead (`fetcher.rs`), and all of it runs on
+//! a thread of its own that shards talk to by message (`worker.rs`).
+//!
+//! **Invariant:** an object that an extent refers to is never among those that may be deleted.
 
+mod codec;
+mod edit;
+mod fetcher;
+mod hedge;
+mod manifest;
+mod manifest_file;
+mod metrics;
+mod object;
 mod object_name;
+mod plan;
+mod retention;
+mod retry;
+#[cfg(test)]
+mod sample;
+mod store;
+mod worker;
 
-pub use object_name::{ObjectName, ObjectNameError};
+pub use codec::DecodeError;
+pub use edit::{Edit, EditError};
+pub use fetcher::{FetchConfig, FetchError, Fetcher};
+pub use manifest::{Manifest, Totals};
+pub use manifest_file::{ManifestFile, ManifestFileError, ManifestName};
+pub use metrics::{BreakerState, LATENCY_BOUNDS, RequestCounts, StoreMetrics, VerbMetrics};
+pub use object::{
+    BatchMeta, BuiltObject, Directory, Extent, INDEX_INTERVAL, IndexPoint, LooseObject,
+    ObjectBuilder, ObjectError, Section, TRAILER_SIZE, decode_index,
+};
+pub use object_name::{MergedName, ObjectName, ObjectNameError, RangeName};
+pub use plan::{MergePlan, MergePolicy};
+pub use retry::RetryPolicy;
+pub use store::{
+    BlockingStore, ClaimError, Etag, Listed, Page, Put, S3Url, Store, StoreError, StoreOptions,
+    StoreUrl, StoreUrlError, Verb, open_claimed,
+};
+#[cfg(any(test, feature = "faults"))]
+pub use store::{Fault, Faults};
+pub use worker::{Client, Job, Outcome, Reply, Request, Wake, Worker, WorkerConfig};

@@ -1,0 +1,171 @@
+//! Fields that the directory of an object, an edit and a manifest have in common.
+//!
+//! Integers are little-endian. A list is a `u32` count and its elements, all of one size; the count
+//! is checked against the bytes that are left before anything is reserved for it. Normative:
+//! `docs/formats/object.md`, `docs/formats/manifest.md`.
+
+use bytes::{BufMut, BytesMut};
+use model::{LogIndex, Offset, PartitionId, RaftGroupId, Term};
+
+use crate::object::Extent;
+use crate::object_name::{ObjectName, ObjectNameError};
+
+pub(crate) const NAME_SIZE: usize = 33;
+/// An extent without the name of its object.
+pub(crate) const EXTENT_SIZE: usize = 52;
+
+const FORM_RANGE: u8 = 1;
+const FORM_MERGED: u8 = 2;
+
+/// Why bytes are not a directory, an edit or a manifest.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("{left} bytes are left where {wanted} are needed")]
+    Short { left: usize, wanted: usize },
+    #[error("{count} elements do not fit the {left} bytes that are left")]
+    Count { count: u32, left: usize },
+    #[error("{left} bytes are left over")]
+    LeftOver { left: usize },
+    #[error("format version {found} is not known")]
+    Version { found: u8 },
+    #[error("kind {found} of {field} is not known")]
+    Kind { field: &'static str, found: u8 },
+    #[error("not the name of an object: {0}")]
+    Name(#[from] ObjectNameError),
+    #[error("{field} contradicts the rest")]
+    Inconsistent { field: &'static str },
+}
+
+/// Takes fields off the front of bytes.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn i64(&mut self) -> Result<i64, DecodeError> {
+        self.array().map(i64::from_le_bytes)
+    }
+
+    pub(crate) fn offset(&mut self) -> Result<Offset, DecodeError> {
+        self.i64().map(Offset::new)
+    }
+
+    pub(crate) fn partition(&mut self) -> Result<PartitionId, DecodeError> {
+        self.u64().map(PartitionId::new)
+    }
+
+    pub(crate) fn version(&mut self, known: u8) -> Result<(), DecodeError> {
+        let found = self.u8()?;
+        if found == known { Ok(()) } else { Err(DecodeError::Version { found }) }
+    }
+
+    pub(crate) fn name(&mut self) -> Result<ObjectName, DecodeError> {
+        let (form, owner, term) = (self.u8()?, self.u64()?, Term::new(self.u64()?));
+        match form {
+            FORM_RANGE => {
+                let (first, last) = (LogIndex::new(self.u64()?), LogIndex::new(self.u64()?));
+                Ok(ObjectName::range(RaftGroupId::new(owner), term, first, last)?)
+            }
+            FORM_MERGED => {
+                let (base, end) = (self.offset()?, self.offset()?);
+                Ok(ObjectName::merged(PartitionId::new(owner), term, base, end)?)
+            }
+            found => Err(DecodeError::Kind { field: "an object's name", found }),
+        }
+    }
+
+    pub(crate) fn extent(&mut self, object: ObjectName) -> Result<Extent, DecodeError> {
+        Ok(Extent {
+            object,
+            base: self.offset()?,
+            end: self.offset()?,
+            position: self.u64()?,
+            size: self.u64()?,
+            index_position: self.u64()?,
+            index_count: self.u32()?,
+            max_timestamp: self.i64()?,
+        })
+    }
+
+    /// Reads a list whose elements have `element_size` bytes or, if they vary, no less.
+    pub(crate) fn list<T>(
+        &mut self,
+        element_size: usize,
+        mut element: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let (count, left) = (self.u32()?, self.rest.len());
+        let excessive = DecodeError::Count { count, left };
+        let fitting = usize::try_from(count).ok().filter(|count| *count <= left / element_size);
+        let mut elements = Vec::with_capacity(fitting.ok_or(excessive)?);
+        for _ in 0..count {
+            elements.push(element(self)?);
+        }
+        Ok(elements)
+    }
+
+    /// Nothing may be left over.
+    pub(crate) fn finish(self) -> Result<(), DecodeError> {
+        match self.rest.len() {
+            0 => Ok(()),
+            left => Err(DecodeError::LeftOver { left }),
+        }
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let short = DecodeError::Short { left: self.rest.len(), wanted: N };
+        let (array, rest) = self.rest.split_first_chunk().ok_or(short)?;
+        self.rest = rest;
+        Ok(*array)
+    }
+}
+
+pub(crate) fn put_name(out: &mut BytesMut, name: &ObjectName) {
+    match name {
+        ObjectName::Range(name) => {
+            out.put_u8(FORM_RANGE);
+            out.put_u64_le(name.group().get());
+            out.put_u64_le(name.term().get());
+            out.put_u64_le(name.first().get());
+            out.put_u64_le(name.last().get());
+        }
+        ObjectName::Merged(name) => {
+            out.put_u8(FORM_MERGED);
+            out.put_u64_le(name.partition().get());
+            out.put_u64_le(name.term().get());
+            out.put_i64_le(name.base().get());
+            out.put_i64_le(name.end().get());
+        }
+    }
+}
+
+/// All but the object's name, which is written once for many extents.
+pub(crate) fn put_extent(out: &mut BytesMut, extent: &Extent) {
+    out.put_i64_le(extent.base.get());
+    out.put_i64_le(extent.end.get());
+    out.put_u64_le(extent.position);
+    out.put_u64_le(extent.size);
+    out.put_u64_le(extent.index_position);
+    out.put_u32_le(extent.index_count);
+    out.put_i64_le(extent.max_timestamp);
+}
+
+pub(crate) fn put_count(out: &mut BytesMut, len: usize) {
+    out.put_u32_le(u32::try_from(len).expect("memory holds fewer than 2^32 extents"));
+}

@@ -1,0 +1,352 @@
+//! Reads from objects: by whole intervals of a section's index, through a cache of chunks.
+//!
+//! A chunk is a fixed slice of an object, not of a section: small sections of one object, as a
+//! consumer of many partitions reads them, come with one request. Readers of one chunk share its
+//! request, and a reader that goes on where it stopped has the next chunks asked for ahead of it,
+//! the more the longer it does so.
+//!
+//! All of it lives on one thread, inside of a `LocalSet`.
+
+mod cache;
+mod read_ahead;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::try_join_all;
+use model::Offset;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
+use self::cache::Cache;
+use self::read_ahead::{ReadAhead, Step};
+use crate::object::{Extent, IndexPoint, ObjectError, decode_index};
+use crate::object_name::ObjectName;
+use crate::store::{Store, StoreError, Verb};
+
+/// Bounds of what a [`Fetcher`] keeps and asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FetchConfig {
+    pub chunk_size: u64,
+    /// Of cached chunks.
+    pub cache_bytes: u64,
+    /// Of decoded indexes.
+    pub index_bytes: u64,
+    /// Requests at a time that a reader waits for.
+    pub requests_max: usize,
+    /// Chunks asked for ahead of one reader.
+    pub ahead_max: u64,
+}
+
+impl Default for FetchConfig {
+    fn default() -> Self {
+        Self {
+            chunk_size: 1 << 20,
+            cache_bytes: 256 << 20,
+            index_bytes: 16 << 20,
+            requests_max: 32,
+            ahead_max: 8,
+        }
+    }
+}
+
+/// Why a read has no records.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{object}: {error}")]
+    Object { object: ObjectName, error: ObjectError },
+    #[error("{object} has offsets {base} to {end}, not {from}")]
+    Outside { object: ObjectName, base: Offset, end: Offset, from: Offset },
+}
+
+/// Clones share one cache.
+#[derive(Clone, Debug)]
+pub struct Fetcher(Rc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    store: Rc<Store>,
+    config: FetchConfig,
+    chunks: RefCell<Cache<ChunkKey, Bytes>>,
+    indexes: RefCell<Cache<IndexKey, Rc<[IndexPoint]>>>,
+    /// Requests on their way; readers wait at the other ends.
+    flights: RefCell<BTreeMap<ChunkKey, watch::Receiver<Option<Arrival>>>>,
+    readers: RefCell<ReadAhead>,
+    requests: Semaphore,
+    requests_ahead: Semaphore,
+}
+
+/// A slice of an object, counted from 0.
+type ChunkKey = (ObjectName, u64);
+/// An object and the position of an index in it.
+type IndexKey = (ObjectName, u64);
+type Arrival = Result<Bytes, StoreError>;
+
+/// Whether somebody waits for a chunk or may come to want it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Need {
+    Now,
+    Ahead,
+}
+
+impl Fetcher {
+    pub fn new(store: Rc<Store>, config: FetchConfig) -> Self {
+        Self(Rc::new(Shared {
+            store,
+            config,
+            chunks: RefCell::new(Cache::new(config.cache_bytes)),
+            indexes: RefCell::new(Cache::new(config.index_bytes)),
+            flights: RefCell::default(),
+            readers: RefCell::new(ReadAhead::new(config.ahead_max)),
+            requests: Semaphore::new(config.requests_max),
+            requests_ahead: Semaphore::new(config.requests_max.div_ceil(2)),
+        }))
+    }
+
+    /// Whole intervals of the extent's index: from the last one that begins at or before `from`, at
+    /// least one, and more up to `max_bytes`. The caller walks the batches.
+    ///
+    /// # Errors
+    ///
+    /// The store failed, the object is damaged, or `from` is not in the extent.
+    pub async fn read(
+        &self,
+        extent: &Extent,
+        next: Option<&Extent>,
+        from: Offset,
+        max_bytes: u32,
+    ) -> Result<Bytes, FetchError> {
+        if !extent.holds(from) {
+            let Extent { object, base, end, .. } = *extent;
+            return Err(FetchError::Outside { object, base, end, from });
+        }
+        let points = self.index(extent).await?;
+        let range = intervals(&points, extent, from, u64::from(max_bytes));
+        let step = self.0.readers.borrow_mut().step(extent.object, &range, extent.data_range());
+        // Before this read is waited for: the requests are under way together.
+        self.read_ahead(extent, next, step);
+        self.bytes(extent.object, range).await
+    }
+
+    /// The first interval with a batch whose timestamp is at least that, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The store failed or the object is damaged.
+    pub async fn find(&self, extent: &Extent, timestamp: i64) -> Result<Option<Bytes>, FetchError> {
+        if extent.max_timestamp < timestamp {
+            return Ok(None);
+        }
+        let points = self.index(extent).await?;
+        let Some(at) = points.iter().position(|point| point.max_timestamp >= timestamp) else {
+            return Ok(None);
+        };
+        let end = points.get(at + 1).map_or_else(|| extent.data_range().end, |next| next.position);
+        self.bytes(extent.object, points[at].position..end).await.map(Some)
+    }
+
+    /// All batches of an extent, past the cache: to merge them.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    pub async fn section(&self, extent: &Extent) -> Result<Bytes, FetchError> {
+        let key = extent.object.to_string();
+        let _permit = permit(&self.0.requests).await;
+        Ok(self.0.store.get_range(&key, extent.data_range()).await?)
+    }
+
+    async fn index(&self, extent: &Extent) -> Result<Rc<[IndexPoint]>, FetchError> {
+        let key = (extent.object, extent.index_position);
+        if let Some(points) = self.0.indexes.borrow_mut().get(key) {
+            return Ok(points);
+        }
+        let points = match self.decoded(extent).await {
+            // What was damaged on its way is asked for once more; on the store it stays damaged.
+            Err(FetchError::Object { .. }) => {
+                self.forget(extent.object, extent.index_range());
+                self.decoded(extent).await?
+            }
+            points => points?,
+        };
+        let size = u64::try_from(size_of_val(&*points)).unwrap_or(u64::MAX);
+        self.0.indexes.borrow_mut().insert(key, points.clone(), size);
+        Ok(points)
+    }
+
+    async fn decoded(&self, extent: &Extent) -> Result<Rc<[IndexPoint]>, FetchError> {
+        let bytes = self.bytes(extent.object, extent.index_range()).await?;
+        let points = decode_index(&bytes, extent);
+        points.map(Rc::from).map_err(|error| FetchError::Object { object: extent.object, error })
+    }
+
+    /// Exactly this range of the object; a copy only if it is in more than one chunk.
+    async fn bytes(&self, object: ObjectName, range: Range<u64>) -> Result<Bytes, FetchError> {
+        let (first, count) = (range.start / self.0.config.chunk_size, self.count(&range));
+        let wanted = (first..first + count).map(|chunk| self.part(object, chunk, &range));
+        let parts = try_join_all(wanted).await?;
+        if let [part] = parts.as_slice() {
+            return Ok(part.clone());
+        }
+        let mut joined = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+        parts.iter().for_each(|part| joined.extend_from_slice(part));
+        Ok(joined.freeze())
+    }
+
+    /// Chunks that a range touches.
+    fn count(&self, range: &Range<u64>) -> u64 {
+        let chunk_size = self.0.config.chunk_size;
+        range.end.div_ceil(chunk_size).saturating_sub(range.start / chunk_size)
+    }
+
+    /// What of the range is in that chunk.
+    async fn part(
+        &self,
+        object: ObjectName,
+        chunk: u64,
+        range: &Range<u64>,
+    ) -> Result<Bytes, FetchError> {
+        let start = chunk * self.0.config.chunk_size;
+        let from = range.start.saturating_sub(start);
+        let to = range.end.min(start + self.0.config.chunk_size) - start;
+        let (Ok(from), Ok(to)) = (usize::try_from(from), usize::try_from(to)) else {
+            unreachable!("a chunk is in memory");
+        };
+        let mut bytes = self.chunk((object, chunk)).await?;
+        if to > bytes.len() {
+            // Cut short on its way, perhaps: it is asked for once more.
+            self.0.remove((object, chunk));
+            bytes = self.chunk((object, chunk)).await?;
+        }
+        if to > bytes.len() {
+            let (expected, found) = (range.end, start + u64::try_from(bytes.len()).unwrap_or(0));
+            return Err(StoreError::Truncated { key: object.to_string(), expected, found }.into());
+        }
+        Ok(bytes.slice(from..to))
+    }
+
+    async fn chunk(&self, key: ChunkKey) -> Arrival {
+        let metrics = self.0.store.metrics();
+        if let Some(bytes) = self.0.chunks.borrow_mut().get(key) {
+            metrics.cache_hits.fetch_add(1, Relaxed);
+            return Ok(bytes);
+        }
+        metrics.cache_misses.fetch_add(1, Relaxed);
+        let mut flight = self.fly(key, Need::Now);
+        let arrived = flight.wait_for(Option::is_some).await;
+        match arrived.as_deref() {
+            Ok(Some(arrival)) => arrival.clone(),
+            // Its task ended without an answer: the runtime is on its way down.
+            Ok(None) | Err(_) => {
+                let reason = "the offload thread is stopping".to_owned();
+                Err(StoreError::Unavailable { verb: Verb::Get, reason })
+            }
+        }
+    }
+
+    /// The request for a chunk: one that is on its way, or a new one, which goes on even if the
+    /// reader that began it does not.
+    fn fly(&self, key: ChunkKey, need: Need) -> watch::Receiver<Option<Arrival>> {
+        let mut flights = self.0.flights.borrow_mut();
+        if let Some(flight) = flights.get(&key) {
+            return flight.clone();
+        }
+        let (sender, flight) = watch::channel(None);
+        flights.insert(key, flight.clone());
+        let shared = self.0.clone();
+        tokio::task::spawn_local(async move {
+            let arrival = shared.load(key, need).await;
+            shared.flights.borrow_mut().remove(&key);
+            // Nobody may be waiting any more; the chunk is in the cache then.
+            sender.send_replace(Some(arrival));
+        });
+        flight
+    }
+
+    fn read_ahead(&self, extent: &Extent, next: Option<&Extent>, step: Step) {
+        let chunk_size = self.0.config.chunk_size;
+        let end = extent.data_range().end;
+        let here = step.end..end.min(step.end.saturating_add(step.ahead * chunk_size));
+        let used = if here.is_empty() { 0 } else { self.count(&here) };
+        self.ask(extent.object, here);
+        let left = step.ahead.saturating_sub(used);
+        if let (Some(next), true) = (next, left > 0) {
+            self.ask(next.object, next.index_range());
+            let data = next.data_range();
+            let end = data.end.min(data.start.saturating_add(left * chunk_size));
+            self.ask(next.object, data.start..end);
+            self.0.readers.borrow_mut().expect(next.object, data.start, step.ahead);
+        }
+    }
+
+    /// Asks for chunks that nobody waits for yet.
+    fn ask(&self, object: ObjectName, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let first = range.start / self.0.config.chunk_size;
+        for chunk in first..first + self.count(&range) {
+            let key = (object, chunk);
+            let is_here = self.0.chunks.borrow().contains(key);
+            if !is_here && !self.0.flights.borrow().contains_key(&key) {
+                self.0.store.metrics().read_ahead.fetch_add(1, Relaxed);
+                self.fly(key, Need::Ahead);
+            }
+        }
+    }
+
+    fn forget(&self, object: ObjectName, range: Range<u64>) {
+        let first = range.start / self.0.config.chunk_size;
+        (first..first + self.count(&range)).for_each(|chunk| self.0.remove((object, chunk)));
+    }
+}
+
+impl Shared {
+    async fn load(&self, key: ChunkKey, need: Need) -> Arrival {
+        // What nobody waits for yet leaves half of the requests to those who wait.
+        let _ahead = match need {
+            Need::Ahead => Some(permit(&self.requests_ahead).await),
+            Need::Now => None,
+        };
+        let _permit = permit(&self.requests).await;
+        let (object, chunk) = key;
+        let start = chunk * self.config.chunk_size;
+        let range = start..start + self.config.chunk_size;
+        let bytes = self.store.get_upto(&object.to_string(), range).await?;
+        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.chunks.borrow_mut().insert(key, bytes.clone(), size);
+        self.show_size();
+        Ok(bytes)
+    }
+
+    fn remove(&self, key: ChunkKey) {
+        self.chunks.borrow_mut().remove(key);
+        self.show_size();
+    }
+
+    fn show_size(&self) {
+        self.store.metrics().cache_bytes.store(self.chunks.borrow().size(), Relaxed);
+    }
+}
+
+async fn permit(requests: &Semaphore) -> SemaphorePermit<'_> {
+    requests.acquire().await.expect("it is never closed")
+}
+
+/// From the interval that `from` is in, up to `max_bytes` but at least that one.
+fn intervals(points: &[IndexPoint], extent: &Extent, from: Offset, max_bytes: u64) -> Range<u64> {
+    let first = points.partition_point(|point| point.base_offset <= from).saturating_sub(1);
+    let start = points[first].position;
+    let ends = points[first + 1..].iter().map(|point| point.position);
+    let mut ends = ends.chain([extent.data_range().end]);
+    let least = ends.next().expect("the last interval ends with the data");
+    let most = ends.take_while(|end| end - start <= max_bytes).last();
+    start..most.unwrap_or(least)
+}

@@ -1,0 +1,145 @@
+//! Which object holds which offsets: the state that a raft group keeps of its part of the bucket.
+//!
+//! It changes only by edits in the group's log, so every replica has the same. An object is listed
+//! from the edit that names it until the edit that says that it is gone from the store. As long as
+//! extents refer to it, it is *live*; when the last one goes, it is *retired* with the time of
+//! that edit, and may be deleted some time later: readers of the old extents come to an end first.
+//!
+//! **Invariants**, checked by `decode` and kept by `apply`:
+//! - a partition's extents follow each other without a gap, and the last ends at `end`;
+//! - no extent is wholly below the partition's log start;
+//! - an object is live if an extent refers to it, else retired, never both.
+
+mod apply;
+mod codec;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::BTreeMap;
+
+use model::{LogIndex, Offset, PartitionId};
+
+use crate::object::Extent;
+use crate::object_name::ObjectName;
+
+/// A group's extents by partition, and its objects.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Manifest {
+    offloaded_upto: LogIndex,
+    partitions: BTreeMap<PartitionId, PartitionExtents>,
+    live: BTreeMap<ObjectName, LiveObject>,
+    retired: BTreeMap<ObjectName, RetiredObject>,
+    live_size: u64,
+    retired_size: u64,
+}
+
+/// Objects and extents of a manifest, for metrics.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Totals {
+    pub live_count: usize,
+    pub live_size: u64,
+    /// Objects that wait to be deleted.
+    pub retired_count: usize,
+    pub retired_size: u64,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct PartitionExtents {
+    log_start: Offset,
+    /// Where the offloaded records end, known even when retention has removed all extents.
+    end: Option<Offset>,
+    /// Bytes of data in all extents.
+    size: u64,
+    /// In order of offsets.
+    extents: Vec<Extent>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct LiveObject {
+    size: u64,
+    /// Extents that refer to it, at least one.
+    extent_count: u32,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct RetiredObject {
+    size: u64,
+    retired_ms: i64,
+}
+
+impl Manifest {
+    /// The last entry of the group's log whose records are in the store.
+    pub fn offloaded_upto(&self) -> LogIndex {
+        self.offloaded_upto
+    }
+
+    /// Partitions of which anything is known, in ascending order. An offload that was under way
+    /// when a partition was dropped brings it back; the leader finds it here and drops it again.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionId> + '_ {
+        self.partitions.keys().copied()
+    }
+
+    /// A partition's extents in order of offsets.
+    pub fn extents(&self, partition: PartitionId) -> &[Extent] {
+        self.partitions.get(&partition).map_or(&[], |known| &known.extents)
+    }
+
+    /// The extent that holds an offset, and the one after it for reading ahead.
+    pub fn find(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Option<(&Extent, Option<&Extent>)> {
+        let extents = self.extents(partition);
+        let at = extents.partition_point(|extent| extent.end <= offset);
+        let extent = extents.get(at).filter(|extent| extent.holds(offset))?;
+        Some((extent, extents.get(at + 1)))
+    }
+
+    /// The first offset that can be read as far as edits say; 0 for a partition without any.
+    pub fn log_start(&self, partition: PartitionId) -> Offset {
+        self.partitions.get(&partition).map_or(Offset::ZERO, |known| known.log_start)
+    }
+
+    /// Where the partition's offloaded records end, exclusive; `None` if there never were any.
+    pub fn offloaded_end(&self, partition: PartitionId) -> Option<Offset> {
+        self.partitions.get(&partition).and_then(|known| known.end)
+    }
+
+    /// Bytes of data in the partition's extents.
+    pub fn partition_size(&self, partition: PartitionId) -> u64 {
+        self.partitions.get(&partition).map_or(0, |known| known.size)
+    }
+
+    pub fn extent_count(&self) -> usize {
+        self.partitions.values().map(|known| known.extents.len()).sum()
+    }
+
+    pub fn totals(&self) -> Totals {
+        Totals {
+            live_count: self.live.len(),
+            live_size: self.live_size,
+            retired_count: self.retired.len(),
+            retired_size: self.retired_size,
+        }
+    }
+
+    /// Whether the object is listed, live or retired. An object in the store that is not listed,
+    /// and that no offload or merge under way has put there, is an orphan.
+    pub fn contains(&self, object: &ObjectName) -> bool {
+        self.live.contains_key(object) || self.retired.contains_key(object)
+    }
+
+    /// Objects that extents refer to, in order of names.
+    pub fn live(&self) -> impl Iterator<Item = &ObjectName> {
+        self.live.keys()
+    }
+
+    /// Objects that no extent refers to since before that time, in order of names: they may be
+    /// deleted.
+    pub fn retired(&self, before_ms: i64) -> impl Iterator<Item = &ObjectName> {
+        let old = self.retired.iter().filter(move |(_, object)| object.retired_ms < before_ms);
+        old.map(|(name, _)| name)
+    }
+}

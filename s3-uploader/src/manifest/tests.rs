@@ -1,0 +1,134 @@
+//! Case by case in `cases.rs`, random histories against a model in `histories.rs`.
+
+mod cases;
+mod histories;
+
+use model::{RaftGroupId, Term};
+use proptest::prelude::*;
+
+use super::*;
+use crate::edit::Edit;
+
+/// What one extent of data in tests takes, with its index.
+pub(crate) const INDEX_SIZE: u64 = 28;
+
+pub(crate) fn range_name(first: u64, last: u64) -> ObjectName {
+    let (first, last) = (LogIndex::new(first), LogIndex::new(last));
+    ObjectName::range(RaftGroupId::new(3), Term::new(12), first, last).expect("a range")
+}
+
+pub(crate) fn merged_name(partition: u64, term: u64, base: i64, end: i64) -> ObjectName {
+    let (base, end) = (Offset::new(base), Offset::new(end));
+    let name = ObjectName::merged(PartitionId::new(partition), Term::new(term), base, end);
+    name.expect("a range")
+}
+
+/// A part of an object: partition, base, end and size of the data.
+pub(crate) type Piece = (u64, i64, i64, u64);
+
+/// Extents laid out in an object as the builder does, and the object's size.
+pub(crate) fn laid_out(object: ObjectName, pieces: &[Piece]) -> (Vec<(PartitionId, Extent)>, u64) {
+    let mut index_position = pieces.iter().map(|piece| piece.3).sum();
+    let mut position = 0;
+    let mut extents = Vec::new();
+    for &(partition, base, end, size) in pieces {
+        let extent = Extent {
+            object,
+            base: Offset::new(base),
+            end: Offset::new(end),
+            position,
+            size,
+            index_position,
+            index_count: 1,
+            max_timestamp: base,
+        };
+        extents.push((PartitionId::new(partition), extent));
+        position += size;
+        index_position += INDEX_SIZE;
+    }
+    (extents, index_position + 100)
+}
+
+/// An offload of the entries from `first` to `last`.
+pub(crate) fn offloaded(first: u64, last: u64, pieces: &[Piece]) -> Edit {
+    let object = range_name(first, last);
+    let (extents, object_size) = laid_out(object, pieces);
+    Edit::Offloaded { upto: LogIndex::new(last), object, object_size, extents }
+}
+
+/// A merge in `term`: base, end and size of each extent of the new object.
+pub(crate) fn merged(partition: u64, term: u64, pieces: &[(i64, i64, u64)]) -> Edit {
+    let (base, end) = (pieces[0].0, pieces[pieces.len() - 1].1);
+    let object = merged_name(partition, term, base, end);
+    let pieces: Vec<_> =
+        pieces.iter().map(|&(base, end, size)| (partition, base, end, size)).collect();
+    let (extents, object_size) = laid_out(object, &pieces);
+    let extents = extents.into_iter().map(|(_, extent)| extent).collect();
+    Edit::Merged { partition: PartitionId::new(partition), object, object_size, extents }
+}
+
+fn log_start(partition: u64, offset: i64) -> Edit {
+    Edit::LogStart { partition: PartitionId::new(partition), offset: Offset::new(offset) }
+}
+
+fn dropped(partitions: &[u64]) -> Edit {
+    Edit::Dropped { partitions: partitions.iter().copied().map(PartitionId::new).collect() }
+}
+
+fn any_name() -> impl Strategy<Value = ObjectName> {
+    let range = (any::<[u64; 3]>(), any::<u64>()).prop_map(|([group, term, a], b)| {
+        let (first, last) = (LogIndex::new(a.min(b)), LogIndex::new(a.max(b)));
+        ObjectName::range(RaftGroupId::new(group), Term::new(term), first, last).expect("a range")
+    });
+    let merged = (any::<[u64; 2]>(), 0..i64::MAX - 9, 1_i64..9).prop_map(
+        |([partition, term], base, size)| merged_name(partition, term, base, base + size),
+    );
+    prop_oneof![range, merged]
+}
+
+fn any_extent(object: ObjectName) -> impl Strategy<Value = Extent> {
+    let fields = (any::<(i64, i64)>(), any::<[u64; 3]>(), any::<u32>(), any::<i64>());
+    fields.prop_map(move |((base, end), [position, size, index_position], count, timestamp)| {
+        Extent {
+            object,
+            base: Offset::new(base),
+            end: Offset::new(end),
+            position,
+            size,
+            index_position,
+            index_count: count,
+            max_timestamp: timestamp,
+        }
+    })
+}
+
+/// Any edit that can be written, whether it makes sense or not.
+pub(crate) fn any_edit() -> impl Strategy<Value = Edit> {
+    let id = || any::<u64>().prop_map(PartitionId::new);
+    let list = |object| prop::collection::vec(any_extent(object), 0..4);
+    let offloaded = (any_name(), any::<u64>(), any::<u64>()).prop_flat_map(
+        move |(object, object_size, upto)| {
+            let extents = prop::collection::vec((id(), any_extent(object)), 0..4);
+            let upto = LogIndex::new(upto);
+            extents.prop_map(move |extents| Edit::Offloaded { upto, object, object_size, extents })
+        },
+    );
+    let merged =
+        (any_name(), any::<u64>(), id()).prop_flat_map(move |(object, object_size, partition)| {
+            list(object).prop_map(move |extents| Edit::Merged {
+                partition,
+                object,
+                object_size,
+                extents,
+            })
+        });
+    prop_oneof![
+        offloaded,
+        merged,
+        (id(), any::<i64>()).prop_map(|(partition, offset)| {
+            Edit::LogStart { partition, offset: Offset::new(offset) }
+        }),
+        prop::collection::vec(id(), 0..5).prop_map(|partitions| Edit::Dropped { partitions }),
+        prop::collection::vec(any_name(), 0..5).prop_map(|objects| Edit::Removed { objects }),
+    ]
+}

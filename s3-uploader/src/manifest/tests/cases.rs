@@ -1,0 +1,335 @@
+use super::*;
+use crate::codec::DecodeError;
+use crate::edit::EditError;
+
+const GOLDEN: &[u8] = include_bytes!("../../../testdata/manifest.v1.bin");
+const P: PartitionId = PartitionId::new(7);
+
+/// A manifest after edits that all fit, at times 1000, 1001 and so on.
+fn after(edits: &[Edit]) -> Manifest {
+    let mut manifest = Manifest::default();
+    for (edit, now_ms) in edits.iter().zip(1000..) {
+        manifest.apply(edit, now_ms).unwrap_or_else(|error| panic!("{edit:?}: {error}"));
+    }
+    manifest
+}
+
+/// The error of an edit, having seen that it changes nothing.
+fn refusal(manifest: &mut Manifest, edit: &Edit) -> EditError {
+    let before = manifest.clone();
+    let error = manifest.apply(edit, 2000).expect_err("must be refused");
+    assert_eq!(*manifest, before);
+    error
+}
+
+fn ranges(manifest: &Manifest, partition: u64) -> Vec<(i64, i64)> {
+    let extents = manifest.extents(PartitionId::new(partition)).iter();
+    extents.map(|extent| (extent.base.get(), extent.end.get())).collect()
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a ObjectName>) -> Vec<ObjectName> {
+    names.copied().collect()
+}
+
+/// Two offloads and a merge of their extents of partition 7, retention, a partition that only has
+/// a log start.
+fn golden_manifest() -> Manifest {
+    after(&[
+        offloaded(1, 10, &[(1, 0, 4, 13), (7, 100, 250, 10)]),
+        offloaded(11, 20, &[(7, 250, 300, 20)]),
+        offloaded(21, 30, &[(7, 300, 310, 5)]),
+        merged(7, 12, &[(100, 300, 30)]),
+        log_start(1, 2),
+        log_start(9, 77),
+    ])
+}
+
+#[test]
+fn reads_and_writes_the_bytes_of_version_1() {
+    assert_eq!(golden_manifest().encode(), GOLDEN);
+    assert_eq!(Manifest::decode(GOLDEN), Ok(golden_manifest()));
+}
+
+#[test]
+fn every_prefix_and_what_is_left_over_is_refused() {
+    for len in 0..GOLDEN.len() {
+        assert!(Manifest::decode(&GOLDEN[..len]).is_err(), "prefix {len}");
+    }
+    let longer = [GOLDEN, &[0]].concat();
+    assert_eq!(Manifest::decode(&longer), Err(DecodeError::LeftOver { left: 1 }));
+}
+
+#[test]
+fn a_count_beyond_the_bytes_is_refused() {
+    // Lists of live objects, retired objects, partitions, and extents of the first partition.
+    for at in [9, 136, 189, 217] {
+        let mut bytes = GOLDEN.to_vec();
+        bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        let left = GOLDEN.len() - at - 4;
+        let error = DecodeError::Count { count: u32::MAX, left };
+        assert_eq!(Manifest::decode(&bytes), Err(error), "count at {at}");
+    }
+}
+
+#[test]
+fn an_encoding_that_breaks_an_invariant_is_refused() {
+    // The first live object: size. The second one: first index, so that names do not ascend. The
+    // first partition: log start, end; its extent: number of the object, which may also be one
+    // that leaves the first object without extents, base, size.
+    let changes = [(46, 1), (71, 0), (201, 4), (209, 5), (221, 9), (221, 1), (225, 4), (249, 0)];
+    for (at, byte) in changes {
+        let mut bytes = GOLDEN.to_vec();
+        assert_ne!(bytes[at], byte, "byte {at}");
+        bytes[at] = byte;
+        let found = Manifest::decode(&bytes);
+        assert!(matches!(found, Err(DecodeError::Inconsistent { .. })), "byte {at}: {found:?}");
+    }
+}
+
+#[test]
+fn offloads_add_up() {
+    let manifest = golden_manifest();
+    assert_eq!(manifest.offloaded_upto(), LogIndex::new(30));
+    assert_eq!(manifest.partitions().collect::<Vec<_>>().len(), 3);
+    assert_eq!(ranges(&manifest, 7), [(100, 300), (300, 310)]);
+    assert_eq!(
+        (manifest.partition_size(P), manifest.offloaded_end(P)),
+        (35, Some(Offset::new(310)))
+    );
+    assert_eq!(manifest.log_start(PartitionId::new(9)), Offset::new(77));
+    assert_eq!(manifest.offloaded_end(PartitionId::new(9)), None);
+    assert_eq!(names(manifest.retired(1004)), [range_name(11, 20)]);
+    assert_eq!(names(manifest.retired(1003)), []);
+    let totals = manifest.totals();
+    assert_eq!((totals.live_count, totals.retired_count), (3, 1));
+    assert_eq!((totals.live_size, totals.retired_size), (179 + 133 + 158, 148));
+    assert!(manifest.contains(&range_name(11, 20)) && !manifest.contains(&range_name(11, 21)));
+}
+
+#[test]
+fn an_offset_is_found_with_what_follows() {
+    let manifest = golden_manifest();
+    let found = |offset| {
+        let (extent, next) = manifest.find(P, Offset::new(offset))?;
+        Some((extent.base.get(), next.map(|next| next.base.get())))
+    };
+    assert_eq!([99, 310, i64::MAX].map(found), [None, None, None]);
+    assert_eq!([100, 299].map(found), [Some((100, Some(300))); 2]);
+    assert_eq!([300, 309].map(found), [Some((300, None)); 2]);
+    assert_eq!(manifest.find(PartitionId::new(8), Offset::ZERO), None);
+}
+
+#[test]
+fn an_offload_must_go_forward() {
+    let mut manifest = after(&[offloaded(1, 10, &[(7, 0, 5, 10)])]);
+    let error = refusal(&mut manifest, &offloaded(2, 10, &[(7, 5, 6, 10)]));
+    let upto = LogIndex::new(10);
+    assert_eq!(error, EditError::AlreadyOffloaded { upto, offloaded_upto: upto });
+}
+
+#[test]
+fn an_offload_continues_where_the_last_one_ended() {
+    let mut manifest = after(&[offloaded(1, 10, &[(7, 50, 60, 10)])]);
+    let (base, end) = (Offset::new(59), Offset::new(60));
+    let overlap = refusal(&mut manifest, &offloaded(11, 20, &[(7, 59, 70, 10)]));
+    assert_eq!(overlap, EditError::Overlap { partition: P, base, end });
+    let base = Offset::new(61);
+    let gap = refusal(&mut manifest, &offloaded(11, 20, &[(7, 61, 70, 10)]));
+    assert_eq!(gap, EditError::Gap { partition: P, base, end });
+    // The second extent of one edit follows the first of the same edit.
+    let gap = refusal(&mut manifest, &offloaded(11, 20, &[(7, 60, 61, 1), (7, 62, 63, 1)]));
+    let (base, end) = (Offset::new(62), Offset::new(61));
+    assert_eq!(gap, EditError::Gap { partition: P, base, end });
+    let order = refusal(&mut manifest, &offloaded(11, 20, &[(8, 0, 1, 1), (7, 60, 63, 1)]));
+    assert_eq!(order, EditError::Order { partition: P });
+    manifest.apply(&offloaded(11, 20, &[(7, 60, 61, 1), (7, 61, 63, 1)]), 0).expect("fits");
+}
+
+#[test]
+fn a_gap_is_allowed_if_all_in_it_was_deleted() {
+    let edits = [offloaded(1, 10, &[(7, 0, 50, 10)]), log_start(7, 80)];
+    let mut manifest = after(&edits);
+    assert_eq!((ranges(&manifest, 7), manifest.offloaded_end(P)), (vec![], Some(Offset::new(50))));
+    let (base, end) = (Offset::new(81), Offset::new(50));
+    let gap = refusal(&mut manifest, &offloaded(11, 20, &[(7, 81, 90, 10)]));
+    assert_eq!(gap, EditError::Gap { partition: P, base, end }, "80 would be lost");
+    let overlap = refusal(&mut manifest, &offloaded(11, 20, &[(7, 49, 90, 10)]));
+    assert!(matches!(overlap, EditError::Overlap { .. }), "even though the extents are gone");
+    manifest.apply(&offloaded(11, 20, &[(7, 80, 90, 10)]), 0).expect("nothing is lost");
+    assert_eq!(ranges(&manifest, 7), [(80, 90)]);
+}
+
+#[test]
+fn extents_below_the_log_start_are_not_kept_on_arrival() {
+    let mut manifest = after(&[log_start(7, 80), offloaded(1, 10, &[(7, 0, 80, 10)])]);
+    assert_eq!((manifest.extent_count(), manifest.partition_size(P)), (0, 0));
+    assert_eq!(manifest.offloaded_end(P), Some(Offset::new(80)));
+    assert_eq!(names(manifest.retired(i64::MAX)), [range_name(1, 10)], "nobody needs it");
+    let both = offloaded(11, 20, &[(7, 80, 90, 10), (8, 0, 1, 1)]);
+    manifest.apply(&log_start(7, 90), 1).expect("forward");
+    manifest.apply(&both, 2).expect("continues");
+    assert_eq!(names(manifest.live()), [range_name(11, 20)], "partition 8 needs it");
+}
+
+#[test]
+fn an_offload_without_records_has_no_object() {
+    let object = range_name(1, 10);
+    let none = Edit::Offloaded { upto: LogIndex::new(10), object, object_size: 0, extents: vec![] };
+    let manifest = after(&[none]);
+    assert_eq!(manifest.offloaded_upto(), LogIndex::new(10));
+    assert_eq!(manifest.totals(), Totals::default());
+}
+
+#[test]
+fn extents_that_cannot_be_are_refused() {
+    let edit = |change: fn(&mut Extent)| {
+        let mut edit = offloaded(1, 10, &[(7, 0, 5, 10)]);
+        let Edit::Offloaded { extents, .. } = &mut edit else { unreachable!("an offload") };
+        change(&mut extents[0].1);
+        edit
+    };
+    let changes: [fn(&mut Extent); 9] = [
+        |extent| extent.base = Offset::new(-1),
+        |extent| extent.end = extent.base,
+        |extent| extent.size = 0,
+        |extent| extent.size = 11,
+        |extent| extent.size = u64::MAX,
+        |extent| extent.position = u64::MAX,
+        |extent| extent.index_count = 0,
+        |extent| extent.index_count = 1000,
+        |extent| extent.index_position = u64::MAX,
+    ];
+    for change in changes {
+        let error = refusal(&mut Manifest::default(), &edit(change));
+        assert!(matches!(error, EditError::Unsound { .. }), "{error}");
+    }
+    let error = refusal(&mut Manifest::default(), &edit(|extent| extent.object = range_name(1, 9)));
+    let (object, found) = (range_name(1, 10), range_name(1, 9));
+    assert_eq!(error, EditError::OtherObject { object, found });
+}
+
+#[test]
+fn an_object_is_listed_once_and_in_its_form() {
+    let mut manifest = golden_manifest();
+    for (object, listed) in [(range_name(1, 10), true), (range_name(11, 20), true)] {
+        assert_eq!(manifest.contains(&object), listed);
+        let (extents, object_size) = laid_out(object, &[(7, 310, 320, 1)]);
+        let upto = LogIndex::new(99);
+        let edit = Edit::Offloaded { upto, object, object_size, extents };
+        assert_eq!(refusal(&mut manifest, &edit), EditError::KnownObject { object });
+    }
+    let merge = merged(7, 13, &[(100, 310, 35)]);
+    let Edit::Merged { object, object_size, extents, .. } = merge else { unreachable!("a merge") };
+    let partition = PartitionId::new(8);
+    let elsewhere = Edit::Merged { partition, object, object_size, extents: extents.clone() };
+    assert_eq!(refusal(&mut manifest, &elsewhere), EditError::ObjectForm { object });
+    let extents = vec![(P, extents[0].clone())];
+    let upto = LogIndex::new(99);
+    let offload = Edit::Offloaded { upto, object, object_size, extents };
+    assert_eq!(refusal(&mut manifest, &offload), EditError::ObjectForm { object });
+}
+
+#[test]
+fn a_merge_covers_a_run_exactly() {
+    let offloads: Vec<_> = (0..6_u8)
+        .map(i64::from)
+        .map(|at| {
+            let first = u64::try_from(at).expect("small") * 10 + 1;
+            offloaded(first, first + 9, &[(7, at * 10, at * 10 + 10, 10), (8, at, at + 1, 1)])
+        })
+        .collect();
+    let mut manifest = after(&offloads);
+    for (base, end) in [(5, 30), (10, 35), (0, 70), (60, 70), (12, 18)] {
+        let error = refusal(&mut manifest, &merged(7, 1, &[(base, end, 30)]));
+        let (base, end) = (Offset::new(base), Offset::new(end));
+        assert_eq!(error, EditError::NotARun { partition: P, base, end });
+    }
+    let holes = merged(7, 1, &[(10, 20, 10), (30, 40, 10)]);
+    assert!(matches!(refusal(&mut manifest, &holes), EditError::NotARun { .. }));
+    let Edit::Merged { partition, object, object_size, .. } = merged(7, 1, &[(10, 40, 30)]) else {
+        unreachable!("a merge")
+    };
+    let nothing = Edit::Merged { partition, object, object_size, extents: vec![] };
+    assert!(matches!(refusal(&mut manifest, &nothing), EditError::NotARun { .. }));
+    let unknown = merged(6, 1, &[(10, 40, 30)]);
+    assert!(matches!(refusal(&mut manifest, &unknown), EditError::NotARun { .. }));
+
+    manifest.apply(&merged(7, 1, &[(10, 40, 25)]), 3000).expect("three extents");
+    assert_eq!(ranges(&manifest, 7), [(0, 10), (10, 40), (40, 50), (50, 60)]);
+    assert_eq!(manifest.partition_size(P), 55);
+    assert_eq!(manifest.totals().retired_count, 0, "partition 8 still needs them");
+    manifest.apply(&merged(8, 1, &[(0, 6, 6)]), 3001).expect("all extents");
+    let retired = [range_name(11, 20), range_name(21, 30), range_name(31, 40)];
+    assert_eq!(names(manifest.retired(i64::MAX)), retired);
+    let object = merged_name(7, 1, 10, 40);
+    let again = refusal(&mut manifest, &merged(7, 1, &[(10, 40, 25)]));
+    assert_eq!(again, EditError::KnownObject { object });
+    assert!(manifest.contains(&object), "so its object is no orphan");
+}
+
+#[test]
+fn a_merge_that_retention_has_overtaken_is_refused() {
+    let mut manifest = after(&[
+        offloaded(1, 10, &[(7, 0, 10, 10)]),
+        offloaded(11, 20, &[(7, 10, 20, 10)]),
+        log_start(7, 10),
+    ]);
+    let error = refusal(&mut manifest, &merged(7, 1, &[(0, 20, 20)]));
+    assert!(matches!(error, EditError::NotARun { .. }));
+}
+
+#[test]
+fn the_log_start_never_goes_back() {
+    let mut manifest = after(&[offloaded(1, 10, &[(7, 0, 10, 10)]), log_start(7, 9)]);
+    assert_eq!(ranges(&manifest, 7), [(0, 10)], "offset 9 is in it");
+    for offset in [9, 8, -1, i64::MIN] {
+        let before = manifest.clone();
+        manifest.apply(&log_start(7, offset), 5000).expect("passed over");
+        assert_eq!(manifest, before, "{offset}");
+    }
+    manifest.apply(&log_start(7, 10), 5000).expect("forward");
+    assert_eq!(ranges(&manifest, 7), []);
+    assert_eq!(names(manifest.retired(5001)), [range_name(1, 10)]);
+    manifest.apply(&log_start(6, 0), 5000).expect("no change");
+    assert_eq!(manifest.partitions().collect::<Vec<_>>(), [P]);
+}
+
+#[test]
+fn a_dropped_partition_is_forgotten() {
+    let mut manifest = golden_manifest();
+    manifest.apply(&dropped(&[7, 7, 55]), 5000).expect("drops");
+    assert_eq!((ranges(&manifest, 7), manifest.offloaded_end(P)), (vec![], None));
+    assert_eq!(names(manifest.live()), [range_name(1, 10)], "partition 1 needs it");
+    let late = offloaded(31, 40, &[(7, 310, 320, 1)]);
+    manifest.apply(&late, 5001).expect("was under way");
+    assert!(manifest.partitions().any(|partition| partition == P), "so it can be dropped again");
+}
+
+#[test]
+fn only_retired_objects_can_be_removed() {
+    let mut manifest = golden_manifest();
+    let (live, retired) = (range_name(1, 10), range_name(11, 20));
+    let error = refusal(&mut manifest, &Edit::Removed { objects: vec![retired, live] });
+    assert_eq!(error, EditError::StillReferred { object: live });
+    let objects = vec![retired, range_name(500, 501), retired];
+    manifest.apply(&Edit::Removed { objects }, 0).expect("retired and unknown ones");
+    assert!(!manifest.contains(&retired));
+    assert_eq!(manifest.totals().retired_size, 0);
+}
+
+#[test]
+fn sizes_beyond_64_bits_are_refused() {
+    let huge = |first, last, base, size| {
+        let mut edit = offloaded(first, last, &[(7, base, base + 1, 1)]);
+        let Edit::Offloaded { object_size, extents, .. } = &mut edit else {
+            unreachable!("an offload")
+        };
+        (*object_size, extents[0].1.size) = (size, 1 << 62);
+        extents[0].1.index_position = 1 << 62;
+        edit
+    };
+    let mut manifest = after(&[huge(1, 10, 0, u64::MAX - 5), log_start(7, 1)]);
+    let sum = refusal(&mut manifest, &huge(11, 20, 1, u64::MAX - 5));
+    assert_eq!(sum, EditError::Sizes, "retired objects count too");
+    assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+}

@@ -1,0 +1,103 @@
+//! A store for commands that have nothing else to do than to wait for it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use tokio::runtime::{Builder, Runtime};
+use uuid::Uuid;
+
+use crate::store::{ClaimError, Listed, Store, StoreError, StoreOptions, StoreUrl};
+
+/// Reads a store from a thread without a runtime; it has one of its own.
+#[derive(Debug)]
+pub struct BlockingStore {
+    store: Store,
+    runtime: Runtime,
+}
+
+impl BlockingStore {
+    /// Opens a store that is there: a folder is not made.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::open`].
+    pub fn open(url: &StoreUrl, options: StoreOptions) -> Result<Self, StoreError> {
+        if let StoreUrl::File(path) = url
+            && !path.is_dir()
+        {
+            let advice = format!("{} is not a folder", path.display());
+            return Err(StoreError::Config { advice });
+        }
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| StoreError::Config { advice: error.to_string() })?;
+        let store = runtime.block_on(Store::open(url, options))?;
+        Ok(Self { store, runtime })
+    }
+
+    /// # Errors
+    ///
+    /// As for [`Store::owner`].
+    pub fn owner(&self) -> Result<Option<Uuid>, ClaimError> {
+        self.runtime.block_on(self.store.owner())
+    }
+
+    /// # Errors
+    ///
+    /// `NotFound` among others.
+    pub fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.runtime.block_on(self.store.get(key)).map(|(bytes, _)| bytes)
+    }
+
+    /// # Errors
+    ///
+    /// As for [`Store::get_range`].
+    pub fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.runtime.block_on(self.store.get_range(key, range))
+    }
+
+    /// # Errors
+    ///
+    /// `NotFound` among others.
+    pub fn size(&self, key: &str) -> Result<u64, StoreError> {
+        self.runtime.block_on(self.store.size(key))
+    }
+
+    /// # Errors
+    ///
+    /// As for [`Store::list`].
+    pub fn list_all(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        self.runtime.block_on(self.store.list_all(prefix))
+    }
+
+    /// # Errors
+    ///
+    /// As for [`Store::put_new`].
+    #[cfg(any(test, feature = "faults"))]
+    pub fn put_new(&self, key: &str, bytes: Bytes) -> Result<crate::store::Put, StoreError> {
+        self.runtime.block_on(self.store.put_new(key, vec![bytes]))
+    }
+}
+
+/// Opening, listing and reading what is there; a store that is not there stays so.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_there_is_refused_and_not_made() {
+        let path = std::env::temp_dir().join(format!("blocking-{}", std::process::id()));
+        let url = StoreUrl::folder(&path);
+        let error = BlockingStore::open(&url, StoreOptions::default()).expect_err("no folder");
+        assert!(error.is_permanent());
+        assert!(!path.exists());
+        std::fs::create_dir(&path).expect("a folder");
+        let store = BlockingStore::open(&url, StoreOptions::default()).expect("a folder");
+        assert_eq!(store.owner(), Ok(None));
+        store.put_new("a/b", Bytes::from_static(b"content")).expect("written");
+        assert_eq!(store.get("a/b").expect("read"), "content");
+        assert_eq!(store.get_range("a/b", 1..3).expect("read"), "on");
+        assert_eq!(store.size("a/b"), Ok(7));
+        assert_eq!(store.list_all("a/").expect("listed").len(), 1);
+        std::fs::remove_dir_all(&path).expect("removed");
+    }
+}

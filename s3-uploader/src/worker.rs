@@ -1,0 +1,223 @@
+//! The offload thread: all requests of a broker to its store, made away from the shards' cores.
+//!
+//! Shards hand in jobs and fetch replies through bounded queues, one pair for each, and never wait.
+//! A write is tried until it is done, however long the store is slow or away; a read has a
+//! deadline.
+
+mod client;
+mod jobs;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::Release};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::{Offset, PartitionId};
+use tokio::sync::Notify;
+use tokio::task::LocalSet;
+use uuid::Uuid;
+
+pub use self::client::Client;
+use self::client::{Port, pair};
+use self::jobs::Jobs;
+use crate::fetcher::FetchConfig;
+use crate::manifest_file::ManifestFile;
+use crate::metrics::StoreMetrics;
+use crate::object::{BuiltObject, Extent, LooseObject};
+use crate::object_name::ObjectName;
+use crate::store::{Page, Store, StoreError};
+
+/// Called from the offload thread once a reply waits for that client.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// For file stores, and for name look-ups of S3.
+const BLOCKING_THREADS_MAX: usize = 16;
+/// A blocked file system must not keep a broker from ending.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bounds of the offload thread.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WorkerConfig {
+    pub fetch: FetchConfig,
+    /// Jobs of one client that are not answered yet.
+    pub jobs_max: usize,
+    /// Writes at a time, of all clients. Each may need memory for four parts of an upload.
+    pub uploads_max: usize,
+    /// For all attempts of a read together.
+    pub read_deadline: Duration,
+    /// The most that is waited between two rounds of attempts of a write.
+    pub put_delay_max: Duration,
+    /// The cluster whose the store must be before anything is written.
+    pub cluster_id: Option<Uuid>,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            fetch: FetchConfig::default(),
+            jobs_max: 1024,
+            uploads_max: 4,
+            read_deadline: Duration::from_secs(20),
+            put_delay_max: Duration::from_secs(10),
+            cluster_id: None,
+        }
+    }
+}
+
+/// A job with the number by which its client knows it.
+#[derive(Debug)]
+pub struct Request {
+    pub token: u64,
+    pub job: Job,
+}
+
+/// What the store is wanted for.
+#[derive(Debug)]
+pub enum Job {
+    /// Build an object of a group's batches and store it.
+    Seal(LooseObject),
+    PutObject(BuiltObject),
+    PutManifest(ManifestFile),
+    Read {
+        extent: Extent,
+        next: Option<Extent>,
+        from: Offset,
+        max_bytes: u32,
+    },
+    /// The first interval with a batch of at least that timestamp.
+    Find {
+        extent: Extent,
+        timestamp: i64,
+    },
+    Delete(Vec<ObjectName>),
+    /// All data of an extent, to be merged.
+    FetchSection(Extent),
+    /// A page of a listing: to find orphans.
+    List {
+        prefix: String,
+        after: Option<String>,
+    },
+}
+
+/// The answer to the request with the same token.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Reply {
+    pub token: u64,
+    pub outcome: Outcome,
+}
+
+/// What became of a job.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// Created now, or an identical one was there already.
+    Stored,
+    /// The same of an object that was built here.
+    Sealed {
+        object: ObjectName,
+        size: u64,
+        extents: Vec<(PartitionId, Extent)>,
+    },
+    /// Another content is there under that name: somebody else leads.
+    Conflict,
+    Data(Bytes),
+    /// No batch has a timestamp as wanted.
+    Nothing,
+    Deleted,
+    Listed(Page),
+    /// A write fails only for good: somebody has to change a setting or a permission.
+    Failed(StoreError),
+}
+
+/// The running thread; it ends when this is dropped, whatever jobs it has.
+#[derive(Debug)]
+pub struct Worker {
+    signals: Arc<Signals>,
+    metrics: Arc<StoreMetrics>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// From any thread to the offload thread.
+#[derive(Debug, Default)]
+struct Signals {
+    jobs: Notify,
+    stop: AtomicBool,
+}
+
+impl Worker {
+    /// One client for each of `wake`, which are as many as `clients`.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no thread.
+    pub fn start(
+        store: Store,
+        config: WorkerConfig,
+        clients: usize,
+        wake: Vec<Wake>,
+    ) -> io::Result<(Self, Vec<Client>)> {
+        assert_eq!(clients, wake.len(), "each client is woken in its own way");
+        let signals = Arc::new(Signals::default());
+        let metrics = store.metrics().clone();
+        let pairs = wake.into_iter().map(|wake| pair(config.jobs_max, wake, signals.clone()));
+        let (clients, ports): (Vec<_>, Vec<_>) = pairs.unzip();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .thread_name("offload-file")
+            .build()?;
+        let of_thread = signals.clone();
+        let thread = std::thread::Builder::new().name("offload".to_owned()).spawn(move || {
+            LocalSet::new().block_on(&runtime, serve(store, config, ports, &of_thread));
+            runtime.shutdown_timeout(STOP_TIMEOUT);
+        })?;
+        Ok((Self { signals, metrics, thread: Some(thread) }, clients))
+    }
+
+    pub fn metrics(&self) -> Arc<StoreMetrics> {
+        self.metrics.clone()
+    }
+
+    /// Whether the thread has ended although nobody stopped it, which only a fault of its own does.
+    pub fn has_failed(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.signals.stop.store(true, Release);
+        self.signals.jobs.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Until the worker is dropped.
+async fn serve(store: Store, config: WorkerConfig, ports: Vec<Port>, signals: &Signals) {
+    // The store's connections were made on the runtime of whoever opened it.
+    let store = store.reopen().await.unwrap_or(store);
+    let metrics = store.metrics().clone();
+    let jobs = Rc::new(Jobs::new(Rc::new(store), config));
+    let ports: Vec<_> = ports.into_iter().map(Rc::new).collect();
+    while !signals.stop.load(Relaxed) {
+        for port in &ports {
+            while let Some(Request { token, job }) = port.take() {
+                metrics.queue_depth.fetch_add(1, Relaxed);
+                let (port, jobs, metrics) = (port.clone(), jobs.clone(), metrics.clone());
+                tokio::task::spawn_local(async move {
+                    let outcome = Box::pin(jobs.run(job, &port)).await;
+                    metrics.queue_depth.fetch_sub(1, Relaxed);
+                    port.answer(Reply { token, outcome });
+                });
+            }
+        }
+        signals.jobs.notified().await;
+    }
+}

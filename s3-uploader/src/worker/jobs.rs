@@ -1,0 +1,204 @@
+//! How each job is done.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Semaphore;
+
+use super::client::Port;
+use super::{Job, Outcome, WorkerConfig};
+use crate::fetcher::{FetchError, Fetcher};
+use crate::object::BuiltObject;
+use crate::retry::RetryPolicy;
+use crate::store::{ClaimError, Put, Store, StoreError, Verb};
+
+/// The end of an object that is compared with a stored one: trailer and directory, which has a
+/// checksum of each section.
+const TAIL_SIZE: usize = 64 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Jobs {
+    store: Rc<Store>,
+    fetcher: Fetcher,
+    uploads: Semaphore,
+    config: WorkerConfig,
+    claimed: Cell<bool>,
+}
+
+impl Jobs {
+    pub(super) fn new(store: Rc<Store>, config: WorkerConfig) -> Self {
+        let fetcher = Fetcher::new(store.clone(), config.fetch);
+        let uploads = Semaphore::new(config.uploads_max.max(1));
+        Self { store, fetcher, uploads, config, claimed: Cell::new(false) }
+    }
+
+    pub(super) async fn run(&self, job: Job, port: &Port) -> Outcome {
+        match job {
+            Job::Seal(loose) => {
+                let BuiltObject { name, parts, size, extents } = loose.build();
+                match self.put(name.to_string(), parts, Compared::Tail, port).await {
+                    Outcome::Stored => Outcome::Sealed { object: name, size, extents },
+                    other => other,
+                }
+            }
+            Job::PutObject(object) => {
+                self.put(object.name.to_string(), object.parts, Compared::Tail, port).await
+            }
+            Job::PutManifest(file) => {
+                let (key, bytes) = (file.name().to_string(), file.encode());
+                self.put(key, vec![bytes], Compared::Whole, port).await
+            }
+            Job::Read { extent, next, from, max_bytes } => {
+                let read = self.fetcher.read(&extent, next.as_ref(), from, max_bytes);
+                data(self.in_time(read).await)
+            }
+            Job::Find { extent, timestamp } => {
+                match self.in_time(self.fetcher.find(&extent, timestamp)).await {
+                    Ok(Some(bytes)) => Outcome::Data(bytes),
+                    Ok(None) => Outcome::Nothing,
+                    Err(error) => Outcome::Failed(error),
+                }
+            }
+            Job::Delete(objects) => {
+                let keys: Vec<_> = objects.iter().map(ToString::to_string).collect();
+                let deleted = self.store.delete(&keys).await;
+                deleted.map_or_else(Outcome::Failed, |()| Outcome::Deleted)
+            }
+            // Its requests have deadlines by its size; merging is in no hurry.
+            Job::FetchSection(extent) => {
+                data(self.fetcher.section(&extent).await.map_err(store_error))
+            }
+            Job::List { prefix, after } => {
+                let listed = self.store.list(&prefix, after.as_deref()).await;
+                listed.map_or_else(Outcome::Failed, Outcome::Listed)
+            }
+        }
+    }
+
+    async fn in_time<T>(
+        &self,
+        read: impl Future<Output = Result<T, FetchError>>,
+    ) -> Result<T, StoreError> {
+        let after = self.config.read_deadline;
+        match tokio::time::timeout(after, Box::pin(read)).await {
+            Ok(outcome) => outcome.map_err(store_error),
+            Err(_) => Err(StoreError::Timeout { verb: Verb::Get, after }),
+        }
+    }
+
+    /// Until it is done, refused for good, or nobody is there to be told.
+    async fn put(
+        &self,
+        key: String,
+        parts: Vec<Bytes>,
+        compared: Compared,
+        port: &Port,
+    ) -> Outcome {
+        let writing = async {
+            let mut rounds = 0;
+            loop {
+                let upload = self.uploads.acquire().await.expect("it is never closed");
+                let outcome = self.put_once(&key, &parts, compared).await;
+                drop(upload);
+                match outcome {
+                    Ok(outcome) => return outcome,
+                    Err(error) if error.is_permanent() => return Outcome::Failed(error),
+                    Err(_) => {
+                        rounds += 1;
+                        let delay = self.delay(rounds);
+                        tokio::time::sleep(delay).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            outcome = Box::pin(writing) => outcome,
+            () = port.closed() => Outcome::Nothing,
+        }
+    }
+
+    /// Makes sure, once, that the store is this cluster's.
+    async fn claim(&self) -> Result<(), StoreError> {
+        let Some(cluster_id) = self.config.cluster_id.filter(|_| !self.claimed.get()) else {
+            return Ok(());
+        };
+        self.store.claim(cluster_id).await.map_err(|error| match error {
+            ClaimError::Store(error) => error,
+            other => StoreError::Config { advice: other.to_string() },
+        })?;
+        self.claimed.set(true);
+        Ok(())
+    }
+
+    fn delay(&self, rounds: u32) -> std::time::Duration {
+        let delay_max = self.config.put_delay_max;
+        let policy = RetryPolicy { delay_max, ..self.store.policy() };
+        let random: &RefCell<fastrand::Rng> = self.store.requests().random();
+        policy.delay_before(rounds, &mut random.borrow_mut())
+    }
+
+    async fn put_once(
+        &self,
+        key: &str,
+        parts: &[Bytes],
+        compared: Compared,
+    ) -> Result<Outcome, StoreError> {
+        self.claim().await?;
+        if self.store.put_new(key, parts.to_vec()).await? == Put::Created {
+            return Ok(Outcome::Stored);
+        }
+        // Ours, if the reply to an earlier attempt was lost, or another leader's.
+        let size: usize = parts.iter().map(Bytes::len).sum();
+        let stored_size = self.store.size(key).await?;
+        if u64::try_from(size) != Ok(stored_size) {
+            return Ok(Outcome::Conflict);
+        }
+        let tail = tail_of(parts, compared.size(size));
+        let start = stored_size - u64::try_from(tail.len()).unwrap_or(stored_size);
+        let stored = self.store.get_range(key, start..stored_size).await?;
+        Ok(if stored == tail { Outcome::Stored } else { Outcome::Conflict })
+    }
+}
+
+/// How much of a stored object is compared with what was to be written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Compared {
+    Whole,
+    Tail,
+}
+
+impl Compared {
+    fn size(self, size: usize) -> usize {
+        match self {
+            Self::Whole => size,
+            Self::Tail => size.min(TAIL_SIZE),
+        }
+    }
+}
+
+/// The last `size` bytes of all parts together.
+fn tail_of(parts: &[Bytes], size: usize) -> Bytes {
+    let mut skipped = parts.iter().map(Bytes::len).sum::<usize>().saturating_sub(size);
+    let mut tail = BytesMut::with_capacity(size);
+    for part in parts {
+        let skip = skipped.min(part.len());
+        tail.extend_from_slice(&part[skip..]);
+        skipped -= skip;
+    }
+    tail.freeze()
+}
+
+fn data(outcome: Result<Bytes, StoreError>) -> Outcome {
+    outcome.map_or_else(Outcome::Failed, Outcome::Data)
+}
+
+fn store_error(error: FetchError) -> StoreError {
+    match error {
+        FetchError::Store(error) => error,
+        FetchError::Object { object, error } => {
+            StoreError::Checksum { key: object.to_string(), reason: error.to_string() }
+        }
+        outside @ FetchError::Outside { .. } => StoreError::Config { advice: outside.to_string() },
+    }
+}
