@@ -23,6 +23,7 @@ const GUARD_SIZE: u64 = 1 << 20;
 /// Bytes of one write of zeros.
 const ZERO_SIZE: usize = 1 << 20;
 const SEGMENT_SIZE_AUTO_MAX: u64 = 64 << 20;
+const SEGMENT_SIZE_WANTED: u64 = 8 << 20;
 
 /// What to write over with zeros before the superblocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,7 +46,8 @@ pub struct FormatOptions {
     /// but lets a frame share a physical sector with a durable one, which a drive without
     /// power-loss protection may tear when it rewrites the sector.
     pub block_size: Option<u32>,
-    /// Bytes; `None`: a sixteenth of the slice, as a power of two, 1 MiB to 64 MiB.
+    /// Bytes; `None`: a sixteenth of the slice, or a seventh if that is below 8 MiB, as a power of
+    /// two, 1 MiB to 64 MiB.
     pub segment_size: Option<u64>,
     pub zero_fill: ZeroFill,
     /// Format even if the device holds something.
@@ -167,8 +169,10 @@ fn plan(
 }
 
 fn automatic_segment_size(room: u64) -> u64 {
-    let sixteenth = (room / 16).max(1);
-    (1 << sixteenth.ilog2()).clamp(1 << 20, SEGMENT_SIZE_AUTO_MAX)
+    let part = |of: u64| 1_u64 << (room / of).max(1).ilog2();
+    // A record may have a quarter of a segment: a small slice has fewer segments rather than no
+    // room for a record of more than 1 MiB, which is what messaging protocols let through.
+    part(16).max(part(7).min(SEGMENT_SIZE_WANTED)).clamp(1 << 20, SEGMENT_SIZE_AUTO_MAX)
 }
 
 fn zero_headers(

@@ -349,6 +349,12 @@ impl Wal {
         self.trimmed_lsn = self.trimmed_lsn.max(to);
     }
 
+    /// Bytes that [`Self::trim`] to a position would free.
+    pub fn trimmable(&self, to: Lsn) -> u64 {
+        let to = self.layout.segment_start_of(to.min(self.commit.durable_lsn()));
+        if to > self.trimmed_lsn { to.since(self.trimmed_lsn) } else { 0 }
+    }
+
     /// Bytes of the segments that entries may still open: what is left of the open one not counted.
     pub fn room(&self) -> u64 {
         let open = self.layout.segment_of(self.commit.end());

@@ -324,6 +324,12 @@ impl Driver {
         Ok(())
     }
 
+    /// The snapshot that stands for the log up to an index, if the log was ever compacted.
+    pub fn snapshot(&self, group: RaftGroupId) -> Option<(LogIndex, Bytes)> {
+        let record = self.groups.get(&group)?.storage().snapshot_record();
+        (record.mark.index > 0).then(|| (LogIndex::new(record.mark.index), record.data))
+    }
+
     /// Writes a group's snapshot and state records again. They are read back only from what the WAL
     /// still holds: before it drops a prefix, every group whose records lie in there is rewritten.
     /// [`Action::Compacted`] follows once that is durable.

@@ -23,6 +23,7 @@ mod held;
 mod message;
 mod payload;
 mod recovery;
+mod restored;
 mod state;
 mod storage;
 
@@ -33,4 +34,5 @@ pub use driver::{CompactError, Driver, DriverConfig, LogEntry, ProposeError, SNA
 pub use message::fuzz;
 pub use message::{Message, MessageError};
 pub use recovery::RecoverError;
+pub use restored::RestoredGroup;
 pub use state::StateError;
