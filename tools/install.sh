@@ -9,6 +9,7 @@ wanted=(
     /usr/include/rapidjson/schema.h:rapidjson-dev
     mold:mold
     kcat:kcat
+    curl:curl
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount
     python3:python3-venv
     node:nodejs npm:npm

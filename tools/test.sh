@@ -7,13 +7,15 @@ cd "$(dirname "$0")/.."
 logs=$CARGO_TARGET_DIR/test-logs
 mkdir -p "$logs"
 names=() seconds=() passes=() failures=()
-all=(lint build rust supply-chain wal-devices fuzz clients bad-input librdkafka crash floor)
+all=(lint build rust s3 supply-chain wal-devices fuzz clients bad-input librdkafka crash tier
+    recover floor)
 
 command_of() {
     case $1 in
         lint) echo make --no-print-directory lint ;;
         build) echo make --no-print-directory build ;;
         rust) echo make --no-print-directory test-rust ;;
+        s3) echo tools/s3/run.sh ;;
         supply-chain) echo tools/supply-chain.sh ;;
         wal-devices) echo tools/wal-devices.sh ;;
         fuzz) echo tools/fuzz/run.sh 20 ;;
@@ -21,6 +23,8 @@ command_of() {
         bad-input) echo tools/badinput.sh ;;
         librdkafka) echo tools/librdkafka/run.sh ;;
         crash) echo tools/crash/run.sh ;;
+        tier) echo tools/tier/run.sh ;;
+        recover) echo tools/recover/run.sh ;;
         floor) echo tools/floor-smoke.sh ;;
         *) echo "test: no step $1" >&2; exit 2 ;;
     esac

@@ -61,9 +61,11 @@ fn respond(request: &[u8], node: &Node) -> (&'static str, &'static str, String) 
     match path {
         b"/healthz" if node.healthy() => ("200 OK", TEXT, "ok\n".into()),
         b"/healthz" => ("503 Service Unavailable", TEXT, "starting, stopping or failed\n".into()),
-        b"/metrics" => {
-            ("200 OK", "text/plain; version=0.0.4; charset=utf-8", metrics::render(&node.metrics))
-        }
+        b"/metrics" => (
+            "200 OK",
+            "text/plain; version=0.0.4; charset=utf-8",
+            metrics::render(&node.metrics, node.store_metrics()),
+        ),
         _ => ("404 Not Found", TEXT, "served here: /healthz and /metrics\n".into()),
     }
 }

@@ -7,6 +7,7 @@
 mod cluster;
 mod commands;
 mod config;
+mod delete_records;
 mod epoch_end;
 mod fetch;
 mod group;
@@ -29,6 +30,7 @@ pub(crate) use self::metadata::{ClientView, Leader};
 pub(crate) use self::producer_id::ProducerIds;
 
 use self::commands::CommandCall;
+use self::delete_records::TrimCall;
 use self::epoch_end::EpochEndCall;
 use self::fetch::FetchCall;
 use self::group_calls::GroupCall;
@@ -45,6 +47,7 @@ pub(crate) enum CallState {
     Fetch(Box<FetchCall>),
     Offsets(OffsetsCall),
     EpochEnd(EpochEndCall),
+    Trims(TrimCall),
     Groups(Box<GroupCall>),
     Commands(Box<CommandCall>),
 }
@@ -99,6 +102,7 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
             let response = config::describe(image, settings, broker, version, &request);
             shard.respond(reply_to, &header, Response::DescribeConfigs(response));
         }
+        Request::DeleteRecords(request) => delete_records::serve(shard, reply_to, header, &request),
         Request::Metadata(_)
         | Request::CreateTopics(_)
         | Request::DeleteTopics(_)
@@ -142,6 +146,7 @@ pub(crate) fn answered(shard: &mut Shard, origin: Origin, answer: PartAnswer) {
         }
         (CallState::Offsets(state), PartAnswer::FindOffset(answer)) => state.answered(part, answer),
         (CallState::EpochEnd(state), PartAnswer::EpochEnd(answer)) => state.answered(part, answer),
+        (CallState::Trims(state), PartAnswer::Trimmed(answer)) => state.answered(part, answer),
         (CallState::Groups(state), PartAnswer::Group(answer)) => {
             state.answered(shard, part, *answer)
         }
@@ -180,7 +185,10 @@ pub(crate) fn overdue(shard: &mut Shard, id: CallId) {
         CallState::Produce(state) => state.overdue(shard, call.reply_to),
         CallState::Fetch(state) => state.overdue(shard, id),
         CallState::Commands(state) => state.response(),
-        CallState::Offsets(_) | CallState::EpochEnd(_) | CallState::Groups(_) => None,
+        CallState::Offsets(_)
+        | CallState::EpochEnd(_)
+        | CallState::Trims(_)
+        | CallState::Groups(_) => None,
     };
     match response {
         Some(response) => shard.respond(call.reply_to, &call.header, response),

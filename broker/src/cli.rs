@@ -5,7 +5,8 @@ use std::io;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use broker::config::{HostPort, NodeSettings, Size};
+use broker::RecoverSettings;
+use broker::config::{HostPort, NodeSettings, Size, StoreUrl};
 
 /// A Kafka-compatible broker for streams that cannot wait.
 #[derive(Parser)]
@@ -19,6 +20,8 @@ pub(crate) struct Cli {
 enum Command {
     /// One broker on 127.0.0.1:9092, data under ./tailrace-data; nothing to set up.
     Dev(DevArgs),
+    /// Rebuilds a data directory from the object store alone; the old broker must not run.
+    Recover(RecoverArgs),
     /// Prepares a device or file for the WAL.
     Format(tools::format::FormatArgs),
     /// Inspects, verifies or dumps a WAL.
@@ -58,9 +61,30 @@ struct DevArgs {
     /// What clients are told to connect to, where it differs from --listen.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<HostPort>,
+    /// Where the log's objects go: s3://BUCKET/PREFIX or file:///DIRECTORY; DIR/objects if not
+    /// given.
+    #[arg(long, value_name = "URL")]
+    object_store: Option<StoreUrl>,
     /// A broker setting by Kafka's name, for instance num.partitions=4; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
+}
+
+/// `tailrace recover`.
+#[derive(Args)]
+struct RecoverArgs {
+    /// The object store of the lost broker: s3://BUCKET/PREFIX or file:///DIRECTORY.
+    #[arg(long, value_name = "URL")]
+    object_store: StoreUrl,
+    /// Directory to make; it must hold no WAL. Start the broker on it with the same store.
+    #[arg(long, value_name = "DIR")]
+    data_dir: std::path::PathBuf,
+    /// An empty device for the WAL, or a file to make; DIR/wal if not given.
+    #[arg(long, value_name = "PATH")]
+    wal: Option<std::path::PathBuf>,
+    /// Size of the WAL of all cores together, if it is a file.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    wal_size: Size,
 }
 
 /// Why the process ends with an error.
@@ -73,6 +97,8 @@ pub(crate) enum CliError {
     Setting(#[from] broker::config::SettingError),
     #[error(transparent)]
     Start(#[from] broker::StartError),
+    #[error(transparent)]
+    Recover(#[from] broker::RecoverError),
     #[error(transparent)]
     Format(#[from] tools::format::FormatCommandError),
     #[error(transparent)]
@@ -104,6 +130,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
     let mut out = io::stdout();
     match cli.command {
         Command::Dev(args) => Ok(broker::serve(args.into_settings()?, &mut out)?),
+        Command::Recover(args) => Ok(broker::recover(&args.into_settings(), &mut out)?),
         Command::Format(args) => Ok(args.run(&mut out)?),
         Command::Wal(command) => Ok(command.run(&mut out)?),
         #[cfg(feature = "bench")]
@@ -122,12 +149,20 @@ impl DevArgs {
             wal_size: self.wal_size,
             shard_listeners: self.shard_listeners,
             advertise: self.advertise,
+            object_store: self.object_store,
             ..NodeSettings::default()
         };
         for setting in &self.settings {
             settings.broker.set(setting)?;
         }
         Ok(settings)
+    }
+}
+
+impl RecoverArgs {
+    fn into_settings(self) -> RecoverSettings {
+        let Self { object_store, data_dir, wal, wal_size } = self;
+        RecoverSettings { object_store, data_dir, wal, wal_size }
     }
 }
 

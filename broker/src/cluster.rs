@@ -4,7 +4,6 @@
 //! `Cluster`, which yields an `Outcome` and a new `Image`. Applying never fails and depends on
 //! nothing but the commands before it, so all nodes agree.
 
-mod codec;
 mod command;
 mod creation;
 mod image;
@@ -13,7 +12,6 @@ mod snapshot;
 mod state;
 mod topic_name;
 
-pub use codec::DecodeError;
 pub use command::{Command, Endpoint, NewTopic, Replica};
 pub use creation::{ManualAssignment, NewTopicError, NewTopicSpec, Planner, bootstrap};
 pub use image::{Group, Image, Node, Partition, Topic};

@@ -16,6 +16,7 @@ pub use broker::{BrokerSettings, SettingError};
 pub use host_port::{HostPort, HostPortError};
 pub use key::{ConfigKey, ConfigSource, Kind, Rule, Value, ValueError};
 pub use node::NodeSettings;
+pub use s3_uploader::StoreUrl;
 pub use tools::size::{Size, SizeError};
 pub use topic::{
     CleanupPolicy, CompressionType, ConfigError, EffectiveValue, TimestampType, TopicConfig,

@@ -99,7 +99,7 @@ impl Core {
             return;
         }
         self.touched = false;
-        self.shard.drain_mailbox();
+        self.shard.take_in();
         let mut disk = RingDisk { io, file: self.wal_file, durable: self.durable_writes };
         self.shard.settle(&mut disk);
         for action in self.shard.take_actions() {
@@ -108,9 +108,10 @@ impl Core {
         self.shard.mailbox.flush(|bell| io.ring(bell));
     }
 
-    /// Closes what is idle, then writes the mark of a clean stop.
+    /// Closes what is idle, offloads what there is, then writes the mark of a clean stop.
     fn shut_down(mut self, mut reactor: Reactor) -> Result<(), String> {
         self.shard.close_idle_connections();
+        self.offload_all(&mut reactor)?;
         let by = reactor.now() + GRACE;
         loop {
             self.enter(reactor.now());
@@ -133,6 +134,34 @@ impl Core {
                 .turn(Some(by), &mut self)
                 .map_err(|error| format!("io_uring failed: {error}"))?;
         }
+    }
+}
+
+impl Core {
+    /// After a clean stop the object store has everything: the disk may be thrown away. A store
+    /// that does not take it in time holds nothing up; the WAL has it too.
+    fn offload_all(&mut self, reactor: &mut Reactor) -> Result<(), String> {
+        let by = reactor.now() + self.shard.node.settings.broker.shutdown_offload_max;
+        self.shard.flush_tier();
+        while !self.shard.tier_is_flushed() {
+            let now = reactor.now();
+            if now >= by {
+                let shard = self.shard.id.get();
+                let line = format!("shard {shard}: stopped before all records were offloaded");
+                // If nobody listens any more, the process is ending.
+                let _ = self.report.send(Report::Noted(vec![line]));
+                return Ok(());
+            }
+            self.enter(now);
+            self.touched = true;
+            self.settle_if_touched(reactor.io());
+            if let Some(failure) = self.shard.failure() {
+                return Err(failure);
+            }
+            let deadline = earliest(self.shard.next_deadline(), Some(by));
+            reactor.turn(deadline, self).map_err(|error| format!("io_uring failed: {error}"))?;
+        }
+        Ok(())
     }
 }
 

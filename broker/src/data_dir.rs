@@ -18,6 +18,7 @@ use crate::config::NodeSettings;
 use crate::start::{StartError, data_dir_error};
 
 const WAL_FILE: &str = "wal";
+const OBJECTS: &str = "objects";
 
 /// The node id of a broker without a configuration of its own.
 const NODE: NodeId = NodeId::new(0);
@@ -25,6 +26,8 @@ const NODE: NodeId = NodeId::new(0);
 /// An open data directory; nobody else can open it until this is dropped.
 pub(crate) struct DataDir {
     pub(crate) device: Arc<DeviceFile>,
+    /// Where the objects are if no store is given: an absolute path.
+    pub(crate) objects: PathBuf,
     pub(crate) cluster_id: Uuid,
     pub(crate) node_id: NodeId,
     pub(crate) shard_count: u16,
@@ -39,7 +42,7 @@ impl DataDir {
     ) -> Result<Self, StartError> {
         let directory = &settings.data_dir;
         fs::create_dir_all(directory).map_err(|error| data_dir_error(directory, error))?;
-        let path = settings.wal.clone().unwrap_or_else(|| directory.join(WAL_FILE));
+        let path = wal_path(directory, settings.wal.as_deref());
         if !path.exists() {
             create(&path, settings, shard_count, out)?;
         }
@@ -53,7 +56,9 @@ impl DataDir {
         {
             return Err(StartError::CoreCount { found: found.slice_count, asked });
         }
+        let root = fs::canonicalize(directory).map_err(|error| data_dir_error(directory, error))?;
         Ok(Self {
+            objects: root.join(OBJECTS),
             device: Arc::new(device),
             cluster_id: found.cluster_id,
             node_id: NodeId::new(found.node_id),
@@ -75,6 +80,11 @@ impl DataDir {
             format!("device write cache: {cache}: {durable}"),
         ]
     }
+}
+
+/// Where the WAL of a data directory is.
+pub(crate) fn wal_path(directory: &Path, wal: Option<&Path>) -> PathBuf {
+    wal.map_or_else(|| directory.join(WAL_FILE), Path::to_owned)
 }
 
 fn create(

@@ -20,6 +20,7 @@
 mod admin;
 mod api;
 pub mod cluster;
+pub mod codec;
 pub mod config;
 mod core;
 mod data_dir;
@@ -29,8 +30,10 @@ mod net;
 mod node;
 pub mod partition;
 mod random;
+mod recover;
 mod shard;
 mod shard_thread;
 mod start;
 
+pub use recover::{RecoverError, RecoverSettings, recover};
 pub use start::{StartError, serve};

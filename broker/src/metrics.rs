@@ -2,9 +2,13 @@
 //! all of them for each shard. Only the owning shard writes; the admin thread reads at any time.
 
 mod histogram;
+mod store;
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use s3_uploader::StoreMetrics;
 
 pub(crate) use histogram::Histogram;
 
@@ -54,6 +58,30 @@ catalogue! {
         "Bytes of record batches sent to consumers.";
     FetchStoredBytes Counter "tailrace_fetch_wal_bytes_total"
         "Bytes of record batches read back from the WAL for consumers.";
+    FetchRemoteBytes Counter "tailrace_fetch_object_bytes_total"
+        "Bytes of record batches read from the object tier for consumers.";
+    FetchRemoteFailures Counter "tailrace_fetch_object_failures_total"
+        "Reads of the object tier that failed, or gave back what was not written.";
+    OffloadObjects Counter "tailrace_offload_objects_total"
+        "Objects of committed records stored.";
+    OffloadBytes Counter "tailrace_offload_bytes_total"
+        "Bytes of those objects.";
+    OffloadFailures Counter "tailrace_offload_failures_total"
+        "Attempts to offload that have to be made again.";
+    OffloadLagBytes Gauge "tailrace_offload_lag_bytes"
+        "Bytes of committed batches that are in no object yet.";
+    OffloadLagAge Gauge "tailrace_offload_lag_milliseconds"
+        "Time since the oldest of them was committed.";
+    SnapshotBytes Gauge "tailrace_raft_snapshot_bytes"
+        "Size of the last snapshot of the data group.";
+    TierObjects Gauge "tailrace_object_count"
+        "Objects that the manifest names, those on their way out included.";
+    TierBytes Gauge "tailrace_object_stored_bytes"
+        "Bytes of the objects that the manifest names.";
+    TierObjectsDeleted Counter "tailrace_object_deleted_total"
+        "Objects deleted after nothing referred to them.";
+    TierEditsVoid Counter "tailrace_object_edits_void_total"
+        "Changes of the manifest that another one had made void.";
     Partitions Gauge "tailrace_partition_count"
         "Partitions that this shard owns.";
     TailCacheBytes Gauge "tailrace_memory_tail_cache_bytes"
@@ -137,8 +165,11 @@ impl ShardMetrics {
     }
 }
 
-/// The text that Prometheus scrapes (exposition format 0.0.4).
-pub(crate) fn render(shards: &[impl AsRef<ShardMetrics>]) -> String {
+/// The text that Prometheus scrapes (exposition format 0.0.4); `store` with the time since start.
+pub(crate) fn render(
+    shards: &[impl AsRef<ShardMetrics>],
+    store: Option<(&StoreMetrics, Duration)>,
+) -> String {
     let mut text = String::new();
     for &(metric, kind, name, help) in Metric::ALL {
         let kind = if kind == Kind::Counter { "counter" } else { "gauge" };
@@ -147,6 +178,9 @@ pub(crate) fn render(shards: &[impl AsRef<ShardMetrics>]) -> String {
             let value = metrics.as_ref().get(metric);
             line(&mut text, format_args!("{name}{{shard=\"{shard}\"}} {value}"));
         }
+    }
+    if let Some((metrics, uptime)) = store {
+        store::render(&mut text, metrics, uptime);
     }
     let by_shard: Vec<_> = shards.iter().map(|metrics| metrics.as_ref().histograms()).collect();
     let Some(first) = by_shard.first() else { return text };
@@ -173,7 +207,6 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 mod tests {
     use std::collections::BTreeSet;
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -199,7 +232,7 @@ mod tests {
         let shards = [Arc::new(ShardMetrics::new()), Arc::new(ShardMetrics::new())];
         shards[1].add(Metric::ProduceRecords, 7);
         shards[0].produce.record(Duration::from_micros(300));
-        let text = render(&shards);
+        let text = render(&shards, None);
         assert!(text.contains("tailrace_produce_records_total{shard=\"1\"} 7\n"), "{text}");
         assert!(text.contains("tailrace_produce_latency_seconds_count{shard=\"0\"} 1\n"), "{text}");
     }

@@ -1,10 +1,12 @@
 //! What all shards of a broker share: settings that never change while it runs, and numbers that
 //! are read without waiting.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use model::{LeaderEpoch, NodeId, RaftGroupId, ShardId};
+use model::{LeaderEpoch, LogIndex, NodeId, RaftGroupId, ShardId};
+use s3_uploader::StoreMetrics;
 use uuid::Uuid;
 
 use crate::cluster::Endpoint;
@@ -25,6 +27,10 @@ pub(crate) struct Node {
     pub(crate) metrics: Vec<Arc<ShardMetrics>>,
     /// By raft group: the term in which this broker leads it, or -1.
     leader_epochs: Vec<AtomicI32>,
+    /// The metadata in the object store contains the commands up to here.
+    metadata_stored: AtomicU64,
+    /// Of the object store's thread, once it runs.
+    store_metrics: OnceLock<(Arc<StoreMetrics>, Instant)>,
     ready_count: AtomicUsize,
     stopping: AtomicBool,
 }
@@ -46,6 +52,8 @@ impl Node {
             switchboard: Switchboard::new(shard_count),
             metrics: (0..shard_count).map(|_| Arc::new(ShardMetrics::new())).collect(),
             leader_epochs: (0..=shard_count).map(|_| AtomicI32::new(-1)).collect(),
+            metadata_stored: AtomicU64::new(0),
+            store_metrics: OnceLock::new(),
             ready_count: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         }
@@ -75,6 +83,25 @@ impl Node {
         {
             cell.store(epoch.get(), Ordering::Release);
         }
+    }
+
+    /// The metadata in the object store contains the commands up to here.
+    pub(crate) fn metadata_stored(&self) -> LogIndex {
+        LogIndex::new(self.metadata_stored.load(Ordering::Acquire))
+    }
+
+    /// Written by the shard that hosts group 0.
+    pub(crate) fn set_metadata_stored(&self, upto: LogIndex) {
+        self.metadata_stored.store(upto.get(), Ordering::Release);
+    }
+
+    /// What the object store was asked, and for how long it was.
+    pub(crate) fn store_metrics(&self) -> Option<(&StoreMetrics, Duration)> {
+        self.store_metrics.get().map(|(metrics, since)| (metrics.as_ref(), since.elapsed()))
+    }
+
+    pub(crate) fn set_store_metrics(&self, metrics: Arc<StoreMetrics>, now: Instant) {
+        assert!(self.store_metrics.set((metrics, now)).is_ok(), "a broker has one store");
     }
 
     /// A shard serves: its groups lead and its log is applied.

@@ -9,12 +9,17 @@ pub(crate) mod append;
 pub(crate) mod call;
 pub(crate) mod connections;
 pub(crate) mod coordinate;
+pub(crate) mod group_snapshot;
 pub(crate) mod hosted;
 pub(crate) mod mailbox;
 pub(crate) mod message;
 pub(crate) mod metadata;
+pub(crate) mod offload;
 pub(crate) mod read;
+pub(crate) mod remote;
 pub(crate) mod replicated_log;
+pub(crate) mod tier;
+pub(crate) mod tier_upkeep;
 pub(crate) mod upkeep;
 pub(crate) mod watches;
 
@@ -35,6 +40,7 @@ use self::message::{Message, PartAnswer, PartRequest};
 use self::metadata::Metadata;
 use self::read::Reads;
 use self::replicated_log::{LogEvent, ReplicatedLog};
+use self::tier::Tier;
 use self::upkeep::Upkeep;
 use crate::api;
 use crate::metrics::{Metric, ShardMetrics};
@@ -64,6 +70,7 @@ pub(crate) struct Shard {
     hosting: Hosting,
     reads: Reads,
     groups: Groups,
+    tier: Tier,
     upkeep: Upkeep,
     connections: Connections,
     /// Bytes queued for a client since its send queue was last empty.
@@ -82,6 +89,7 @@ pub(crate) struct Parts {
     pub(crate) log: ReplicatedLog,
     pub(crate) hosting: Hosting,
     pub(crate) groups: Groups,
+    pub(crate) tier: Tier,
     pub(crate) metadata: Metadata,
     pub(crate) random: Random,
 }
@@ -91,7 +99,7 @@ const REQUEST_BYTES_MAX: usize = 256 << 20;
 
 impl Shard {
     pub(crate) fn new(parts: Parts, now: Now) -> Self {
-        let Parts { id, node, log, hosting, groups, metadata, random } = parts;
+        let Parts { id, node, log, hosting, groups, tier, metadata, random } = parts;
         Self {
             id,
             metrics: Arc::clone(&node.metrics[usize::from(id.get())]),
@@ -104,6 +112,7 @@ impl Shard {
             hosting,
             reads: Reads::default(),
             groups,
+            tier,
             upkeep: Upkeep::new(now.instant),
             connections: Connections::new(REQUEST_BYTES_MAX),
             unsent: BTreeMap::new(),
@@ -114,13 +123,14 @@ impl Shard {
         }
     }
 
-    /// A message or a completion of other shards is waiting.
+    /// A message of another shard, a reply of the object store or more of its own waits.
     pub(crate) fn has_work(&self) -> bool {
-        self.mailbox.has_work()
+        self.mailbox.has_work() || self.tier.has_replies() || self.is_gathering()
     }
 
-    /// Takes in what other shards sent.
-    pub(crate) fn drain_mailbox(&mut self) {
+    /// Takes in what other shards and the object store sent.
+    pub(crate) fn take_in(&mut self) {
+        self.poll_store();
         while let Some(message) = self.mailbox.receive() {
             self.metrics.add(Metric::ShardMessages, 1);
             match message {
@@ -171,6 +181,9 @@ impl Shard {
             }
             PartRequest::Group(request) => self.serve_group(origin, *request),
             PartRequest::Command(command) => self.propose_command(origin, &command),
+            PartRequest::DeleteRecords { partition, before } => {
+                self.delete_records(origin, partition, before);
+            }
         }
     }
 
@@ -183,6 +196,7 @@ impl Shard {
     pub(crate) fn settle(&mut self, disk: &mut impl Disk) {
         self.fire_deadlines();
         self.start_metadata();
+        self.offload_on();
         loop {
             self.log.pump(disk, self.now.instant, &self.metrics);
             let mut moved = self.serve_unblocked() | self.drain_group_output();
@@ -233,6 +247,7 @@ impl Shard {
         }
         self.groups_deadline();
         self.keep_up();
+        self.keep_tier();
         while let Some(call) = self.calls.pop_overdue(now) {
             api::overdue(self, call);
         }
@@ -275,5 +290,6 @@ impl Shard {
         metrics.set(Metric::Partitions, self.hosting.len() as u64);
         metrics.set(Metric::TailCacheBytes, self.hosting.tail_cache_bytes() as u64);
         self.log.publish_gauges(metrics);
+        self.tier.publish_gauges(metrics, self.now.instant);
     }
 }

@@ -1,33 +1,41 @@
 //! One shard's thread: its ring, its WAL recovered, its groups started, then its core's loop.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use model::{LogIndex, RaftGroupId, ShardId, Term};
-use replication::{Descriptor, Driver, DriverConfig};
+use model::{LogIndex, NodeId, RaftGroupId, ShardId, Term};
+use replication::{Driver, DriverConfig, LogEntry, RecoverError};
+use s3_uploader::Client;
 use tools::format::random_uuid;
 use uring::device::DeviceFile;
 use uring::{Reactor, ReactorConfig};
-use wal_uring::{FileDevice, Identity, Recovered, RecoveryReport, RingDisk, Wal, WalOptions};
+use wal_uring::{
+    FileDevice, Identity, Lsn, Recovered, RecoveryReport, RingDisk, StreamId, Wal, WalOptions,
+};
 
 use crate::cluster::Cluster;
+use crate::codec::DecodeError;
 use crate::config::BrokerSettings;
 use crate::core::Core;
 use crate::group::GroupConfig;
 use crate::metrics::Metric;
 use crate::node::Node;
+use crate::partition::{KIND_EDIT, entry_kind};
 use crate::random::Random;
 use crate::shard::coordinate::Groups;
+use crate::shard::group_snapshot::{GroupSnapshot, Stored};
 use crate::shard::hosted::{Hosting, entry_of};
 use crate::shard::metadata::{METADATA_SHARD, Metadata};
 use crate::shard::replicated_log::{ReplicatedLog, group_of};
+use crate::shard::tier::Tier;
 use crate::shard::{Now, Parts, Shard};
 use crate::start::{Report, StartError};
 
 /// Bytes of one group commit at most, but for a single larger entry.
-const FRAME_SIZE_MAX: u32 = 512 << 10;
+pub(crate) const FRAME_SIZE_MAX: u32 = 512 << 10;
 /// Bytes of recent batches that a shard keeps in memory for its readers.
 const TAIL_CACHE_SIZE: usize = 128 << 20;
 
@@ -36,6 +44,8 @@ pub(crate) struct ShardStart {
     pub(crate) id: ShardId,
     pub(crate) node: Arc<Node>,
     pub(crate) device: Arc<DeviceFile>,
+    /// This shard's end of the object store's thread.
+    pub(crate) store: Client,
     pub(crate) listener: TcpListener,
     pub(crate) report: Sender<Report>,
 }
@@ -55,16 +65,22 @@ pub(crate) fn run(start: ShardStart) -> Result<(), StartError> {
     let (parts, mut wal) = recover(&start, durable)?;
     wal.prepare(&mut RingDisk { io: reactor.io(), file, durable });
     let now = Now { instant: reactor.now(), unix_ms: unix_ms() };
-    let shard = Shard::new(parts.into_parts(&start, wal, now), now);
+    let ShardStart { id, node, store, listener, report, .. } = start;
+    let shard = Shard::new(parts.into_parts(id, node, store, wal, now), now);
     shard.mailbox.attach(reactor.doorbell());
     shard.metrics.set(Metric::WalVolatileCache, u64::from(durable));
-    Core::new(shard, file, durable, start.listener, start.report).run(reactor).map_err(failed)
+    Core::new(shard, file, durable, listener, report).run(reactor).map_err(failed)
 }
 
 /// What the WAL held.
 struct Recovery {
     driver: Driver,
     hosting: Hosting,
+    /// What a snapshot of the data group says of its objects.
+    stored: Stored,
+    cluster: Option<Cluster>,
+    /// Where the latest state record of each stream lies.
+    states: BTreeMap<StreamId, Lsn>,
     /// Index of the data group's last entry.
     last_index: LogIndex,
     /// Randomness for the ids that the shard makes.
@@ -72,17 +88,17 @@ struct Recovery {
 }
 
 impl Recovery {
-    fn into_parts(self, start: &ShardStart, wal: Wal, now: Now) -> Parts {
-        let node = Arc::clone(&start.node);
+    fn into_parts(self, id: ShardId, node: Arc<Node>, store: Client, wal: Wal, now: Now) -> Parts {
         let settings = &node.settings.broker;
-        let cluster =
-            (start.id == METADATA_SHARD).then(|| Cluster::new(Arc::new(settings.clone())));
+        let log = ReplicatedLog::new(wal, self.driver, groups(id), self.states, now.instant);
+        let config = group_config(settings);
         Parts {
-            id: start.id,
-            log: ReplicatedLog::new(wal, self.driver, groups(start.id), now.instant),
+            id,
+            log,
             hosting: self.hosting,
-            groups: Groups::new(group_config(settings), self.last_index, now.instant),
-            metadata: Metadata::new(cluster),
+            groups: Groups::new(config, self.stored.offsets, self.last_index, now.instant),
+            tier: Tier::new(store, self.stored.manifest, self.stored.edited),
+            metadata: Metadata::new(self.cluster),
             random: Random::new(self.seeds),
             node,
         }
@@ -95,16 +111,19 @@ fn groups(shard: ShardId) -> Vec<RaftGroupId> {
     metadata.into_iter().chain([Node::data_group(shard)]).collect()
 }
 
+/// A node's number among the voters of a group: raft's begin at 1.
+pub(crate) fn voter(node: NodeId) -> u64 {
+    u64::try_from(node.get()).unwrap_or_default() + 1
+}
+
 fn recover(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartError> {
     let shard = start.id.get();
     let node = &start.node;
-    // Raft's ids start at 1.
-    let voter = u64::try_from(node.id.get()).unwrap_or_default() + 1;
+    let voter = voter(node.id);
     let (election_seed, _) = random_uuid()?.as_u64_pair();
     let (high, low) = random_uuid()?.as_u64_pair();
     let mut driver = Driver::new(DriverConfig::new(voter, election_seed));
-    let mut hosting = Hosting::new(TAIL_CACHE_SIZE);
-    let mut last_index = LogIndex::default();
+    let mut states = BTreeMap::new();
     let mut refused = None;
     let expected = Identity {
         cluster_id: node.cluster_id,
@@ -113,9 +132,8 @@ fn recover(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartEr
         slice_count: node.shard_count,
     };
     let mut sink = |recovered: Recovered<'_>| {
-        let result = replay(&mut driver, &mut hosting, &mut last_index, start.id, recovered);
-        if let Err(reason) = result {
-            refused.get_or_insert(reason);
+        if let Err(reason) = replay(&mut driver, &mut states, recovered) {
+            refused.get_or_insert_with(|| reason.to_string());
         }
     };
     let options = options(durable);
@@ -127,7 +145,7 @@ fn recover(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartEr
         return Err(StartError::Recover { shard, reason });
     }
     // If nobody listens any more, the process is ending.
-    let _ = start.report.send(Report::Recovered(describe(shard, &report)));
+    let _ = start.report.send(Report::Noted(describe(shard, &report)));
     let recovered = |error: &dyn ToString| StartError::Recover { shard, reason: error.to_string() };
     driver.start().map_err(|error| recovered(&error))?;
     for group in groups(start.id) {
@@ -135,7 +153,69 @@ fn recover(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartEr
             driver.create_group(group, &[voter]);
         }
     }
-    Ok((Recovery { driver, hosting, last_index, seeds: [high, low] }, wal))
+    let mut hosting = Hosting::new(TAIL_CACHE_SIZE);
+    let group = Node::data_group(start.id);
+    let stored = rebuild(&driver, &mut hosting, group).map_err(|reason| recovered(&reason))?;
+    let cluster = (start.id == METADATA_SHARD)
+        .then(|| cluster(&driver, &node.settings.broker))
+        .transpose()
+        .map_err(|error| recovered(&error))?;
+    let last_index = driver.last_index(group);
+    let seeds = [high, low];
+    Ok((Recovery { driver, hosting, stored, cluster, states, last_index, seeds }, wal))
+}
+
+/// Gives one record of the WAL to raft, and notes where the state records are.
+fn replay(
+    driver: &mut Driver,
+    states: &mut BTreeMap<StreamId, Lsn>,
+    recovered: Recovered<'_>,
+) -> Result<(), RecoverError> {
+    match recovered {
+        Recovered::State { stream, data, at } => {
+            states.insert(stream, at.lsn);
+            driver.recover_state(group_of(stream), data)
+        }
+        Recovered::Entry { stream, term, index, data, at } => {
+            let (term, index) = (Term::new(term), LogIndex::new(index));
+            driver.recover_entry(group_of(stream), term, index, data, at.lsn.get())
+        }
+    }
+}
+
+/// Rebuilds the partitions of a group from its snapshot and the descriptors of the entries above.
+fn rebuild(driver: &Driver, hosting: &mut Hosting, group: RaftGroupId) -> Result<Stored, String> {
+    let snapshot = driver.snapshot(group);
+    let compacted = snapshot.is_some();
+    let mut stored = Stored::default();
+    if let Some((_, data)) = snapshot {
+        let found = GroupSnapshot::decode(&data).map_err(|error| error.to_string())?;
+        found.partitions.into_iter().for_each(|partition| hosting.restore(partition));
+        stored = found.stored;
+    }
+    let (first, last) = (driver.first_index(group), driver.last_index(group));
+    for index in (first.get()..=last.get()).map(LogIndex::new) {
+        let Some(LogEntry { term, descriptor, .. }) = driver.entry(group, index) else { continue };
+        // Only the empty entry of a new leader has no descriptor.
+        let Some(descriptor) = descriptor else { continue };
+        if entry_kind(&descriptor.app) == Some(KIND_EDIT) {
+            continue; // applied when raft hands it out
+        }
+        let entry = entry_of(&descriptor).ok_or("an entry of an unknown kind")?;
+        hosting
+            .recovered(group, index, term, &entry, compacted)
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(stored)
+}
+
+/// Group 0's state as its snapshot has it; the commands above are applied when raft hands them out.
+fn cluster(driver: &Driver, settings: &BrokerSettings) -> Result<Cluster, DecodeError> {
+    let settings = Arc::new(settings.clone());
+    match driver.snapshot(RaftGroupId::METADATA) {
+        Some((_, data)) => Cluster::decode_snapshot(&data, settings),
+        None => Ok(Cluster::new(settings)),
+    }
 }
 
 /// What recovery found, for the operator.
@@ -153,37 +233,7 @@ fn describe(shard: u16, report: &RecoveryReport) -> Vec<String> {
     lines
 }
 
-/// Gives one record of the WAL to raft, and its batch to its partition.
-fn replay(
-    driver: &mut Driver,
-    hosting: &mut Hosting,
-    last_index: &mut LogIndex,
-    shard: ShardId,
-    recovered: Recovered<'_>,
-) -> Result<(), String> {
-    match recovered {
-        Recovered::State { stream, data, .. } => {
-            driver.recover_state(group_of(stream), data).map_err(|error| error.to_string())
-        }
-        Recovered::Entry { stream, term, index, data, at } => {
-            let group = group_of(stream);
-            let (term, index) = (Term::new(term), LogIndex::new(index));
-            driver
-                .recover_entry(group, term, index, data, at.lsn.get())
-                .map_err(|error| error.to_string())?;
-            if group != Node::data_group(shard) {
-                return Ok(());
-            }
-            *last_index = index;
-            // Only the empty entry of a new leader has no descriptor.
-            let Ok(descriptor) = Descriptor::decode(data) else { return Ok(()) };
-            let entry = entry_of(&descriptor).ok_or("an entry of an unknown kind")?;
-            hosting.recovered(group, index, term, &entry).map_err(|error| error.to_string())
-        }
-    }
-}
-
-fn options(durable: bool) -> WalOptions {
+pub(crate) fn options(durable: bool) -> WalOptions {
     let base = if durable { WalOptions::VOLATILE_CACHE } else { WalOptions::WRITE_THROUGH };
     WalOptions { frame_size_max: FRAME_SIZE_MAX as usize, ..base }
 }
@@ -207,7 +257,7 @@ fn group_config(settings: &BrokerSettings) -> GroupConfig {
     clippy::disallowed_methods,
     reason = "the first reading of the wall clock, before the loop"
 )]
-fn unix_ms() -> i64 {
+pub(crate) fn unix_ms() -> i64 {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(unix.as_millis()).unwrap_or(i64::MAX)
 }

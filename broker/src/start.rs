@@ -11,6 +11,9 @@ use std::time::Duration;
 use model::ShardId;
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketType};
+use s3_uploader::{
+    ClaimError, Client, StoreOptions, StoreUrl, Wake, Worker, WorkerConfig, open_claimed,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use uring::device::DeviceError;
 use uring::{SetupError, core_count, spawn_pinned};
@@ -53,6 +56,8 @@ pub enum StartError {
     TooManyCores { asked: u16, available: usize },
     #[error("cannot listen on {address}: {reason}")]
     Listen { address: HostPort, reason: String },
+    #[error("cannot use the object store {url}: {source}")]
+    Store { url: Box<StoreUrl>, source: Box<ClaimError> },
     #[error("shard {shard} failed: {reason}")]
     Failed { shard: u16, reason: String },
     #[error(transparent)]
@@ -65,8 +70,8 @@ pub enum StartError {
 
 /// What a shard's thread tells the main thread.
 pub(crate) enum Report {
-    /// What a shard found in its WAL, one line each.
-    Recovered(Vec<String>),
+    /// What a shard has to tell the operator, one line each: what it found in its WAL, first.
+    Noted(Vec<String>),
     /// The shard accepts connections.
     Serving,
     /// The shard stopped; with the reason if nobody asked it to.
@@ -94,19 +99,28 @@ pub fn serve(settings: NodeSettings, out: &mut dyn Write) -> Result<(), StartErr
     let admin_node = Arc::clone(&node);
     spawn_pinned("admin", None, move || admin::serve(&admin_listener, &admin_node))
         .map_err(StartError::Thread)?;
+    let (worker, clients) = start_store(&node, &data, out)?;
+    #[expect(clippy::disallowed_methods, reason = "the start of the store's rates")]
+    node.set_store_metrics(worker.metrics(), std::time::Instant::now());
     let (report, reports) = channel();
     watch_signals(report.clone())?;
-    let threads = start_shards(&node, &data, listeners.by_shard, &report)?;
+    let ends = listeners.by_shard.into_iter().zip(clients);
+    let threads = start_shards(&node, &data, ends, &report)?;
     drop(report);
-    let result = supervise(&node, &reports, listeners.shown, out);
+    let mut result = supervise(&node, &reports, listeners.shown, out);
     node.stop();
     for thread in threads {
         thread.join().expect("a shard that panics ends the process");
     }
-    reports.try_iter().fold(result, |result, report| match report {
-        Report::Stopped { result: Err(error), .. } => result.and(Err(error)),
-        _ => result,
-    })
+    drop(worker);
+    for report in reports.try_iter() {
+        match report {
+            Report::Stopped { result: Err(error), .. } => result = result.and(Err(error)),
+            Report::Noted(lines) => note(out, &lines)?,
+            _ => {}
+        }
+    }
+    result
 }
 
 /// Waits until all shards serve and says so; then until one stops or a signal comes.
@@ -119,11 +133,7 @@ fn supervise(
     let mut serving = 0;
     for report in reports {
         match report {
-            Report::Recovered(lines) => {
-                for line in lines {
-                    writeln!(out, "{line}").map_err(StartError::Output)?;
-                }
-            }
+            Report::Noted(lines) => note(out, &lines)?,
             Report::Serving => {
                 serving += 1;
                 if serving == node.shard_count {
@@ -141,18 +151,48 @@ fn supervise(
     Ok(())
 }
 
+fn note(out: &mut dyn Write, lines: &[String]) -> Result<(), StartError> {
+    lines.iter().try_for_each(|line| writeln!(out, "{line}")).map_err(StartError::Output)
+}
+
+/// Opens the object store and starts its thread. A store that is away now holds nothing up.
+fn start_store(
+    node: &Arc<Node>,
+    data: &DataDir,
+    out: &mut dyn Write,
+) -> Result<(Worker, Vec<Client>), StartError> {
+    let settings = &node.settings;
+    let folder = || StoreUrl::folder(&data.objects);
+    let url = settings.object_store.clone().unwrap_or_else(folder);
+    let options = StoreOptions::default();
+    let (store, away) = open_claimed(&url, options, node.cluster_id)
+        .map_err(|source| StartError::Store { url: url.clone().into(), source: source.into() })?;
+    if let Some(error) = away {
+        writeln!(out, "the object store is away, offload waits for it: {error}")
+            .map_err(StartError::Output)?;
+    }
+    let config = WorkerConfig { cluster_id: Some(node.cluster_id), ..WorkerConfig::default() };
+    let wake = |shard: u16| -> Wake {
+        let switchboard = Arc::clone(&node.switchboard);
+        Box::new(move || switchboard.wake(ShardId::new(shard)))
+    };
+    let wakes: Vec<_> = (0..node.shard_count).map(wake).collect();
+    Worker::start(store, config, wakes.len(), wakes).map_err(StartError::Thread)
+}
+
 fn start_shards(
     node: &Arc<Node>,
     data: &DataDir,
-    listeners: Vec<TcpListener>,
+    ends: impl Iterator<Item = (TcpListener, Client)>,
     report: &Sender<Report>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let mut threads = Vec::new();
-    for (number, listener) in (0_u16..).zip(listeners) {
+    for (number, (listener, store)) in (0_u16..).zip(ends) {
         let start = ShardStart {
             id: ShardId::new(number),
             node: Arc::clone(node),
             device: Arc::clone(&data.device),
+            store,
             listener,
             report: report.clone(),
         };

@@ -29,7 +29,11 @@ class Broker:
         self.address = f"127.0.0.1:{free_port()}"
         self.log_path = os.path.join(directory, "broker.log")
         self._command = [binary, "dev", "--data-dir", os.path.join(directory, "data"),
-                         "--listen", self.address, "--admin", f"127.0.0.1:{free_port()}"]
+                         "--listen", self.address, "--admin", f"127.0.0.1:{free_port()}",
+                         # A small log that is offloaded and trimmed all the time: a kill may come
+                         # at any step of that.
+                         "--wal-size", "128MiB", "--set", "offload.age.ms=100",
+                         "--set", "offload.bytes=131072"]
         self._process = None
         self.kills = 0
         self.slowest_start = 0.0

@@ -16,7 +16,7 @@ use crate::shard::message::{FoundOffset, OffsetKind, OffsetQuery, PartRequest, R
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
-/// KIP-405 and after; without remote storage all that is there is local.
+/// KIP-405, KIP-1005 and KIP-1023: where the local log begins and the objects end.
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
@@ -53,18 +53,13 @@ pub(crate) fn serve(
             let epoch = LeaderEpoch::new(wanted.current_leader_epoch);
             let question = question(wanted.timestamp, epoch, header.api_version);
             match question.and_then(|query| {
-                let place = |query| {
-                    let (to, partition) = locate(shard, &topic.name, wanted.partition_index)?;
-                    Ok((to, PartRequest::FindOffset { partition, query }))
-                };
-                query.map(place).transpose()
+                let (to, partition) = locate(shard, &topic.name, wanted.partition_index)?;
+                Ok((to, PartRequest::FindOffset { partition, query }))
             }) {
-                Ok(Some(request)) => {
+                Ok(request) => {
                     call.places.push(place);
                     asks.push(request);
                 }
-                // A name that stands for nothing here: offset -1, no error.
-                Ok(None) => {}
                 Err(code) => partition.error_code = code.code(),
             }
             answered.partitions.push(partition);
@@ -78,23 +73,23 @@ pub(crate) fn serve(
     open(shard, reply_to, header, CallState::Offsets(call), None, asks);
 }
 
-/// What a timestamp of the request asks for; `None` if that is known to be nothing.
+/// What a timestamp of the request asks for.
 fn question(
     timestamp: i64,
     current_epoch: LeaderEpoch,
     version: i16,
-) -> Result<Option<OffsetQuery>, ErrorCode> {
+) -> Result<OffsetQuery, ErrorCode> {
     let kind = match timestamp {
         LATEST => OffsetKind::Latest,
         EARLIEST => OffsetKind::Earliest,
         MAX_TIMESTAMP if version >= 7 => OffsetKind::MaxTimestamp,
-        EARLIEST_LOCAL if version >= 8 => OffsetKind::Earliest,
-        LATEST_TIERED if version >= 9 => return Ok(None),
-        EARLIEST_PENDING_UPLOAD if version >= 11 => return Ok(None),
+        EARLIEST_LOCAL if version >= 8 => OffsetKind::EarliestLocal,
+        LATEST_TIERED if version >= 9 => OffsetKind::LatestTiered,
+        EARLIEST_PENDING_UPLOAD if version >= 11 => OffsetKind::EarliestPending,
         at if at >= 0 => OffsetKind::AtOrAfter(at),
         _ => return Err(ErrorCode::UnsupportedVersion),
     };
-    Ok(Some(OffsetQuery { kind, current_epoch }))
+    Ok(OffsetQuery { kind, current_epoch })
 }
 
 impl OffsetsCall {

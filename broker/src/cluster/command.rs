@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use model::{NodeId, RaftGroupId, ShardId};
 use uuid::Uuid;
 
-use super::codec::{DecodeError, Reader, Writer};
+use crate::codec::{DecodeError, Reader, Writer};
 
 const VERSION: u8 = 1;
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use model::{LogIndex, NodeId, PartitionId, RaftGroupId};
 
-use super::codec::{DecodeError, Reader, Writer};
 use super::command::{
     read_configs, read_endpoints, read_replicas, write_configs, write_endpoints, write_replicas,
 };
 use super::image::{Group, Image, Node, Partition, Topic};
 use super::state::Cluster;
+use crate::codec::{DecodeError, Reader, Writer};
 use crate::config::{BrokerSettings, TopicConfig};
 
 const VERSION: u8 = 1;
@@ -66,9 +66,9 @@ impl Cluster {
         if next_producer_id < 0 {
             return Err(DecodeError::Range { field: "next producer id" });
         }
-        image.nodes = read_map(&mut reader, "nodes", read_node)?;
-        image.groups = read_map(&mut reader, "groups", read_group)?;
-        let topics: BTreeMap<Arc<str>, Arc<Topic>> = read_map(&mut reader, "topics", |reader| {
+        image.nodes = reader.map("nodes", read_node)?;
+        image.groups = reader.map("groups", read_group)?;
+        let topics: BTreeMap<Arc<str>, Arc<Topic>> = reader.map("topics", |reader| {
             let topic = read_topic(reader, next_partition, &settings)?;
             Ok((Arc::clone(&topic.name), topic))
         })?;
@@ -81,23 +81,6 @@ impl Cluster {
         reader.finish()?;
         Ok(Self { image: Arc::new(image), next_partition, next_producer_id, settings })
     }
-}
-
-/// A list in strictly ascending order of its keys.
-fn read_map<K: Ord + Clone, V>(
-    reader: &mut Reader<'_>,
-    field: &'static str,
-    mut entry: impl FnMut(&mut Reader<'_>) -> Result<(K, Arc<V>), DecodeError>,
-) -> Result<BTreeMap<K, Arc<V>>, DecodeError> {
-    let mut last: Option<K> = None;
-    reader.list(field, |reader| {
-        let (key, value) = entry(reader)?;
-        if last.as_ref().is_some_and(|last| *last >= key) {
-            return Err(DecodeError::Order { field });
-        }
-        last = Some(key.clone());
-        Ok((key, value))
-    })
 }
 
 fn read_node(reader: &mut Reader<'_>) -> Result<(NodeId, Arc<Node>), DecodeError> {

@@ -80,6 +80,13 @@ impl Cluster {
         Arc::clone(&self.image)
     }
 
+    /// Takes no partition id below `partition` and no producer id below `producer` from now on:
+    /// they were found in use, by commands that this state does not have.
+    pub fn pass_over(&mut self, partition: PartitionId, producer: i64) {
+        self.next_partition = self.next_partition.max(partition);
+        self.next_producer_id = self.next_producer_id.max(producer);
+    }
+
     /// Applies the command committed at `index`. One that the state has seen already is for the
     /// caller to leave out: a raft log is applied once.
     pub fn apply(&mut self, index: LogIndex, command: Command) -> Outcome {

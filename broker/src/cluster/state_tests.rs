@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 use model::ShardId;
 use proptest::prelude::*;
 
-use super::super::codec::DecodeError;
 use super::super::command::tests::{CLUSTER_ID, goldens};
 use super::super::creation::bootstrap;
 use super::*;
+use crate::codec::DecodeError;
 
 const SNAPSHOT: &[u8] = include_bytes!("../../testdata/metadata-snapshot.v1.bin");
 const NODE: NodeId = NodeId::new(0);

@@ -21,6 +21,12 @@ pub struct BrokerSettings {
     pub group_session_timeout_min: Duration,
     pub group_session_timeout_max: Duration,
     pub group_size_max: u32,
+    /// How long an object stays after nothing refers to it.
+    pub object_delete_grace: Duration,
+    /// A committed record is on its way to an object after this long.
+    pub offload_age: Duration,
+    /// Committed bytes of a group that are worth an object before that.
+    pub offload_bytes: u32,
     pub partition_count_default: u32,
     /// Bytes of the metadata text beside a committed offset.
     pub offset_metadata_bytes_max: u32,
@@ -29,6 +35,9 @@ pub struct BrokerSettings {
     pub offsets_topic_replication_factor: u16,
     pub offsets_topic_segment_bytes: u32,
     pub producer_id_expiration: Duration,
+    pub retention_check_interval: Duration,
+    /// How long a clean stop waits for the object store.
+    pub shutdown_offload_max: Duration,
     /// Bytes of a request of any API but Produce.
     pub request_bytes_max: u32,
     /// Bytes of any request.
@@ -126,6 +135,9 @@ impl BrokerSettings {
             group_session_timeout_min: values.millis("group.min.session.timeout.ms"),
             group_session_timeout_max: values.millis("group.max.session.timeout.ms"),
             group_size_max: values.count("group.max.size"),
+            object_delete_grace: values.millis("object.delete.grace.ms"),
+            offload_age: values.millis("offload.age.ms"),
+            offload_bytes: values.count("offload.bytes"),
             partition_count_default: values.count("num.partitions"),
             offset_metadata_bytes_max: values.count("offset.metadata.max.bytes"),
             offsets_retention: Duration::from_secs(
@@ -135,6 +147,8 @@ impl BrokerSettings {
             offsets_topic_replication_factor: values.factor("offsets.topic.replication.factor"),
             offsets_topic_segment_bytes: values.count("offsets.topic.segment.bytes"),
             producer_id_expiration: values.millis("producer.id.expiration.ms"),
+            retention_check_interval: values.millis("log.retention.check.interval.ms"),
+            shutdown_offload_max: values.millis("shutdown.offload.max.ms"),
             request_bytes_max: values.count("request.max.bytes"),
             socket_request_bytes_max: values.count("socket.request.max.bytes"),
             given,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use s3_uploader::StoreUrl;
 use tools::size::Size;
 
 use super::broker::BrokerSettings;
@@ -25,6 +26,9 @@ pub struct NodeSettings {
     pub shard_listeners: bool,
     /// What clients are told to connect to, where it differs from `listen`.
     pub advertise: Option<HostPort>,
+    /// Where the log's objects are: `s3://BUCKET/PREFIX` or `file:///DIRECTORY`; the folder
+    /// `objects` in the data directory if not given.
+    pub object_store: Option<StoreUrl>,
     pub broker: BrokerSettings,
 }
 
@@ -39,6 +43,7 @@ impl Default for NodeSettings {
             wal_size: Size::gib(1),
             shard_listeners: false,
             advertise: None,
+            object_store: None,
             broker: BrokerSettings::default(),
         }
     }
@@ -56,6 +61,7 @@ impl NodeSettings {
             format!("wal-size={}", self.wal_size),
             format!("shard-listeners={}", self.shard_listeners),
         ];
+        lines.extend(self.object_store.iter().map(|url| format!("object-store={url}")));
         lines.extend(self.wal.iter().map(|path| format!("wal={}", path.display())));
         lines.extend(self.advertise.iter().map(|address| format!("advertise={address}")));
         lines.extend(self.broker.lines());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::member::Member;
 use super::offsets::Offsets;
-use super::output::Outbox;
+use super::output::{Effect, InFlight, Outbox};
 use super::timers::{Timer, Timers};
 use super::{
     GroupConfig, GroupError, GroupResponse, JoinRefused, JoinedGroup, JoinedMember, Name, Now,
@@ -54,6 +54,8 @@ pub(super) struct Group {
     pub(super) state_since_ms: i64,
     /// A metadata record of this group is in the log, or on its way there.
     pub(super) recorded: bool,
+    /// The value of the last metadata record in the log; the fields above may be ahead of it.
+    pub(super) in_log: Option<Bytes>,
 }
 
 /// How the wait of an empty group is prolonged as members keep coming.
@@ -91,6 +93,7 @@ impl Group {
             assigning: false,
             state_since_ms: unix_ms,
             recorded: false,
+            in_log: None,
         }
     }
 
@@ -222,6 +225,19 @@ impl Group {
                 cx.out.reply(token, GroupResponse::Sync(Err(error)));
             }
         }
+    }
+
+    /// Sends the group's metadata record, as it is now, on its way into the log.
+    pub(super) fn append_metadata(
+        &mut self,
+        cx: &mut Context<'_>,
+        record: (Bytes, Option<Bytes>),
+        effect: Effect,
+    ) {
+        self.recorded = true;
+        let (partition, group) = (self.partition, self.id.clone());
+        let metadata = record.1.clone();
+        cx.out.append(vec![record], InFlight { partition, group, metadata, effect });
     }
 
     /// Nothing would be lost with this group.

@@ -95,6 +95,9 @@ impl Coordinator {
             }
             return;
         };
+        if result.is_ok() && (expired || in_flight.metadata.is_some()) {
+            group.in_log = in_flight.metadata;
+        }
         match in_flight.effect {
             Effect::Commit(commit) => group.committed(&mut cx, token, commit, result),
             Effect::Assign { generation } => group.assigned(&mut cx, generation, result),
@@ -104,7 +107,9 @@ impl Coordinator {
             Effect::Emptied => {}
             Effect::Expire { offsets, .. } => group.expired(token, &offsets, result),
         }
-        if expired && result.is_ok() && group.is_forgettable() {
+        let forgotten = expired && result.is_ok() && group.is_forgettable();
+        // Somebody may have been there and gone since: then the log is about to have it again.
+        if forgotten && !self.out.has_in_flight(&in_flight.group) {
             self.groups.remove(&in_flight.group);
         }
     }

@@ -69,7 +69,7 @@ impl Group {
         let records = keys.into_iter().map(|key| (key, None)).collect();
         let (partition, group) = (self.partition, self.id.clone());
         let effect = Effect::Expire { offsets, group: whole };
-        cx.out.append(records, InFlight { partition, group, effect });
+        cx.out.append(records, InFlight { partition, group, metadata: None, effect });
     }
 
     /// The tombstones are in the log, or everything stays until the next time.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::classic::{Context, Group, InitialJoin, refuse_waiting};
 use super::coordinator::Coordinator;
 use super::member::{Member, NEW_MEMBER_TIMEOUT_MS, millis};
-use super::output::{Effect, InFlight};
+use super::output::Effect;
 use super::timers::Timer;
 use super::{
     GroupError, GroupResponse, GroupState, JoinRefused, JoinRequest, Name, Now, ReplyToken, record,
@@ -225,12 +225,7 @@ impl Group {
             skip_assignment_known,
         };
         match record::group_metadata(self) {
-            Ok(record) => {
-                self.recorded = true;
-                let effect = Effect::ReplaceInstance(replacement);
-                let (partition, group) = (self.partition, self.id.clone());
-                cx.out.append(vec![record], InFlight { partition, group, effect });
-            }
+            Ok(record) => self.append_metadata(cx, record, Effect::ReplaceInstance(replacement)),
             Err(_) => self.instance_replaced(cx, replacement, Err(GroupError::RecordTooLarge)),
         }
     }
@@ -391,9 +386,7 @@ impl Group {
         self.leader = None;
         self.enter(cx, GroupState::Empty);
         if let Ok(record) = record::group_metadata(self) {
-            self.recorded = true;
-            let (partition, group) = (self.partition, self.id.clone());
-            cx.out.append(vec![record], InFlight { partition, group, effect: Effect::Emptied });
+            self.append_metadata(cx, record, Effect::Emptied);
         }
     }
 

@@ -12,6 +12,7 @@
 mod classic;
 mod config;
 mod coordinator;
+mod dump;
 mod expiry;
 mod join;
 mod leave;
@@ -29,6 +30,7 @@ mod timers;
 pub use classic::GroupState;
 pub use config::GroupConfig;
 pub use coordinator::Coordinator;
+pub use dump::{decode_records, encode_records};
 pub use output::{AppendFailed, AppendToken, Output, ReplyToken};
 pub use record::RecordError;
 pub use request::{

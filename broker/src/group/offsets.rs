@@ -116,7 +116,8 @@ impl Group {
         }
         self.offsets.in_flight += 1;
         let (partition, group) = (self.partition, self.id.clone());
-        cx.out.append(records, InFlight { partition, group, effect: Effect::Commit(commit) });
+        let effect = Effect::Commit(commit);
+        cx.out.append(records, InFlight { partition, group, metadata: None, effect });
     }
 
     fn commit_record(

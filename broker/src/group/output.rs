@@ -56,6 +56,8 @@ pub(super) struct Outbox {
 pub(super) struct InFlight {
     pub(super) partition: i32,
     pub(super) group: Name,
+    /// The value of the group's metadata record, if one is in the append.
+    pub(super) metadata: Option<Bytes>,
     pub(super) effect: Effect,
 }
 
@@ -91,6 +93,11 @@ impl Outbox {
 
     pub(super) fn done(&mut self, token: AppendToken) -> Option<InFlight> {
         self.in_flight.remove(&token)
+    }
+
+    /// Whether records of this group are on their way.
+    pub(super) fn has_in_flight(&self, group: &str) -> bool {
+        self.in_flight.values().any(|in_flight| &*in_flight.group == group)
     }
 
     /// Forgets the appends of a partition that went elsewhere, and answers the commits.

@@ -1,5 +1,7 @@
 //! Partitions of `__consumer_offsets` coming to this shard and going.
 
+use bytes::Bytes;
+
 use super::classic::Group;
 use super::coordinator::{Coordinator, Phase};
 use super::member::Member;
@@ -47,6 +49,7 @@ impl Coordinator {
                 let metadata = value.map(record::decode_group).transpose()?;
                 let group = self.loaded_group(partition, &group);
                 group.restore(metadata);
+                group.in_log = value.map(Bytes::copy_from_slice);
             }
             Key::Other { .. } => {}
         }

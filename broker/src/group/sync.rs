@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::classic::{Context, Group};
-use super::output::{Effect, InFlight};
+use super::output::Effect;
 use super::timers::Timer;
 use super::{
     GroupError, GroupResponse, GroupState, HeartbeatRequest, Name, ReplyToken, SyncRequest,
@@ -62,10 +62,8 @@ impl Group {
         match record::group_metadata(self) {
             Ok(record) => {
                 self.assigning = true;
-                self.recorded = true;
                 let effect = Effect::Assign { generation: self.generation };
-                let (partition, group) = (self.partition, self.id.clone());
-                cx.out.append(vec![record], InFlight { partition, group, effect });
+                self.append_metadata(cx, record, effect);
             }
             Err(_) => self.refuse_assignment(cx, GroupError::RecordTooLarge),
         }

@@ -1,6 +1,7 @@
 //! The coordinator as Kafka's group coordinator behaves: tables of requests by state, rebalances of
 //! several members, static members, time-outs, restarts, and random histories.
 
+mod dump;
 mod membership;
 mod offsets;
 mod random;
@@ -67,6 +68,7 @@ impl Bench {
         }
         assert_eq!(after.coordinator.load_fault(), None);
         (after.log, after.ids) = (self.log.clone(), self.ids + 1_000);
+        after.check_dump();
         after
     }
 
@@ -112,7 +114,24 @@ impl Bench {
             }
             self.coordinator.appended(self.now, token, result);
         }
+        self.check_dump();
         self.drain();
+    }
+
+    /// A dump is the log without what a later record of the same key has replaced or deleted.
+    fn check_dump(&self) {
+        for partition in self.coordinator.partitions.keys().copied() {
+            let mut last: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+            for (_, (key, value)) in self.log.iter().filter(|(of, _)| *of == partition) {
+                match value {
+                    Some(value) => last.insert(key.clone(), value.clone()),
+                    None => last.remove(key),
+                };
+            }
+            let dump = self.coordinator.dump(partition);
+            assert_eq!(dump.len(), last.len(), "a key is there once");
+            assert_eq!(dump.into_iter().collect::<BTreeMap<_, _>>(), last);
+        }
     }
 
     fn pass(&mut self, ms: u64) {

@@ -64,10 +64,7 @@ impl BatchIndex {
     /// The last batch whose raft entry is at or before `index`.
     pub(super) fn at_or_before(&self, index: LogIndex) -> Option<&BatchEntry> {
         let (chunk, entry) = self.position(|entry| entry.index <= index);
-        match entry.checked_sub(1) {
-            Some(entry) => self.chunks.get(chunk)?.entries.get(entry),
-            None => self.chunks.get(chunk.checked_sub(1)?)?.entries.last(),
-        }
+        self.before(chunk, entry)
     }
 
     /// The first batch at or after the one that contains `from`, and wholly below `end`, that holds
@@ -121,9 +118,20 @@ impl BatchIndex {
         Some(first_removed)
     }
 
-    /// Forgets the batches wholly below `offset`.
-    pub(super) fn trim(&mut self, offset: Offset) {
-        let (chunk, entry) = self.position(|entry| entry.end_offset() <= offset);
+    /// Forgets the batches wholly below `offset`. Returns the raft entry of the last of them.
+    pub(super) fn trim(&mut self, offset: Offset) -> Option<LogIndex> {
+        self.drop_front(|entry| entry.end_offset() <= offset)
+    }
+
+    /// Forgets the batches whose raft entry is at or before `index`. Returns that of the last of
+    /// them.
+    pub(super) fn release(&mut self, index: LogIndex) -> Option<LogIndex> {
+        self.drop_front(|entry| entry.index <= index)
+    }
+
+    fn drop_front(&mut self, gone: impl Fn(&BatchEntry) -> bool) -> Option<LogIndex> {
+        let (chunk, entry) = self.position(gone);
+        let last = self.before(chunk, entry)?.index;
         self.chunks.drain(..chunk);
         if let Some(first) = self.chunks.front_mut()
             && entry > 0
@@ -134,12 +142,21 @@ impl BatchIndex {
         if self.chunks.is_empty() {
             self.chunks.shrink_to_fit();
         }
+        Some(last)
     }
 
     /// Bytes on the heap.
     pub(super) fn heap_size(&self) -> usize {
         let entries: usize = self.chunks.iter().map(|chunk| chunk.entries.capacity()).sum();
         self.chunks.capacity() * size_of::<Chunk>() + entries * size_of::<BatchEntry>()
+    }
+
+    /// The entry before a position.
+    fn before(&self, chunk: usize, entry: usize) -> Option<&BatchEntry> {
+        match entry.checked_sub(1) {
+            Some(entry) => self.chunks.get(chunk)?.entries.get(entry),
+            None => self.chunks.get(chunk.checked_sub(1)?)?.entries.last(),
+        }
     }
 
     /// Chunk, and entry in it, of the first entry that is not `before`; one past the last chunk if

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! offset  size  field           integers are little-endian
-//!      0     1  kind            1: a record batch of a partition
+//!      0     1  kind            1: a record batch of a partition (2: an edit of the group's
+//!                              manifest, which has this byte alone)
 //!      1     1  version         1
 //!      2     2  attributes      as in the batch's header
 //!      4     4  record_count    at least 1
@@ -19,6 +20,7 @@
 //!
 //! No checksum is here: the WAL's frame and the replication message each carry one over it.
 
+use kafka_wire::batch::BatchHeader;
 use model::{Offset, PartitionId};
 use zerocopy::byteorder::little_endian::{I16, I32, I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, transmute};
@@ -28,6 +30,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, transmute};
 /// The byte's space: 0 is never valid; 1 to 63 are entries of data partitions, described here; 64
 /// to 127 are the metadata commands of group 0, described by the cluster module; the rest is free.
 pub const KIND_BATCH: u8 = 1;
+/// Kind byte of an edit of the group's manifest: the payload is the edit, nothing is beside it.
+pub const KIND_EDIT: u8 = 2;
 /// First kind byte of group 0's commands; see [`KIND_BATCH`].
 pub const KIND_METADATA_FIRST: u8 = 64;
 /// Bytes of an encoded descriptor.
@@ -111,6 +115,34 @@ impl EntryDescriptor {
             return Err(DescriptorError::Version { found: layout.version });
         }
         Self::check(&layout)
+    }
+
+    /// The descriptor of a batch that is in the object store; when the leader took it is not known
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// The header is not one that a leader would have taken.
+    pub fn of_batch(
+        partition: PartitionId,
+        header: &BatchHeader,
+        appended_at: i64,
+    ) -> Result<Self, DescriptorError> {
+        let batch_size = header.size().and_then(|size| u32::try_from(size).ok());
+        Self::check(&Layout {
+            kind: KIND_BATCH,
+            version: VERSION,
+            attributes: header.attributes().into(),
+            record_count: header.record_count().into(),
+            partition: partition.get().into(),
+            base_offset: header.base_offset().into(),
+            max_timestamp: header.max_timestamp().into(),
+            appended_at: appended_at.into(),
+            producer_id: header.producer_id().into(),
+            base_sequence: header.base_sequence().into(),
+            batch_size: batch_size.unwrap_or_default().into(),
+            producer_epoch: header.producer_epoch().into(),
+        })
     }
 
     pub fn encode(&self) -> [u8; DESCRIPTOR_SIZE] {

@@ -32,12 +32,24 @@ pub(super) struct EpochCache {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct EpochStart {
-    epoch: LeaderEpoch,
-    start: Offset,
+pub(super) struct EpochStart {
+    pub(super) epoch: LeaderEpoch,
+    pub(super) start: Offset,
 }
 
 impl EpochCache {
+    /// The epochs of a snapshot, of which both numbers grow strictly.
+    pub(super) fn restored(entries: Vec<EpochStart>) -> Self {
+        Self { entries }
+    }
+
+    /// The epochs of the log while it reached from `log_start` to `log_end`. One that began at the
+    /// end had no record yet, unless all its records were trimmed.
+    pub(super) fn as_of(&self, log_start: Offset, log_end: Offset) -> &[EpochStart] {
+        let had_records = |entry: &EpochStart| entry.start < log_end || entry.start <= log_start;
+        &self.entries[..self.entries.partition_point(had_records)]
+    }
+
     /// Records from `start` on are of `epoch`. An epoch that began there and got no record is
     /// forgotten, even a later one: its leader was replaced before it wrote here.
     pub(super) fn assign(

@@ -1,5 +1,8 @@
-//! Offsets by timestamp. The index knows the largest timestamp of each batch, so it names the one
-//! batch to look into; the caller reads that, and [`Sought::find_in`] walks its records.
+//! Offsets by timestamp, in the local part of the log. The index knows the largest timestamp of
+//! each batch, so it names the one batch to look into; the caller reads that, and
+//! [`Sought::find_in`] walks its records.
+
+use std::ops::Range;
 
 use kafka_wire::batch::Batches;
 use kafka_wire::records::{self, Records};
@@ -15,6 +18,16 @@ pub enum Sought {
     AtOrAfter(i64),
     /// The first of the youngest records.
     Youngest,
+}
+
+/// Where a record can be. The one found at the lower offset is the answer, unless the other is
+/// younger and the youngest is sought.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TimestampCandidates {
+    /// Offsets whose batches are in the object store: to be searched first. Their records are
+    /// committed, but the last of them may be above a last stable offset.
+    pub remote: Option<Range<Offset>>,
+    pub local: Option<TimestampCandidate>,
 }
 
 /// The batch to look into.
@@ -43,21 +56,26 @@ pub struct TimestampedOffset {
 }
 
 impl Partition {
-    /// The first batch, from the one that contains `from`, that holds the record sought. None if no
-    /// record below the visible end is it.
-    pub fn timestamp_candidate(
+    /// The first local batch, from the one that contains `from`, that holds the record sought: none
+    /// if no local record below the visible end is it. And what is not local of the log from
+    /// `from` on.
+    pub fn timestamp_candidates(
         &self,
         sought: Sought,
         from: Offset,
         visible_end: VisibleEnd,
-    ) -> Option<TimestampCandidate> {
+    ) -> TimestampCandidates {
         let end = self.visible_end(visible_end);
         let from = from.max(self.log_start);
         let entry = match sought {
             Sought::AtOrAfter(timestamp) => self.batches.at_timestamp(timestamp, from, end),
             Sought::Youngest => self.batches.at_max_timestamp(from, end),
         };
-        entry.map(|entry| self.candidate(entry))
+        let remote = from..self.local_start();
+        TimestampCandidates {
+            remote: (!remote.is_empty()).then_some(remote),
+            local: entry.map(|entry| self.candidate(entry)),
+        }
     }
 
     fn candidate(&self, entry: &BatchEntry) -> TimestampCandidate {

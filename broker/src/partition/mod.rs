@@ -5,11 +5,14 @@
 //! (`read`, `list_offsets`). All of it can be rebuilt from the entries' descriptors.
 //!
 //! ```text
-//! log start          high watermark       log end        offsets of the partition
-//!    |  committed           |   appended     |
-//!    +----+----+----+--..---+----+----+------+
-//!      17   20   21           90   93   94               indexes of the group's raft log
+//! log start    local start      high watermark       log end     offsets of the partition
+//!    |             |  committed       |    appended     |
+//!    + . . . . . . +----+----+---..---+----+----+-------+
+//!        remote      17   20            90   93   94            indexes of the group's raft log
 //! ```
+//!
+//! What is below the local start is in the object store, and its entries may be gone from the raft
+//! log: a snapshot of the group stands for them (`snapshot`).
 
 mod append;
 mod batch_index;
@@ -18,6 +21,7 @@ mod epoch_cache;
 mod list_offsets;
 mod producer_state;
 mod read;
+mod snapshot;
 mod tail_cache;
 #[cfg(test)]
 mod tests;
@@ -27,11 +31,13 @@ use model::{LeaderEpoch, LogIndex, Offset, PartitionId, Term};
 
 pub use append::{AppendError, NewBatch, Prepared, Submission};
 pub use descriptor::{
-    DESCRIPTOR_SIZE, DescriptorError, EntryDescriptor, KIND_BATCH, KIND_METADATA_FIRST,
+    DESCRIPTOR_SIZE, DescriptorError, EntryDescriptor, KIND_BATCH, KIND_EDIT, KIND_METADATA_FIRST,
     ProducerStamp, entry_kind,
 };
 pub use epoch_cache::{EpochEnd, EpochWentBack, leader_epoch};
-pub use list_offsets::{SearchError, Sought, TimestampCandidate, TimestampedOffset};
+pub use list_offsets::{
+    SearchError, Sought, TimestampCandidate, TimestampCandidates, TimestampedOffset,
+};
 pub use producer_state::{Duplicate, FirstSequence, ProducerError};
 pub use read::{Piece, ReadError, ReadPlan, StoredBatch, VisibleEnd};
 pub use tail_cache::{TailBudget, Victim};
@@ -41,8 +47,8 @@ use epoch_cache::EpochCache;
 use producer_state::Producers;
 use tail_cache::TailCache;
 
-/// **Invariant**: `log_start <= high_watermark <= log_end`, and the batches are dense from the one
-/// that contains the log start to the log end.
+/// **Invariant**: `log_start <= local_start <= high_watermark <= log_end`, and the batches of the
+/// index are dense from the one that contains the local start to the log end.
 #[derive(Debug)]
 pub struct Partition {
     id: PartitionId,
@@ -53,6 +59,8 @@ pub struct Partition {
     committed_index: LogIndex,
     /// The entry of the last batch, or 0.
     last_index: LogIndex,
+    /// The entry of the last batch that left the index at its front, trimmed or released, or 0.
+    dropped_index: LogIndex,
     batches: BatchIndex,
     producers: Producers,
     epochs: EpochCache,
@@ -103,6 +111,7 @@ impl Partition {
             log_end: log_start,
             committed_index: LogIndex::default(),
             last_index: LogIndex::default(),
+            dropped_index: LogIndex::default(),
             batches: BatchIndex::default(),
             producers: Producers::default(),
             epochs: EpochCache::default(),
@@ -117,6 +126,12 @@ impl Partition {
     /// The first readable offset.
     pub fn log_start(&self) -> Offset {
         self.log_start
+    }
+
+    /// The first offset whose batch is in the raft log of this replica, as far as this log needs
+    /// it: what is below is in the object store. The log end if there is none.
+    pub fn local_start(&self) -> Offset {
+        self.local_base().max(self.log_start)
     }
 
     /// The next offset to be assigned.
@@ -142,7 +157,7 @@ impl Partition {
         }
     }
 
-    /// The oldest raft entry that this log needs; None if it is empty.
+    /// The oldest raft entry that this log needs; None if it needs none.
     pub fn first_index(&self) -> Option<LogIndex> {
         self.batches.first().map(|entry| entry.index)
     }
@@ -157,7 +172,14 @@ impl Partition {
         self.producers.count()
     }
 
-    /// An entry of the raft log as recovery or a follower sees it.
+    /// The highest id of a producer whose state is kept.
+    pub fn producer_id_last(&self) -> Option<i64> {
+        self.producers.id_last()
+    }
+
+    /// An entry of the raft log as recovery or a follower sees it. One whose batch is in the
+    /// snapshot that this log was restored from, because it had been trimmed or released, changes
+    /// nothing.
     pub fn replay(
         &mut self,
         index: LogIndex,
@@ -166,6 +188,9 @@ impl Partition {
     ) -> Result<(), ReplayError> {
         if batch.partition != self.id {
             return Err(ReplayError::OtherPartition { expected: self.id, found: batch.partition });
+        }
+        if index <= self.dropped_index {
+            return Ok(());
         }
         if index <= self.last_index {
             return Err(ReplayError::IndexWentBack { last: self.last_index, found: index });
@@ -189,7 +214,9 @@ impl Partition {
         allocation: usize,
         budget: &mut TailBudget,
     ) {
-        self.tail.push(self.id, base_offset, batch, allocation, budget);
+        if base_offset >= self.local_base() {
+            self.tail.push(self.id, base_offset, batch, allocation, budget);
+        }
     }
 
     /// The group's log is committed up to `index`. True if the high watermark moved.
@@ -226,12 +253,41 @@ impl Partition {
         }
         if to > self.log_start {
             self.log_start = to;
-            self.batches.trim(to);
-            let first = self.batches.first().map_or(self.log_end, |entry| entry.base_offset);
-            self.tail.trim(first, budget);
+            let dropped = self.batches.trim(to);
+            self.dropped(dropped, budget);
             self.epochs.trim(to);
         }
         Ok(())
+    }
+
+    /// The batches of the raft entries up to `index` are in the object store: readers find them
+    /// there from now on.
+    ///
+    /// # Panics
+    ///
+    /// If one of them is not committed: it could be replaced, and would still be in the store.
+    pub fn release_before(&mut self, index: LogIndex, budget: &mut TailBudget) {
+        let last = self.batches.at_or_before(index);
+        let end = last.map_or(self.log_start, BatchEntry::end_offset);
+        let high_watermark = self.high_watermark;
+        assert!(end <= high_watermark, "release to {end}, but {high_watermark} is committed");
+        let dropped = self.batches.release(index);
+        self.dropped(dropped, budget);
+    }
+
+    /// Everything below `to` was deleted, also what this log never had: it is empty and goes on
+    /// there. What producers wrote last stays known.
+    ///
+    /// # Panics
+    ///
+    /// If it has records at or above `to`, or some that are not released.
+    pub fn skip_to(&mut self, to: Offset) {
+        assert!(
+            self.log_end <= to && self.batches.first().is_none(),
+            "records are left below {to}"
+        );
+        (self.log_start, self.high_watermark, self.log_end) = (to, to, to);
+        self.epochs.trim(to);
     }
 
     /// This replica leads from now on: the term's epoch begins at the log end.
@@ -291,6 +347,21 @@ impl Partition {
             + self.producers.heap_size()
             + self.epochs.heap_size()
             + self.tail.heap_size()
+    }
+
+    /// Offset of the first record in the index; the log start may be behind it, in the same batch.
+    fn local_base(&self) -> Offset {
+        self.batches.first().map_or(self.log_end, |entry| entry.base_offset)
+    }
+
+    /// After batches have left the index at its front, the last of them of entry `index`. Their
+    /// cached bytes go, too: whoever reads below the local start asks the object tier, and never
+    /// looks here.
+    fn dropped(&mut self, index: Option<LogIndex>, budget: &mut TailBudget) {
+        if let Some(index) = index {
+            self.dropped_index = index;
+            self.tail.trim(self.local_base(), budget);
+        }
     }
 
     fn advance_high_watermark(&mut self) -> bool {

@@ -14,7 +14,7 @@ use model::{LogIndex, Offset};
 use super::descriptor::{self, EntryDescriptor, ProducerStamp};
 
 /// As many as a Java producer has in flight; a repeat of an older batch is out of order.
-const BATCHES_KEPT: usize = 5;
+pub(super) const BATCHES_KEPT: usize = 5;
 
 /// Why a producer's batch is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -106,6 +106,11 @@ impl Producers {
         });
     }
 
+    /// The highest id of a producer that is known.
+    pub(super) fn id_last(&self) -> Option<i64> {
+        self.by_id.last_key_value().map(|(id, _)| *id)
+    }
+
     /// Forgets producers whose last batch was taken before `before`, ms since 1970. One with a
     /// batch that is not committed, or in a transaction, is kept. Returns how many are
     /// forgotten.
@@ -135,11 +140,27 @@ impl Producers {
         nodes * (NODE + 12 * size_of::<usize>()) + batches * size_of::<ProducedBatch>()
     }
 
-    /// What the rules can see of every producer: its epoch and last batches, for comparison.
-    #[cfg(test)]
-    pub(super) fn visible(&self) -> BTreeMap<i64, Vec<ProducedBatch>> {
-        let batches = |producer: &Producer| producer.recent().copied().collect();
-        self.by_id.iter().map(|(id, producer)| (*id, batches(producer))).collect()
+    /// What the rules see of every producer without the entries after `index`, which is committed:
+    /// its last batches, oldest first.
+    ///
+    /// Where committed batches after `index` have pushed older ones out, those are missing. They
+    /// are not missed: whoever goes on from here has all committed entries, and after them they
+    /// are out there, too.
+    pub(super) fn as_of(&self, index: LogIndex) -> BTreeMap<i64, Vec<ProducedBatch>> {
+        let batches = |producer: &Producer| {
+            let before = producer.batches.iter().rev().skip_while(|batch| batch.index > index);
+            let mut batches: Vec<_> = of_newest_epoch(before).copied().collect();
+            batches.reverse();
+            batches
+        };
+        let producers = self.by_id.iter().map(|(id, producer)| (*id, batches(producer)));
+        producers.filter(|(_, batches)| !batches.is_empty()).collect()
+    }
+
+    /// The producers of [`as_of`](Self::as_of) again.
+    pub(super) fn restored(producers: BTreeMap<i64, Vec<ProducedBatch>>) -> Self {
+        let restored = |(id, batches): (i64, Vec<_>)| (id, Producer { batches: batches.into() });
+        Self { by_id: producers.into_iter().map(restored).collect() }
     }
 }
 
@@ -151,21 +172,19 @@ struct Producer {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct ProducedBatch {
-    index: LogIndex,
-    base_offset: Offset,
-    appended_at: i64,
-    base_sequence: i32,
-    record_count: u32,
-    epoch: i16,
-    attributes: i16,
+    pub(super) index: LogIndex,
+    pub(super) base_offset: Offset,
+    pub(super) appended_at: i64,
+    pub(super) base_sequence: i32,
+    pub(super) record_count: u32,
+    pub(super) epoch: i16,
+    pub(super) attributes: i16,
 }
 
 impl Producer {
     /// The last batches of the current epoch, youngest first.
     fn recent(&self) -> impl Iterator<Item = &ProducedBatch> {
-        let epoch = self.batches.back().map(|last| last.epoch);
-        let of_epoch = self.batches.iter().rev();
-        of_epoch.take_while(move |batch| Some(batch.epoch) == epoch).take(BATCHES_KEPT)
+        of_newest_epoch(self.batches.iter().rev())
     }
 
     fn duplicate_of(
@@ -244,6 +263,15 @@ impl ProducedBatch {
             attributes: batch.attributes,
         }
     }
+}
+
+/// Of batches given youngest first, those that the rules look at.
+fn of_newest_epoch<'a>(
+    batches: impl Iterator<Item = &'a ProducedBatch>,
+) -> impl Iterator<Item = &'a ProducedBatch> {
+    let mut newest = None;
+    let of_newest = move |batch: &&ProducedBatch| *newest.get_or_insert(batch.epoch) == batch.epoch;
+    batches.take_while(of_newest).take(BATCHES_KEPT)
 }
 
 fn check_unknown(stamp: ProducerStamp, first: FirstSequence) -> Result<(), ProducerError> {

@@ -5,6 +5,7 @@ use model::{LogIndex, Offset};
 
 use super::Partition;
 use super::batch_index::BatchEntry;
+use super::descriptor::EntryDescriptor;
 
 /// Most batches of one plan; bounds the pieces of a response when batches are tiny.
 const PIECES_MAX: usize = 4096;
@@ -49,12 +50,16 @@ pub struct StoredBatch {
 pub enum ReadError {
     #[error("offset {from} is outside the log, {log_start} to {log_end}")]
     OutOfRange { from: Offset, log_start: Offset, log_end: Offset },
+    /// Committed, and so below the high watermark.
+    #[error("offset {from} is in the object store, which has what is below {local_start}")]
+    Remote { from: Offset, local_start: Offset },
 }
 
 impl Partition {
     /// The batches from the one that contains `from`, up to `size_max` bytes. With `at_least_one`
     /// the first is returned even if it is larger (KIP-74). Empty if `from` is between the
-    /// visible end and the log end: the fetch waits.
+    /// visible end and the log end: the fetch waits. What is below the local start is an error:
+    /// the caller has to get it from the object store.
     pub fn read(
         &self,
         from: Offset,
@@ -94,6 +99,24 @@ impl Partition {
         Ok(size)
     }
 
+    /// The batch of an entry in the raft log, which is of this partition.
+    pub fn piece_of(&self, index: LogIndex, batch: &EntryDescriptor) -> Piece {
+        self.tail.get(batch.base_offset()).map_or_else(
+            || {
+                let (base_offset, size) = (batch.base_offset(), batch.batch_size());
+                Piece::Stored(StoredBatch { index, base_offset, size })
+            },
+            |bytes| Piece::Cached(bytes.clone()),
+        )
+    }
+
+    /// The largest timestamp of the local batches that are visible, ms since 1970.
+    pub fn local_max_timestamp(&self) -> Option<i64> {
+        let end = self.last_stable_offset();
+        let youngest = self.batches.at_max_timestamp(self.local_start(), end);
+        youngest.map(|entry| entry.max_timestamp)
+    }
+
     pub(super) fn piece(&self, entry: &BatchEntry) -> Piece {
         match self.tail.get(entry.base_offset) {
             Some(bytes) => Piece::Cached(bytes.clone()),
@@ -113,6 +136,10 @@ impl Partition {
         let (log_start, log_end) = (self.log_start, self.log_end);
         if from < log_start || from > log_end {
             return Err(ReadError::OutOfRange { from, log_start, log_end });
+        }
+        let local_start = self.local_start();
+        if from < local_start {
+            return Err(ReadError::Remote { from, local_start });
         }
         let end = self.visible_end(visible_end);
         Ok(self.batches.iter_from(from).take_while(move |entry| entry.end_offset() <= end))

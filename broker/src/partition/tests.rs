@@ -1,8 +1,10 @@
 //! A partition as its shard uses it: the rules by name here, random histories in
-//! `tests/histories.rs`, idempotence in `tests/idempotence.rs`.
+//! `tests/histories.rs`, idempotence in `tests/idempotence.rs`, what is not local any more in
+//! `tests/snapshots.rs`.
 
 mod histories;
 mod idempotence;
+mod snapshots;
 
 use kafka_wire::Compression;
 use kafka_wire::records::RecordBatchBuilder;
@@ -67,6 +69,10 @@ impl Log {
         let from = LogIndex::new(from);
         self.partition.truncate(from, &mut self.budget).expect("not committed");
         self.term += 1;
+    }
+
+    fn release(&mut self, index: u64) {
+        self.partition.release_before(LogIndex::new(index), &mut self.budget);
     }
 
     fn trim(&mut self, to: i64) -> Result<(), TrimError> {
@@ -380,7 +386,7 @@ fn timestamps_lead_to_the_first_record_that_is_not_older() {
     log.commit(4);
     let base = |sought, from| {
         let end = VisibleEnd::HighWatermark;
-        let found = log.partition.timestamp_candidate(sought, Offset::new(from), end)?;
+        let found = log.partition.timestamp_candidates(sought, Offset::new(from), end).local?;
         let plan = ReadPlan { pieces: vec![found.batch], ..ReadPlan::default() };
         assert_eq!(bases(&plan)[0] + 10, found.end_offset.get());
         Some(bases(&plan)[0])
@@ -390,14 +396,9 @@ fn timestamps_lead_to_the_first_record_that_is_not_older() {
     assert_eq!(base(Sought::AtOrAfter(300), 20), Some(30));
     assert_eq!(base(Sought::AtOrAfter(301), 0), None, "not committed");
     assert_eq!(base(Sought::Youngest, 0), Some(10));
-    assert_eq!(
-        Log::new().partition.timestamp_candidate(
-            Sought::Youngest,
-            Offset::ZERO,
-            VisibleEnd::LastStable,
-        ),
-        None
-    );
+    let (sought, end) = (Sought::Youngest, VisibleEnd::LastStable);
+    let none = Log::new().partition.timestamp_candidates(sought, Offset::ZERO, end);
+    assert_eq!(none, TimestampCandidates::default());
 }
 
 #[test]
@@ -410,8 +411,8 @@ fn a_trimmed_youngest_record_gives_way_to_the_next() {
     log.trim(5).expect("committed");
     let end = VisibleEnd::HighWatermark;
     let next = |from| {
-        let found = log.partition.timestamp_candidate(Sought::Youngest, Offset::new(from), end);
-        found.map(|candidate| candidate.end_offset.get())
+        let found = log.partition.timestamp_candidates(Sought::Youngest, Offset::new(from), end);
+        found.local.map(|candidate| candidate.end_offset.get())
     };
     // Its record of 900 may be one of those below 5: then the caller asks on from its end.
     assert_eq!(next(0), Some(10));

@@ -10,7 +10,7 @@ use super::Shard;
 use super::call::Origin;
 use super::hosted::{Waiter, appended_at};
 use super::message::{Append, AppendRefused, PartAnswer};
-use super::replicated_log::Refused;
+use super::replicated_log::{Claim, Refused};
 use crate::metrics::Metric;
 use crate::node::Node;
 use crate::partition::{
@@ -88,14 +88,16 @@ impl Shard {
         let allocation = batch.len();
         let payload = batch.freeze();
         let descriptor = describe(&payload, resident, &new);
-        let (term, index) = self.log.propose(group, descriptor, payload.clone())?;
+        let claim = if resident { Claim::Broker } else { Claim::Client };
+        let (term, index) = self.log.propose(group, claim, descriptor, payload.clone())?;
         let record_count = info.record_count;
         let size = payload.len();
         let Some((partition, tail)) = self.hosting.with_tail(id) else {
             unreachable!("it was prepared above");
         };
         partition.appended(new, index, term, payload, allocation, tail);
-        self.hosting.push_open(group, index, id, Some(waiter), Some(self.now.instant));
+        let batch = (id, u32::try_from(size).unwrap_or(u32::MAX));
+        self.hosting.push_open(group, index, batch, Some(waiter), Some(self.now.instant));
         self.hosting.evict();
         self.count_append(record_count, size);
         Ok(())

@@ -12,6 +12,7 @@ use replication::CommittedEntry;
 
 use super::Shard;
 use super::call::Origin;
+use super::group_snapshot::GroupRecords;
 use super::hosted::{Waiter, entry_of};
 use super::message::{Append, AppendRefused, PartAnswer};
 use crate::cluster::{CONSUMER_OFFSETS, Image};
@@ -30,6 +31,8 @@ pub(crate) struct Groups {
     partitions: BTreeMap<PartitionId, i32>,
     /// Those whose records are still to be loaded.
     loading: Vec<i32>,
+    /// Records of a snapshot, by partition; loaded before the entries after it.
+    stored: Vec<(PartitionId, GroupRecords)>,
     /// Recovered entries that cannot be read until the metadata image says what they are.
     deferred: Vec<CommittedEntry>,
     /// Entries up to here were in the log at start. Later ones are the coordinator's own.
@@ -39,13 +42,20 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    pub(crate) fn new(config: GroupConfig, recovered_last: LogIndex, now: Instant) -> Self {
+    /// `stored`: what the snapshot of the data group has, and the last entry after it.
+    pub(crate) fn new(
+        config: GroupConfig,
+        stored: Vec<(PartitionId, GroupRecords)>,
+        recovered_last: LogIndex,
+        now: Instant,
+    ) -> Self {
         Self {
             coordinator: Coordinator::new(config),
             waiting: BTreeMap::new(),
             next_token: 0,
             partitions: BTreeMap::new(),
             loading: Vec::new(),
+            stored,
             deferred: Vec::new(),
             recovered_last,
             started: now,
@@ -167,6 +177,13 @@ impl Shard {
         if !self.metadata.is_ready() || !self.log.has_caught_up(self.data_group()) {
             return;
         }
+        for (partition, records) in std::mem::take(&mut self.groups.stored) {
+            if let Some(index) = self.groups.partitions.get(&partition).copied() {
+                for (key, value) in records {
+                    self.groups.coordinator.load(index, &key, Some(&value));
+                }
+            }
+        }
         for entry in std::mem::take(&mut self.groups.deferred) {
             let described = entry.descriptor.as_ref().and_then(entry_of);
             let index = described.and_then(|entry| self.groups.partitions.get(&entry.partition()));
@@ -181,6 +198,22 @@ impl Shard {
         for index in std::mem::take(&mut self.groups.loading) {
             self.groups.coordinator.end_load(now, index);
         }
+    }
+
+    /// Everything that the log held of consumer groups is loaded.
+    pub(super) fn groups_are_loaded(&self) -> bool {
+        let groups = &self.groups;
+        self.metadata.is_ready()
+            && groups.loading.is_empty()
+            && groups.deferred.is_empty()
+            && groups.stored.is_empty()
+    }
+
+    /// What a snapshot keeps of the consumer groups here.
+    pub(super) fn offsets_records(&self) -> Vec<(PartitionId, GroupRecords)> {
+        let groups = &self.groups;
+        let dump = |(id, index): (&PartitionId, &i32)| (*id, groups.coordinator.dump(*index));
+        groups.partitions.iter().map(dump).filter(|(_, records)| !records.is_empty()).collect()
     }
 
     /// Drops the committed offsets of topics that the new image does not have any more.
@@ -199,7 +232,7 @@ impl Shard {
 }
 
 /// Replays one batch of `__consumer_offsets`.
-fn load(coordinator: &mut Coordinator, partition: i32, batch: &[u8]) {
+pub(crate) fn load(coordinator: &mut Coordinator, partition: i32, batch: &[u8]) {
     for batch in Batches::new(batch) {
         let Ok(records) = Records::new(batch) else { continue };
         for record in records.iter().map_while(Result::ok) {

@@ -27,6 +27,8 @@ pub(crate) enum Waiter {
 struct OpenEntry {
     index: LogIndex,
     partition: PartitionId,
+    /// Bytes of the batch.
+    size: u32,
     waiter: Option<Waiter>,
     /// Repeats of the batch that arrived before it was committed.
     repeats: Vec<Waiter>,
@@ -71,8 +73,8 @@ impl Hosting {
     }
 
     /// Starts a partition that is not there yet.
-    pub(crate) fn ensure(&mut self, partition: PartitionId) -> &mut Partition {
-        self.partitions.entry(partition).or_insert_with(|| Partition::new(partition))
+    pub(crate) fn ensure(&mut self, partition: PartitionId) {
+        self.partitions.entry(partition).or_insert_with(|| Partition::new(partition));
     }
 
     /// Drops the partitions for which `keep` says no: their topics are deleted.
@@ -86,23 +88,40 @@ impl Hosting {
         gone
     }
 
-    /// Takes an entry that recovery found in the log of a group. One at or below an earlier one
-    /// replaces it and all after it, as raft does.
+    /// Takes a partition as a snapshot of its group has it.
+    pub(crate) fn restore(&mut self, partition: Partition) {
+        self.partitions.insert(partition.id(), partition);
+    }
+
+    /// Takes an entry that recovery found in the log of a group, after those before it. With
+    /// `compacted` a partition that the snapshot lacks may begin anywhere: its topic was deleted
+    /// before the snapshot, and the next metadata image says so.
     pub(crate) fn recovered(
         &mut self,
         group: RaftGroupId,
         index: LogIndex,
         term: Term,
         descriptor: &EntryDescriptor,
+        compacted: bool,
     ) -> Result<(), crate::partition::ReplayError> {
         let id = descriptor.partition();
-        let last = self.open.get(&group).and_then(VecDeque::back);
-        if last.is_some_and(|last| index <= last.index) {
-            self.truncate(group, index);
-        }
-        self.ensure(id).replay(index, term, descriptor)?;
-        self.push_open(group, index, id, None, None);
+        let start = if compacted { descriptor.base_offset() } else { Offset::ZERO };
+        let new = || Partition::starting_at(id, start);
+        self.partitions.entry(id).or_insert_with(new).replay(index, term, descriptor)?;
+        self.push_open(group, index, (id, descriptor.batch_size()), None, None);
         Ok(())
+    }
+
+    /// The partitions of the shard, in order of their numbers.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = &Partition> {
+        self.partitions.values()
+    }
+
+    /// Lets go of the batches up to an entry: they are in the object store.
+    pub(crate) fn release_before(&mut self, index: LogIndex) {
+        for partition in self.partitions.values_mut() {
+            partition.release_before(index, &mut self.tail);
+        }
     }
 
     /// Notes an entry that raft took, and who waits for its commit.
@@ -110,11 +129,11 @@ impl Hosting {
         &mut self,
         group: RaftGroupId,
         index: LogIndex,
-        partition: PartitionId,
+        (partition, size): (PartitionId, u32),
         waiter: Option<Waiter>,
         proposed: Option<Instant>,
     ) {
-        let entry = OpenEntry { index, partition, waiter, repeats: Vec::new(), proposed };
+        let entry = OpenEntry { index, partition, size, waiter, repeats: Vec::new(), proposed };
         self.open.entry(group).or_default().push_back(entry);
     }
 
@@ -176,11 +195,15 @@ impl Hosting {
 impl Shard {
     /// Entries up to `index` are durable on a majority: readers see them, producers hear of them.
     pub(crate) fn committed(&mut self, group: RaftGroupId, index: LogIndex) {
+        if group == self.data_group() {
+            self.tier.offload.advance(index);
+        }
         while let Some(entry) = self.hosting.pop_committed(group, index) {
             if let Some(proposed) = entry.proposed {
                 let waited = self.now.instant.saturating_duration_since(proposed);
                 self.metrics.commit.record(waited);
             }
+            self.tier.offload.committed(u64::from(entry.size), self.now.instant);
             let log = self.hosting.partitions.get_mut(&entry.partition);
             if log.is_some_and(|log| log.committed(entry.index)) {
                 self.wake_readers(entry.partition);

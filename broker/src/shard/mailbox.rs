@@ -42,6 +42,13 @@ impl Switchboard {
         }
     }
 
+    /// Wakes one shard, from a thread that is no shard.
+    pub(crate) fn wake(&self, shard: ShardId) {
+        if let Some(bell) = self.bells.get(usize::from(shard.get())).and_then(OnceLock::get) {
+            bell.ring();
+        }
+    }
+
     fn queue(&self, from: usize, to: usize) -> &ArrayQueue<Message> {
         &self.queues[to * self.shard_count + from]
     }

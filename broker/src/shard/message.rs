@@ -26,10 +26,22 @@ pub(crate) enum Message {
 pub(crate) enum PartRequest {
     Append(Append),
     Read(Read),
-    FindOffset { partition: PartitionId, query: OffsetQuery },
-    EpochEnd { partition: PartitionId, current: LeaderEpoch, asked: LeaderEpoch },
+    FindOffset {
+        partition: PartitionId,
+        query: OffsetQuery,
+    },
+    EpochEnd {
+        partition: PartitionId,
+        current: LeaderEpoch,
+        asked: LeaderEpoch,
+    },
     Group(Box<GroupRequest>),
     Command(Box<Command>),
+    /// Makes `before` the log start of a partition; `None` is the high watermark.
+    DeleteRecords {
+        partition: PartitionId,
+        before: Option<Offset>,
+    },
 }
 
 /// The answers, variant by variant.
@@ -41,6 +53,8 @@ pub(crate) enum PartAnswer {
     FindOffset(Result<FoundOffset, ReadRefused>),
     EpochEnd(Result<(LeaderEpoch, Offset), ReadRefused>),
     Group(Box<GroupResponse>),
+    /// The log start as it is now, or why it did not move.
+    Trimmed(Result<Offset, TrimRefused>),
     Command(Result<Outcome, CommandRefused>),
 }
 
@@ -73,6 +87,17 @@ pub(crate) enum AppendRefused {
     /// Larger than an entry of the WAL can be.
     TooLarge,
     /// The WAL has no room until something is trimmed.
+    Full,
+}
+
+/// Why a log start was not moved.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum TrimRefused {
+    UnknownPartition,
+    NotLeader,
+    /// Above the high watermark, or no offset at all.
+    OutOfRange,
+    /// The WAL has no room for the entry that says so.
     Full,
 }
 
@@ -111,6 +136,8 @@ pub(crate) struct ReadRecords {
     pub(crate) last_stable_offset: Offset,
     pub(crate) log_start_offset: Offset,
     pub(crate) batches: Vec<Bytes>,
+    /// Batches from this one on are not returned: the WAL gave one up while it was read.
+    pub(crate) cut: usize,
     /// The reader's log has left ours: the epoch and where it ended here (KIP-595's truncation).
     pub(crate) diverging: Option<(LeaderEpoch, Offset)>,
 }
@@ -138,6 +165,12 @@ pub(crate) struct OffsetQuery {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum OffsetKind {
     Earliest,
+    /// The first record that is not only in an object.
+    EarliestLocal,
+    /// The last record that is in an object.
+    LatestTiered,
+    /// The first record that is in no object yet.
+    EarliestPending,
     /// End of what readers may see.
     Latest,
     /// The record with the largest timestamp.
@@ -153,6 +186,13 @@ pub(crate) struct FoundOffset {
     pub(crate) offset: Option<Offset>,
     pub(crate) timestamp_ms: i64,
     pub(crate) leader_epoch: LeaderEpoch,
+}
+
+impl FoundOffset {
+    /// No such record.
+    pub(crate) fn nothing(leader_epoch: LeaderEpoch) -> Self {
+        Self { offset: None, timestamp_ms: -1, leader_epoch }
+    }
 }
 
 /// Why a metadata command was not carried out.

@@ -11,7 +11,7 @@ use replication::{AppBytes, CommittedEntry, Descriptor};
 use super::Shard;
 use super::call::Origin;
 use super::message::{CommandRefused, Message, PartAnswer};
-use super::replicated_log::Refused;
+use super::replicated_log::{Claim, Refused};
 use crate::api::ProducerIds;
 use crate::cluster::{CONSUMER_OFFSETS, Cluster, Command, Image, bootstrap};
 use crate::metrics::Metric;
@@ -25,6 +25,8 @@ pub(crate) struct Metadata {
     image: Arc<Image>,
     /// Group 0's state machine, on its shard.
     cluster: Option<Cluster>,
+    /// The last entry of group 0 that `cluster` contains.
+    applied: LogIndex,
     /// Who waits for a command of group 0, by its index.
     waiting: BTreeMap<LogIndex, (Origin, Instant)>,
     /// Producer ids reserved for this shard.
@@ -40,6 +42,7 @@ impl Metadata {
         Self {
             image: Arc::default(),
             cluster,
+            applied: LogIndex::default(),
             waiting: BTreeMap::new(),
             producer_ids: ProducerIds::default(),
             bootstrapped: false,
@@ -49,6 +52,19 @@ impl Metadata {
 
     pub(crate) fn image(&self) -> &Image {
         &self.image
+    }
+
+    /// Index of the last command that changed group 0's state, and of the last entry applied; on
+    /// the shard that hosts it, once it was applied at all.
+    pub(crate) fn position(&self) -> Option<(LogIndex, LogIndex)> {
+        let cluster = self.cluster.as_ref().filter(|_| self.applied > LogIndex::default())?;
+        Some((cluster.image().version(), self.applied))
+    }
+
+    /// Group 0's state as bytes, and the entry that it is of.
+    pub(crate) fn snapshot(&self) -> Option<(LogIndex, Bytes)> {
+        let (_, applied) = self.position()?;
+        Some((applied, self.cluster.as_ref()?.encode_snapshot().into()))
     }
 
     /// The image that this shard started with is there: the log can be read by it.
@@ -78,7 +94,8 @@ impl Shard {
         let payload = Bytes::from(command.encode());
         let kind = AppBytes::new(&[KIND_METADATA_FIRST]).expect("one byte fits");
         let descriptor = Descriptor::of(&payload, true, kind).ok_or(Refused::TooLarge)?;
-        let (_, index) = self.log.propose(RaftGroupId::METADATA, descriptor, payload)?;
+        let group = RaftGroupId::METADATA;
+        let (_, index) = self.log.propose(group, Claim::Broker, descriptor, payload)?;
         Ok(index)
     }
 
@@ -88,6 +105,7 @@ impl Shard {
         if group == RaftGroupId::METADATA {
             self.apply_commands(entries);
         } else {
+            self.apply_edits(&entries);
             self.groups.defer(entries);
             self.load_offsets();
         }
@@ -97,6 +115,7 @@ impl Shard {
         let mut answers = Vec::new();
         let Some(cluster) = &mut self.metadata.cluster else { return };
         for entry in entries {
+            self.metadata.applied = entry.index;
             let Some(payload) = entry.payload.filter(|_| entry.descriptor.is_some()) else {
                 continue;
             };

@@ -1,5 +1,6 @@
 //! Reading partitions on the shard that owns them: from the tail cache at once, from the WAL when
-//! the device has answered. What is too little is watched.
+//! the device has answered, from the object tier (`remote.rs`) what the WAL has given up. What is
+//! too little is watched.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,9 +15,10 @@ use super::message::{
     FoundOffset, OffsetKind, OffsetQuery, PartAnswer, PartitionData, PartitionRead, Read,
     ReadRecords, ReadRefused,
 };
+use super::remote::{RemotePlace, RemoteRead};
 use super::watches::Watches;
 use crate::metrics::Metric;
-use crate::partition::{Partition, Piece, ReadError, Sought, StoredBatch, VisibleEnd};
+use crate::partition::{Partition, Piece, ReadError, ReadPlan, Sought, StoredBatch, VisibleEnd};
 
 /// The reads of a shard that wait for the device, and the fetches that wait for records.
 #[derive(Default)]
@@ -28,19 +30,37 @@ pub(crate) struct Reads {
     queue: VecDeque<Job>,
     /// Where the answer to a WAL read belongs, by token.
     places: BTreeMap<u64, Place>,
+    /// Where the answer of the object tier belongs, by token.
+    pub(super) remote: BTreeMap<u64, RemoteRead>,
 }
 
-/// A request that needs batches from the WAL.
+/// A request that needs batches from the WAL or from objects.
 struct OpenRead {
-    origin: Origin,
     purpose: Purpose,
-    /// WAL reads that are not done.
+    /// Reads that are not done.
     outstanding: usize,
 }
 
 enum Purpose {
-    Fetch(Vec<PartitionData>),
-    Offset { sought: Sought, log_start: Offset, epoch: LeaderEpoch, batch: Option<Bytes> },
+    Fetch {
+        origin: Origin,
+        parts: Vec<PartitionData>,
+    },
+    Offset {
+        origin: Origin,
+        search: Search,
+        batch: Option<Bytes>,
+    },
+    /// Batches of an object that is gathered; `None` if one could not be read.
+    Offload(Option<Vec<Bytes>>),
+}
+
+/// Which record of a partition ListOffsets asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Search {
+    pub(super) sought: Sought,
+    pub(super) log_start: Offset,
+    pub(super) epoch: LeaderEpoch,
 }
 
 /// One batch of an open read.
@@ -62,15 +82,24 @@ impl Shard {
     pub(crate) fn read(&mut self, origin: Origin, read: Read) {
         let mut budget = read.max_bytes;
         let mut found = Vec::with_capacity(read.partitions.len());
-        let mut stored = Vec::new();
+        let (mut stored, mut remote) = (Vec::new(), Vec::new());
         let (mut size, mut settled) = (0, false);
         for (part, wanted) in read.partitions.iter().enumerate() {
             let result = self.plan(wanted, budget, size == 0);
-            let result = result.map(|(mut records, pieces, more)| {
+            let result = result.map(|(mut records, planned)| {
+                settled |= records.diverging.is_some();
+                let more = match planned {
+                    Planned::Local(plan) => {
+                        records.batches = collect(plan.pieces, part, &mut stored);
+                        u32::try_from(plan.size).unwrap_or(u32::MAX)
+                    }
+                    Planned::Remote(from, max_bytes) => {
+                        remote.push((part, wanted.partition, from, max_bytes));
+                        max_bytes
+                    }
+                };
                 budget = budget.saturating_sub(more);
                 size += more;
-                settled |= records.diverging.is_some();
-                records.batches = collect(pieces, part, &mut stored);
                 records
             });
             settled |= result.is_err();
@@ -80,34 +109,46 @@ impl Shard {
             let partitions = read.partitions.iter().map(|wanted| wanted.partition).collect();
             self.reads.watches.add(origin, partitions);
         }
-        self.open_read(origin, Purpose::Fetch(found), stored);
+        let read = self.open_read(Purpose::Fetch { origin, parts: found }, stored, remote.len());
+        for (part, partition, from, max_bytes) in remote {
+            self.read_remote(RemotePlace { read, part, from, max_bytes, partition });
+        }
+        self.finish_if_done(read);
     }
 
-    /// Decides what of one partition is returned: positions, batches and their size.
+    /// Decides what of one partition is returned: positions, and where its batches come from.
     fn plan(
         &self,
         wanted: &PartitionRead,
         budget: u32,
         first: bool,
-    ) -> Result<(ReadRecords, Vec<Piece>, u32), ReadRefused> {
+    ) -> Result<(ReadRecords, Planned), ReadRefused> {
         let partition = self.readable(wanted.partition, wanted.current_epoch)?;
         let mut records = ReadRecords {
             high_watermark: partition.high_watermark(),
             last_stable_offset: partition.last_stable_offset(),
             log_start_offset: partition.log_start(),
             batches: Vec::new(),
+            cut: usize::MAX,
             diverging: None,
         };
         if wanted.last_fetched_epoch.get() >= 0 {
             let diverging = partition.diverging_epoch(wanted.last_fetched_epoch, wanted.from)?;
             if let Some(end) = diverging {
                 records.diverging = Some((end.epoch, end.end_offset));
-                return Ok((records, Vec::new(), 0));
+                return Ok((records, Planned::Local(ReadPlan::default())));
             }
         }
-        let limit = u64::from(budget.min(wanted.max_bytes));
-        let plan = partition.read(wanted.from, limit, first, VisibleEnd::HighWatermark)?;
-        Ok((records, plan.pieces, u32::try_from(plan.size).unwrap_or(u32::MAX)))
+        let limit = budget.min(wanted.max_bytes);
+        match partition.read(wanted.from, u64::from(limit), first, VisibleEnd::HighWatermark) {
+            Ok(plan) => Ok((records, Planned::Local(plan))),
+            // One batch at least for the first partition (KIP-74), and none beyond the limit after.
+            Err(ReadError::Remote { .. }) if limit == 0 && !first => {
+                Ok((records, Planned::Local(ReadPlan::default())))
+            }
+            Err(ReadError::Remote { from, .. }) => Ok((records, Planned::Remote(from, limit))),
+            Err(error @ ReadError::OutOfRange { .. }) => Err(error.into()),
+        }
     }
 
     /// A partition that this shard leads, for a client that believes in `current`.
@@ -133,26 +174,55 @@ impl Shard {
             Err(refused) => return self.answer(origin, PartAnswer::FindOffset(Err(refused))),
         };
         let log_start = partition.log_start();
+        let tiered_end = self.tier.manifest.offloaded_end(id).unwrap_or(log_start).max(log_start);
         let position =
             |offset| FoundOffset { offset: Some(offset), timestamp_ms: -1, leader_epoch: epoch };
         let sought = match query.kind {
             OffsetKind::Earliest => Err(position(log_start)),
+            OffsetKind::EarliestLocal => Err(position(partition.local_start())),
+            OffsetKind::EarliestPending => Err(position(tiered_end)),
+            OffsetKind::LatestTiered if tiered_end > log_start => {
+                Err(position(Offset::new(tiered_end.get() - 1)))
+            }
+            OffsetKind::LatestTiered => Err(FoundOffset::nothing(epoch)),
             OffsetKind::Latest => Err(position(partition.last_stable_offset())),
             OffsetKind::MaxTimestamp => Ok(Sought::Youngest),
             OffsetKind::AtOrAfter(timestamp) => Ok(Sought::AtOrAfter(timestamp)),
         };
-        let sought = match sought {
-            Ok(sought) => sought,
-            Err(found) => return self.answer(origin, PartAnswer::FindOffset(Ok(found))),
-        };
+        match sought {
+            Ok(sought) => {
+                let search = Search { sought, log_start, epoch };
+                if !self.find_remote(origin, id, search) {
+                    self.find_local(origin, id, search);
+                }
+            }
+            Err(found) => self.answer(origin, PartAnswer::FindOffset(Ok(found))),
+        }
+    }
+
+    /// Looks for a record in the part of a log that is in the WAL.
+    pub(super) fn find_local(&mut self, origin: Origin, id: PartitionId, search: Search) {
         let visible = VisibleEnd::LastStable;
-        let Some(candidate) = partition.timestamp_candidate(sought, log_start, visible) else {
-            let found = FoundOffset { offset: None, timestamp_ms: -1, leader_epoch: epoch };
+        let candidate = self.hosting.get(id).and_then(|partition| {
+            partition.timestamp_candidates(search.sought, search.log_start, visible).local
+        });
+        let Some(candidate) = candidate else {
+            let found = FoundOffset::nothing(search.epoch);
             return self.answer(origin, PartAnswer::FindOffset(Ok(found)));
         };
         let mut stored = Vec::new();
         let batch = collect(vec![candidate.batch], 0, &mut stored).pop();
-        self.open_read(origin, Purpose::Offset { sought, log_start, epoch, batch }, stored);
+        let read = self.open_read(Purpose::Offset { origin, search, batch }, stored, 0);
+        self.finish_if_done(read);
+    }
+
+    /// Reads batches for an object that is being gathered.
+    pub(super) fn read_for_offload(&mut self, batches: Vec<(usize, StoredBatch)>) {
+        let empty = vec![Bytes::new(); batches.len()];
+        let places = batches.into_iter().enumerate();
+        let stored = places.map(|(at, (_, batch))| (0, at, batch)).collect();
+        let read = self.open_read(Purpose::Offload(Some(empty)), stored, 0);
+        self.finish_if_done(read);
     }
 
     /// Answers OffsetForLeaderEpoch; epoch and offset are -1 if the epoch is older than the log.
@@ -170,26 +240,24 @@ impl Shard {
         self.answer(origin, PartAnswer::EpochEnd(answer));
     }
 
+    /// Notes a read with its WAL reads, and so many of the object tier; returns its number.
     fn open_read(
         &mut self,
-        origin: Origin,
         purpose: Purpose,
         stored: Vec<(usize, usize, StoredBatch)>,
-    ) {
-        let read = OpenRead { origin, purpose, outstanding: stored.len() };
-        if stored.is_empty() {
-            return self.finish_read(read);
-        }
+        remote_count: usize,
+    ) -> u64 {
         self.reads.next += 1;
         let number = self.reads.next;
+        let outstanding = stored.len() + remote_count;
         for (part, piece, stored) in stored {
-            self.reads.next += 1;
-            let token = self.reads.next;
+            let token = self.reads.next_token();
             self.reads.places.insert(token, Place { read: number, part, piece, stored });
             self.reads.queue.push_back(Job { token, index: stored.index });
             self.metrics.add(Metric::FetchStoredBytes, u64::from(stored.size));
         }
-        self.reads.open.insert(number, read);
+        self.reads.open.insert(number, OpenRead { purpose, outstanding });
+        number
     }
 
     /// Gives the WAL the reads that it takes.
@@ -210,42 +278,99 @@ impl Shard {
     /// A WAL read finished; without a payload if it failed.
     pub(crate) fn read_done(&mut self, token: u64, payload: Option<Bytes>) {
         let Some(place) = self.reads.places.remove(&token) else { return };
+        // What was offloaded meanwhile is in an object: the client asks again and gets it there.
+        let moved = place.stored.index < self.log.first_index(self.data_group());
         let Some(read) = self.reads.open.get_mut(&place.read) else { return };
         let batch = payload.filter(|batch| is_intact(batch, &place.stored));
         match &mut read.purpose {
-            Purpose::Fetch(parts) => {
+            Purpose::Fetch { parts, .. } => {
                 let result = &mut parts[place.part].result;
                 match (batch, result) {
                     (Some(batch), Ok(records)) => records.batches[place.piece] = batch,
+                    // Batches after a missing one would be a gap: none is returned from there.
+                    (None, Ok(records)) if moved => records.cut = records.cut.min(place.piece),
                     (None, result) => *result = Err(ReadRefused::Storage),
                     (Some(_), Err(_)) => {}
                 }
             }
             Purpose::Offset { batch: found, .. } => *found = batch,
+            Purpose::Offload(batches) => match (batch, batches.as_mut()) {
+                (Some(batch), Some(batches)) => batches[place.piece] = batch,
+                _ => *batches = None,
+            },
         }
-        read.outstanding -= 1;
-        if read.outstanding == 0
-            && let Some(read) = self.reads.open.remove(&place.read)
+        self.one_read_done(place.read);
+    }
+
+    /// One of the reads of `number` is done.
+    fn one_read_done(&mut self, number: u64) {
+        if let Some(read) = self.reads.open.get_mut(&number) {
+            read.outstanding -= 1;
+        }
+        self.finish_if_done(number);
+    }
+
+    fn finish_if_done(&mut self, number: u64) {
+        if self.reads.open.get(&number).is_some_and(|read| read.outstanding == 0)
+            && let Some(read) = self.reads.open.remove(&number)
         {
             self.finish_read(read);
         }
     }
 
+    /// Puts what the object tier gave into its place.
+    pub(super) fn fill_remote(
+        &mut self,
+        place: &RemotePlace,
+        batches: Result<Vec<Bytes>, ReadRefused>,
+    ) {
+        if let Some(read) = self.reads.open.get_mut(&place.read)
+            && let Purpose::Fetch { parts, .. } = &mut read.purpose
+            && let Ok(records) = &mut parts[place.part].result
+        {
+            match batches {
+                Ok(batches) => records.batches = batches,
+                Err(refused) => parts[place.part].result = Err(refused),
+            }
+        }
+        self.one_read_done(place.read);
+    }
+
     fn finish_read(&mut self, read: OpenRead) {
-        let answer = match read.purpose {
-            Purpose::Fetch(parts) => PartAnswer::Read(parts),
-            Purpose::Offset { sought, log_start, epoch, batch } => {
-                let found = batch.and_then(|batch| sought.find_in(log_start, &batch).ok());
-                let answer = found.ok_or(ReadRefused::Storage).map(|found| FoundOffset {
+        match read.purpose {
+            Purpose::Fetch { origin, mut parts } => {
+                for records in parts.iter_mut().filter_map(|part| part.result.as_mut().ok()) {
+                    records.batches.truncate(records.cut);
+                }
+                self.answer(origin, PartAnswer::Read(parts));
+            }
+            Purpose::Offset { origin, search, batch } => {
+                let found = batch.map(|batch| search.sought.find_in(search.log_start, &batch));
+                let found = found.and_then(Result::ok).ok_or(ReadRefused::Storage);
+                let answer = found.map(|found| FoundOffset {
                     offset: found.map(|found| found.offset),
                     timestamp_ms: found.map_or(-1, |found| found.timestamp),
-                    leader_epoch: epoch,
+                    leader_epoch: search.epoch,
                 });
-                PartAnswer::FindOffset(answer)
+                self.answer(origin, PartAnswer::FindOffset(answer));
             }
-        };
-        self.answer(read.origin, answer);
+            Purpose::Offload(batches) => self.gathered_read(batches),
+        }
     }
+}
+
+impl Reads {
+    pub(super) fn next_token(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+/// Where the batches of a partition come from.
+enum Planned {
+    Local(ReadPlan),
+    /// From the objects, from an offset, so many bytes.
+    Remote(Offset, u32),
 }
 
 /// The cached batches of a plan, with an empty place for each that has to be read.
@@ -274,7 +399,7 @@ fn is_intact(bytes: &Bytes, stored: &StoredBatch) -> bool {
 impl From<ReadError> for ReadRefused {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::OutOfRange { .. } => Self::OutOfRange,
+            ReadError::OutOfRange { .. } | ReadError::Remote { .. } => Self::OutOfRange,
         }
     }
 }

@@ -4,13 +4,14 @@
 //! **Invariant**: raft's `handle_persisted` follows the device's completion, never the submission.
 //! With the commit rule of raft this is what makes an acknowledgement mean "durable on a majority".
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::{LogIndex, RaftGroupId, Term};
 use replication::{
-    Action, CommittedEntry, Descriptor, Driver, PersistEntry, ProposeError, Role, Ticket,
+    Action, CommittedEntry, CompactError, Descriptor, Driver, LogEntry, PersistEntry, ProposeError,
+    Role, Ticket,
 };
 use uring::DiskDone;
 use wal_uring::{AppendError, Disk, Location, Lsn, Pressure, ReadError, Record, StreamId, Wal};
@@ -22,6 +23,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Bytes proposed and not yet taken by the WAL; past that proposals are refused.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes that raft writes around a snapshot, with room for its voters.
+const SNAPSHOT_FRAME_SIZE: usize = 1024;
 
 /// What happened in the log, for the shard to act on, in order.
 pub(crate) enum LogEvent {
@@ -61,6 +65,28 @@ pub(crate) enum Refused {
     Full,
 }
 
+/// How far an entry may fill the WAL. A full log must not keep topics from being deleted or groups
+/// from committing offsets, and least of all the manifest from saying what may be trimmed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Claim {
+    /// A client's batch: leaves two whole segments free.
+    Client,
+    /// An entry of the broker's own: leaves one.
+    Broker,
+    /// An edit of the manifest: may use the last one.
+    Edit,
+}
+
+impl Claim {
+    const fn segments_kept_free(self) -> u64 {
+        match self {
+            Self::Client => 2,
+            Self::Broker => 1,
+            Self::Edit => 0,
+        }
+    }
+}
+
 /// One step of what raft wants persisted.
 enum Step {
     Entry {
@@ -87,6 +113,10 @@ pub(crate) struct ReplicatedLog {
     /// Where the last record that the WAL took ends: beyond what is written, as long as its frame
     /// is open.
     appended_end: Lsn,
+    /// Where the latest state record of each stream lies: recovery needs it, so it is not trimmed.
+    states: BTreeMap<StreamId, Lsn>,
+    /// Groups whose state records are being written again, so that the WAL can be trimmed.
+    rewriting: usize,
     /// Taken by the WAL and not yet durable there.
     unpersisted: VecDeque<(Lsn, Ticket, Instant)>,
     events: VecDeque<LogEvent>,
@@ -102,11 +132,12 @@ struct GroupState {
 }
 
 impl ReplicatedLog {
-    /// `driver` has recovered all groups from `wal`.
+    /// `driver` has recovered all groups from `wal`, whose latest state records are at `states`.
     pub(crate) fn new(
         wal: Wal,
         driver: Driver,
         groups: impl IntoIterator<Item = RaftGroupId>,
+        states: BTreeMap<StreamId, Lsn>,
         now: Instant,
     ) -> Self {
         let groups = groups
@@ -120,6 +151,8 @@ impl ReplicatedLog {
             groups,
             steps: VecDeque::new(),
             queued_bytes: 0,
+            states,
+            rewriting: 0,
             unpersisted: VecDeque::new(),
             events: VecDeque::new(),
             next_tick: now + TICK,
@@ -145,6 +178,7 @@ impl ReplicatedLog {
     pub(crate) fn propose(
         &mut self,
         group: RaftGroupId,
+        claim: Claim,
         descriptor: Descriptor,
         payload: Bytes,
     ) -> Result<(Term, LogIndex), Refused> {
@@ -153,10 +187,8 @@ impl ReplicatedLog {
             return Err(Refused::TooLarge);
         }
         let queued = self.queued_bytes + size;
-        // The broker's own entries (resident ones) may use one segment more than clients' batches:
-        // a full log must not keep topics from being deleted or groups from committing offsets.
-        let kept_free = if descriptor.resident { 1 } else { 2 };
-        let needed = kept_free * self.wal.segment_size() + 2 * queued as u64;
+        let kept_free = claim.segments_kept_free() * self.wal.segment_size();
+        let needed = kept_free + 2 * queued as u64;
         if queued > QUEUED_BYTES_MAX || self.wal.room() < needed {
             return Err(Refused::Full);
         }
@@ -173,6 +205,16 @@ impl ReplicatedLog {
             Pressure::High => 100,
             Pressure::Full => 1_000,
         }
+    }
+
+    /// How full the WAL is.
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.wal.pressure()
+    }
+
+    /// Bytes that the WAL's ring can hold.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.wal.stats().capacity_bytes
     }
 
     /// Starts a read of an entry's payload; the answer is [`LogEvent::Read`] with `token`.
@@ -248,6 +290,74 @@ impl ReplicatedLog {
         self.wal.shutdown_done()
     }
 
+    /// What is known of an entry, committed or not.
+    pub(crate) fn entry(&self, group: RaftGroupId, index: LogIndex) -> Option<LogEntry> {
+        self.driver.entry(group, index)
+    }
+
+    /// First index that is still in a group's log.
+    pub(crate) fn first_index(&self, group: RaftGroupId) -> LogIndex {
+        self.driver.first_index(group)
+    }
+
+    /// Bytes of the WAL that would be free if nothing before an entry of a group were needed by
+    /// that group: what its compaction can win, if the others do not hold it up.
+    pub(crate) fn trimmable(&self, group: RaftGroupId, index: LogIndex) -> u64 {
+        self.wal.trimmable(self.place_of(group, index))
+    }
+
+    /// Lets `snapshot` stand for a group's log up to `index`. What only that part of the log needed
+    /// in the WAL is free once this is durable.
+    pub(crate) fn compact(
+        &mut self,
+        group: RaftGroupId,
+        index: LogIndex,
+        snapshot: Bytes,
+    ) -> Result<(), CompactError> {
+        self.driver.compact(group, index, snapshot)?;
+        self.rewriting += 1;
+        Ok(())
+    }
+
+    /// Largest snapshot that the WAL takes as one record, less what raft writes around it.
+    pub(crate) fn snapshot_size_max(&self) -> usize {
+        self.wal.entry_size_max().saturating_sub(SNAPSHOT_FRAME_SIZE)
+    }
+
+    /// Gives up the prefix of the WAL that no group needs. Groups whose state records lie in it
+    /// write them again first: recovery reads them only from what is left.
+    fn trim(&mut self) {
+        if self.rewriting > 0 {
+            return;
+        }
+        let needed =
+            |state: &GroupState| self.place_of(state.group, self.driver.first_index(state.group));
+        let Some(entries) = self.groups.iter().map(needed).min() else { return };
+        if self.wal.trimmable(entries) == 0 {
+            return;
+        }
+        let mut behind: Vec<_> = self
+            .states
+            .iter()
+            .filter(|(_, at)| self.wal.trimmable(**at) < self.wal.trimmable(entries))
+            .map(|(stream, _)| group_of(*stream))
+            .collect();
+        behind.dedup();
+        if behind.is_empty() {
+            return self.wal.trim(entries);
+        }
+        self.rewriting = behind.len();
+        for group in behind {
+            self.driver.rewrite_state(group);
+        }
+    }
+
+    /// Where an entry lies in the WAL, or will lie.
+    fn place_of(&self, group: RaftGroupId, index: LogIndex) -> Lsn {
+        let location = self.driver.entry(group, index).and_then(|entry| entry.location);
+        location.map_or(self.appended_end, Lsn::new)
+    }
+
     pub(crate) fn publish_gauges(&self, metrics: &ShardMetrics) {
         let stats = self.wal.stats();
         metrics.set(Metric::WalSizeBytes, stats.capacity_bytes);
@@ -291,12 +401,13 @@ impl ReplicatedLog {
                 }
                 self.events.push_back(LogEvent::RoleChanged { group, term, leads });
             }
-            // With one voter there is nobody to send to and nobody who lags, and nothing compacts
-            // yet.
-            Action::Send { .. }
-            | Action::ReadPayload { .. }
-            | Action::InstallSnapshot { .. }
-            | Action::Compacted { .. } => {}
+            Action::Compacted { .. } => {
+                self.rewriting = self.rewriting.saturating_sub(1);
+                self.trim();
+            }
+            // With one voter there is nobody to send to and nobody who lags. The snapshots under
+            // the logs were installed when they were recovered.
+            Action::Send { .. } | Action::ReadPayload { .. } | Action::InstallSnapshot { .. } => {}
         }
     }
 
@@ -315,6 +426,7 @@ impl ReplicatedLog {
                     let (stream, parts) = (*stream, &[&state[..]]);
                     self.wal.append(Record::State { stream, parts }).map(|appended| {
                         self.appended_end = appended.end;
+                        self.states.insert(stream, appended.data.lsn);
                     })
                 }
                 Step::Report(ticket) => {
@@ -365,7 +477,7 @@ pub(crate) const fn stream(group: RaftGroupId) -> StreamId {
 }
 
 /// The WAL stream of a group's snapshot record: a stream keeps only its latest state.
-const fn snapshot_stream(group: RaftGroupId) -> StreamId {
+pub(crate) const fn snapshot_stream(group: RaftGroupId) -> StreamId {
     StreamId::new(2 * group.get() + 1)
 }
 

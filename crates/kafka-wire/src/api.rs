@@ -20,6 +20,7 @@ pub enum ApiKey {
     ApiVersions = 18,
     CreateTopics = 19,
     DeleteTopics = 20,
+    DeleteRecords = 21,
     InitProducerId = 22,
     OffsetForLeaderEpoch = 23,
     DescribeConfigs = 32,
@@ -59,6 +60,7 @@ pub const APIS: &[Api] = &[
     row(ApiKey::ApiVersions, 0, 5, 3),
     row(ApiKey::CreateTopics, 2, 7, 5),
     row(ApiKey::DeleteTopics, 1, 6, 4),
+    row(ApiKey::DeleteRecords, 0, 2, 2),
     row(ApiKey::InitProducerId, 0, 5, 2),
     row(ApiKey::OffsetForLeaderEpoch, 2, 4, 4),
     row(ApiKey::DescribeConfigs, 1, 4, 4),
@@ -124,7 +126,7 @@ mod tests {
             assert!(api.key.serves(api.max) && !api.key.serves(api.max + 1));
         }
         assert_eq!(ApiKey::from_code(999), None);
-        assert_eq!(APIS.len(), 18);
+        assert_eq!(APIS.len(), 19);
     }
 
     /// The first flexible version must be the codec's, which is generated from Kafka's sources.

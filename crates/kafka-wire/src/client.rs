@@ -113,6 +113,7 @@ codec_requests! {
     SyncGroup: m::SyncGroupRequest => m::SyncGroupResponse;
     CreateTopics: m::CreateTopicsRequest => m::CreateTopicsResponse;
     DeleteTopics: m::DeleteTopicsRequest => m::DeleteTopicsResponse;
+    DeleteRecords: m::DeleteRecordsRequest => m::DeleteRecordsResponse;
     InitProducerId: m::InitProducerIdRequest => m::InitProducerIdResponse;
     OffsetForLeaderEpoch: m::OffsetForLeaderEpochRequest => m::OffsetForLeaderEpochResponse;
     DescribeConfigs: m::DescribeConfigsRequest => m::DescribeConfigsResponse;

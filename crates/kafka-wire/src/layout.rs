@@ -76,6 +76,7 @@ pub(crate) fn of(api_key: ApiKey) -> &'static Layout {
         ApiKey::ApiVersions => &API_VERSIONS,
         ApiKey::CreateTopics => &CREATE_TOPICS,
         ApiKey::DeleteTopics => &DELETE_TOPICS,
+        ApiKey::DeleteRecords => &DELETE_RECORDS,
         ApiKey::InitProducerId => &INIT_PRODUCER_ID,
         ApiKey::OffsetForLeaderEpoch => &OFFSET_FOR_LEADER_EPOCH,
         ApiKey::DescribeConfigs => &DESCRIBE_CONFIGS,
@@ -263,6 +264,14 @@ static CREATABLE_CONFIG: Layout =
 static DELETE_TOPICS: Layout = body(&[since(6, Array(&DELETE_TOPIC)), until(5, STRINGS), all(I32)]);
 static DELETE_TOPIC: Layout =
     element::<m::delete_topics_request::DeleteTopicState>(&[all(String), all(UUID)]);
+
+static DELETE_RECORDS: Layout = body(&[all(Array(&DELETE_RECORDS_TOPIC)), all(I32)]);
+static DELETE_RECORDS_TOPIC: Layout = element::<m::delete_records_request::DeleteRecordsTopic>(&[
+    all(String),
+    all(Array(&DELETE_RECORDS_PARTITION)),
+]);
+static DELETE_RECORDS_PARTITION: Layout =
+    element::<m::delete_records_request::DeleteRecordsPartition>(&[all(I32), all(I64)]);
 
 static INIT_PRODUCER_ID: Layout = body(&[all(String), all(I32), since(3, I64), since(3, I16)]);
 

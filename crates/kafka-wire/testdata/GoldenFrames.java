@@ -34,7 +34,7 @@ public class GoldenFrames {
     static final int[][] APIS = {
         {0, 3, 13}, {1, 4, 18}, {2, 1, 11}, {3, 0, 13}, {8, 2, 10}, {9, 1, 10}, {10, 0, 6},
         {11, 0, 9}, {12, 0, 4}, {13, 0, 5}, {14, 0, 5}, {18, 0, 5}, {19, 2, 7}, {20, 1, 6},
-        {22, 0, 5}, {23, 2, 4}, {32, 1, 4}, {60, 0, 2},
+        {21, 0, 2}, {22, 0, 5}, {23, 2, 4}, {32, 1, 4}, {60, 0, 2},
     };
     // Of the collection's own, for replicas of the metadata log, or gone since 4.0.
     static final Set<String> LEFT_OUT =

@@ -108,6 +108,7 @@ fn reencode(request: Request, version: i16) -> Bytes {
         Request::ApiVersionsUnsupported => panic!("v{version} is served"),
         Request::CreateTopics(body) => to_frame(version, &body),
         Request::DeleteTopics(body) => to_frame(version, &body),
+        Request::DeleteRecords(body) => to_frame(version, &body),
         Request::InitProducerId(body) => to_frame(version, &body),
         Request::OffsetForLeaderEpoch(body) => to_frame(version, &body),
         Request::DescribeConfigs(body) => to_frame(version, &body),
@@ -158,6 +159,7 @@ fn response(golden: &Golden) -> Response {
         ApiKey::SyncGroup => Response::SyncGroup(body::<m::SyncGroupRequest>(golden)),
         ApiKey::CreateTopics => Response::CreateTopics(body::<m::CreateTopicsRequest>(golden)),
         ApiKey::DeleteTopics => Response::DeleteTopics(body::<m::DeleteTopicsRequest>(golden)),
+        ApiKey::DeleteRecords => Response::DeleteRecords(body::<m::DeleteRecordsRequest>(golden)),
         ApiKey::InitProducerId => {
             Response::InitProducerId(body::<m::InitProducerIdRequest>(golden))
         }

@@ -57,6 +57,7 @@ every_golden_in_every_version! {
     sync_group: SyncGroup, m::SyncGroupRequest;
     create_topics: CreateTopics, m::CreateTopicsRequest;
     delete_topics: DeleteTopics, m::DeleteTopicsRequest;
+    delete_records: DeleteRecords, m::DeleteRecordsRequest;
     init_producer_id: InitProducerId, m::InitProducerIdRequest;
     offset_for_leader_epoch: OffsetForLeaderEpoch, m::OffsetForLeaderEpochRequest;
     describe_configs: DescribeConfigs, m::DescribeConfigsRequest;

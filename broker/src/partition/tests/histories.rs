@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::snapshots::restored;
 use super::*;
 
+/// As an index: after all entries.
+const ALL: LogIndex = LogIndex::new(u64::MAX);
 const PARTITIONS: usize = 2;
 /// Room for about ten batches of [`BATCH_SIZE`] with their overhead.
 const TIGHT: usize = 2300;
@@ -29,6 +32,14 @@ enum Step {
     Trim {
         at: usize,
         percent: i64,
+    },
+    /// The committed entries but the last `back` are in the object store.
+    Release {
+        back: u64,
+    },
+    /// A restart from a snapshot that stands for so much of what is committed.
+    Restore {
+        percent: u64,
     },
     Expire,
     Read {
@@ -71,6 +82,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..6_u64).prop_map(|ahead| Step::Commit { ahead }),
         2 => (0..6_u64).prop_map(|back| Step::Truncate { back }),
         1 => (at.clone(), 0..101_i64).prop_map(|(at, percent)| Step::Trim { at, percent }),
+        1 => (0..20_u64).prop_map(|back| Step::Release { back }),
+        1 => (0..101_u64).prop_map(|percent| Step::Restore { percent }),
         1 => Just(Step::Expire),
         3 => (at, -5..106_i64, 0..1000_u64, any::<bool>()).prop_map(
             |(at, percent, size_max, at_least_one)| {
@@ -96,6 +109,7 @@ struct Model {
     last_index: u64,
     term: u64,
     log_start: [i64; PARTITIONS],
+    released: u64,
     /// Producers are forgotten up to an entry.
     expired: BTreeMap<(usize, i64), u64>,
 }
@@ -115,6 +129,12 @@ impl Model {
 
     fn log_end(&self, at: usize) -> i64 {
         self.of(at).last().map_or(0, |entry| entry.batch.end_offset().get())
+    }
+
+    fn local_start(&self, at: usize) -> i64 {
+        let released = self.of(at).rfind(|entry| entry.index <= self.released);
+        let end = released.map_or(0, |entry| entry.batch.end_offset().get());
+        end.max(self.log_start[at])
     }
 
     fn high_watermark(&self, at: usize) -> i64 {
@@ -151,7 +171,9 @@ impl Model {
     fn decide(&self, at: usize, stamp: ProducerStamp, records: i32) -> Decision {
         let before = self.produced(at, stamp.id);
         let Some((_, last)) = before.last() else { return Decision::New };
-        let of_epoch = before.iter().rev().filter(|(_, earlier)| earlier.epoch == last.epoch);
+        // A replica that forgot the producer may have taken an older epoch after a newer one.
+        let youngest_first = before.iter().rev();
+        let of_epoch = youngest_first.take_while(|(_, earlier)| earlier.epoch == last.epoch);
         for (entry, earlier) in of_epoch.take(5) {
             if *earlier == stamp && entry.batch.record_count == records.unsigned_abs() {
                 let base_offset = entry.batch.base_offset.get();
@@ -183,6 +205,7 @@ impl History {
             last_index: 0,
             term: 1,
             log_start: [0; PARTITIONS],
+            released: 0,
             expired: BTreeMap::new(),
         };
         let partitions = [Partition::new(id(0)), Partition::new(id(1))];
@@ -208,6 +231,14 @@ impl History {
                 self.model.log_start[at] = self.model.log_start[at].max(to);
                 self.partitions[at].trim_to(Offset::new(to), &mut self.budget).expect("committed");
             }
+            Step::Release { back } => {
+                let model = &mut self.model;
+                model.released = model.released.max(model.committed.saturating_sub(back));
+                let index = LogIndex::new(model.released);
+                let partitions = &mut self.partitions;
+                partitions.iter_mut().for_each(|p| p.release_before(index, &mut self.budget));
+            }
+            Step::Restore { percent } => self.restore(percent),
             Step::Expire => self.expire(),
             Step::Read { at, percent, size_max, at_least_one } => {
                 let from = self.model.log_end(at) * percent / 100 + percent / 101;
@@ -299,6 +330,12 @@ impl History {
             assert!(matches!(result, Err(ReadError::OutOfRange { .. })), "{result:?}");
             return;
         }
+        let local_start = self.model.local_start(at);
+        if from < local_start {
+            let (from, local_start) = (Offset::new(from), Offset::new(local_start));
+            assert_eq!(result, Err(ReadError::Remote { from, local_start }));
+            return;
+        }
         let visible = self.model.of(at).filter(|entry| {
             entry.batch.end_offset().get() > from && entry.index <= self.model.committed
         });
@@ -320,6 +357,7 @@ impl History {
     fn check(&self) {
         for (at, partition) in self.partitions.iter().enumerate() {
             assert_eq!(partition.log_start().get(), self.model.log_start[at]);
+            assert_eq!(partition.local_start().get(), self.model.local_start(at));
             assert_eq!(partition.high_watermark().get(), self.model.high_watermark(at));
             assert_eq!(partition.log_end().get(), self.model.log_end(at));
             for entry in self.model.of(at) {
@@ -332,29 +370,65 @@ impl History {
         }
     }
 
+    /// A restart from a snapshot of some committed entries, with the others replayed. Like an old
+    /// leader, its successor does not know who expired.
+    fn restore(&mut self, percent: u64) {
+        let model = &mut self.model;
+        let upto = model.committed * percent / 100;
+        model.term += 1;
+        for (at, live) in self.partitions.iter_mut().enumerate() {
+            let mut restored = restored(live, upto);
+            // The snapshot may have some of them already.
+            let later: Vec<_> =
+                model.entries.iter().filter(|e| e.at == at && e.index > upto).collect();
+            let upto = upto.max(live.dropped_index.get());
+            model.expired.iter_mut().filter(|((of, _), _)| *of == at).for_each(|(_, expired)| {
+                *expired = upto.min(*expired);
+            });
+            replay(&mut restored, later.into_iter());
+            restored.committed(LogIndex::new(model.committed));
+            restored.trim_to(live.log_start(), &mut self.budget).expect("committed");
+            restored.become_leader(Term::new(model.term)).expect("later");
+            live.drop_tail(&mut self.budget);
+            *live = restored;
+        }
+        model.released = model.released.max(upto);
+    }
+
     /// What recovery builds from the descriptors is what the live partitions became.
-    fn check_replay(&self) {
-        for (at, live) in self.partitions.iter().enumerate() {
+    fn check_replay(&mut self) {
+        for at in 0..PARTITIONS {
             let mut replayed = Partition::new(id(at));
-            for entry in self.model.of(at) {
-                let (index, term) = (LogIndex::new(entry.index), Term::new(entry.term));
-                replayed.replay(index, term, &entry.batch).expect("consistent");
-            }
+            replay(&mut replayed, self.model.of(at));
             replayed.committed(LogIndex::new(self.model.committed));
             let mut budget = TailBudget::new(0);
+            let live = &mut self.partitions[at];
             replayed.trim_to(live.log_start(), &mut budget).expect("committed");
+            replayed.release_before(LogIndex::new(self.model.released), &mut budget);
             let all = |partition: &Partition| {
                 partition.batches.iter_from(Offset::ZERO).copied().collect::<Vec<_>>()
             };
             assert_eq!(all(&replayed), all(live));
+            assert_eq!(replayed.local_start(), live.local_start());
             assert_eq!(replayed.high_watermark(), live.high_watermark());
             assert_eq!(replayed.log_end(), live.log_end());
             if self.model.expired.is_empty() {
-                assert_eq!(replayed.producers.visible(), live.producers.visible());
+                assert_eq!(replayed.producers.as_of(ALL), live.producers.as_of(ALL));
             }
             for offset in live.log_start().get()..live.log_end().get() {
                 let offset = Offset::new(offset);
                 assert_eq!(replayed.leader_epoch_at(offset), live.leader_epoch_at(offset));
+            }
+            // An epoch without records is known to its leader only.
+            let term = self.model.term + 1;
+            live.become_leader(Term::new(term)).expect("later");
+            replayed.become_leader(Term::new(term)).expect("later");
+            for epoch in 0..=i32::try_from(term).expect("small") {
+                let epoch = LeaderEpoch::new(epoch);
+                assert_eq!(replayed.epoch_end(epoch), live.epoch_end(epoch));
+                let fetched = live.high_watermark();
+                let diverges = live.diverging_epoch(epoch, fetched);
+                assert_eq!(replayed.diverging_epoch(epoch, fetched), diverges);
             }
             self.check_continuation(at, &replayed);
         }
@@ -376,6 +450,13 @@ impl History {
                 }
             }
         }
+    }
+}
+
+fn replay<'a>(partition: &mut Partition, entries: impl Iterator<Item = &'a Entry>) {
+    for entry in entries {
+        let (index, term) = (LogIndex::new(entry.index), Term::new(entry.term));
+        partition.replay(index, term, &entry.batch).expect("consistent");
     }
 }
 

@@ -1,7 +1,9 @@
-//! Bytes of commands and snapshots. Normative: `docs/formats/metadata-command.md`.
+//! Bytes of commands and snapshots, field by field. The formats are in `docs/formats/`.
 //!
 //! Integers are little-endian; a text is a `u32` length and UTF-8; a list is a `u32` count and its
 //! elements. No length sizes an allocation: lists grow as their elements are read.
+
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
@@ -28,18 +30,18 @@ pub enum DecodeError {
 
 /// Appends fields to a buffer.
 #[derive(Debug, Default)]
-pub(super) struct Writer(Vec<u8>);
+pub struct Writer(Vec<u8>);
 
 /// Takes fields off the front of bytes.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub struct Reader<'a> {
     rest: &'a [u8],
     length: usize,
 }
 
 macro_rules! integer {
     ($name:ident, $type:ty) => {
-        pub(super) fn $name(&mut self, value: $type) {
+        pub fn $name(&mut self, value: $type) {
             self.0.extend_from_slice(&value.to_le_bytes());
         }
     };
@@ -47,7 +49,7 @@ macro_rules! integer {
 
 macro_rules! read_integer {
     ($name:ident, $type:ty) => {
-        pub(super) fn $name(&mut self, field: &'static str) -> Result<$type, DecodeError> {
+        pub fn $name(&mut self, field: &'static str) -> Result<$type, DecodeError> {
             self.array(field).map(<$type>::from_le_bytes)
         }
     };
@@ -58,33 +60,38 @@ impl Writer {
     integer!(u16, u16);
     integer!(u32, u32);
     integer!(u64, u64);
+    integer!(i16, i16);
     integer!(i32, i32);
     integer!(i64, i64);
 
-    pub(super) fn flag(&mut self, value: bool) {
+    pub fn flag(&mut self, value: bool) {
         self.u8(u8::from(value));
     }
 
-    pub(super) fn uuid(&mut self, value: Uuid) {
+    pub fn uuid(&mut self, value: Uuid) {
         self.0.extend_from_slice(value.as_bytes());
     }
 
-    pub(super) fn text(&mut self, value: &str) {
+    pub fn text(&mut self, value: &str) {
+        self.bytes(value.as_bytes());
+    }
+
+    pub fn bytes(&mut self, value: &[u8]) {
         self.count(value.len());
-        self.0.extend_from_slice(value.as_bytes());
+        self.0.extend_from_slice(value);
     }
 
-    pub(super) fn count(&mut self, value: usize) {
-        self.u32(u32::try_from(value).expect("a request's frame bounds every list and text"));
+    pub fn count(&mut self, value: usize) {
+        self.u32(u32::try_from(value).expect("no list and no text has 2^32 elements"));
     }
 
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub fn finish(self) -> Vec<u8> {
         self.0
     }
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, length: bytes.len() }
     }
 
@@ -92,10 +99,11 @@ impl<'a> Reader<'a> {
     read_integer!(u16, u16);
     read_integer!(u32, u32);
     read_integer!(u64, u64);
+    read_integer!(i16, i16);
     read_integer!(i32, i32);
     read_integer!(i64, i64);
 
-    pub(super) fn flag(&mut self, field: &'static str) -> Result<bool, DecodeError> {
+    pub fn flag(&mut self, field: &'static str) -> Result<bool, DecodeError> {
         match self.u8(field)? {
             0 => Ok(false),
             1 => Ok(true),
@@ -103,18 +111,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn uuid(&mut self, field: &'static str) -> Result<Uuid, DecodeError> {
+    pub fn uuid(&mut self, field: &'static str) -> Result<Uuid, DecodeError> {
         self.array(field).map(Uuid::from_bytes)
     }
 
-    pub(super) fn text(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
+    pub fn text(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.bytes(field)?).map_err(|_| DecodeError::Utf8 { field })
+    }
+
+    pub fn bytes(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
         let length = usize::try_from(self.u32(field)?).unwrap_or(usize::MAX);
-        let bytes = self.take(length, field)?;
-        std::str::from_utf8(bytes).map_err(|_| DecodeError::Utf8 { field })
+        self.take(length, field)
     }
 
     /// Reads a list into anything that grows.
-    pub(super) fn list<T, C: Default + Extend<T>>(
+    pub fn list<T, C: Default + Extend<T>>(
         &mut self,
         field: &'static str,
         mut element: impl FnMut(&mut Self) -> Result<T, DecodeError>,
@@ -127,7 +138,24 @@ impl<'a> Reader<'a> {
         Ok(list)
     }
 
-    pub(super) fn finish(self) -> Result<(), DecodeError> {
+    /// Reads a list in strictly ascending order of its keys.
+    pub fn map<K: Ord + Clone, V>(
+        &mut self,
+        field: &'static str,
+        mut entry: impl FnMut(&mut Self) -> Result<(K, V), DecodeError>,
+    ) -> Result<BTreeMap<K, V>, DecodeError> {
+        let mut last: Option<K> = None;
+        self.list(field, |reader| {
+            let (key, value) = entry(reader)?;
+            if last.as_ref().is_some_and(|last| *last >= key) {
+                return Err(DecodeError::Order { field });
+            }
+            last = Some(key.clone());
+            Ok((key, value))
+        })
+    }
+
+    pub fn finish(self) -> Result<(), DecodeError> {
         match self.rest.len() {
             0 => Ok(()),
             count => Err(DecodeError::LeftOver { count }),

@@ -1,0 +1,234 @@
+//! The WAL that the rebuilt groups are found in.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::{NodeId, RaftGroupId};
+use replication::RestoredGroup;
+use tools::format::random_uuid;
+use tools::size::Size;
+use uring::device::{DeviceFile, OpenMode};
+use uring::{
+    CloseReason, ConnId, DiskDone, FileId, Handler, Io, ListenerId, Reactor, ReactorConfig,
+};
+use wal_uring::format::{FormatOptions, ZeroFill, format_path};
+use wal_uring::{AppendError, FileDevice, Identity, Record, RingDisk, StreamId, Wal};
+
+use super::bucket::Bucket;
+use super::{Rebuilt, RecoverError, RecoverSettings};
+use crate::data_dir::wal_path;
+use crate::shard::replicated_log::{snapshot_stream, stream};
+use crate::shard_thread::{FRAME_SIZE_MAX, options, voter};
+use crate::start::{StartError, data_dir_error};
+
+/// A completion wakes the loop long before.
+const TURN: Duration = Duration::from_secs(1);
+
+/// Where the WAL will be. A file gets its name when it is complete: half of a cluster would be
+/// started as a whole one.
+pub(super) struct Target {
+    path: PathBuf,
+    written: PathBuf,
+    size: Size,
+    is_device: bool,
+}
+
+impl Target {
+    /// Makes the data directory, and refuses one that is in use.
+    pub(super) fn new(settings: &RecoverSettings) -> Result<Self, RecoverError> {
+        let directory = &settings.data_dir;
+        fs::create_dir_all(directory).map_err(|error| data_dir_error(directory, error))?;
+        let path = wal_path(directory, settings.wal.as_deref());
+        let is_device = fs::metadata(&path).is_ok_and(|it| it.file_type().is_block_device());
+        if path.exists() && !is_device {
+            return Err(RecoverError::Exists { path });
+        }
+        let mut written = path.clone();
+        if !is_device {
+            written.as_mut_os_string().push(".recovering");
+        }
+        Ok(Self { path, written, size: settings.wal_size, is_device })
+    }
+
+    /// Formats it and writes the state of each group into the slice of its shard.
+    pub(super) fn write(
+        &self,
+        bucket: &Bucket,
+        node: NodeId,
+        slice_count: u16,
+        groups: &[Rebuilt],
+    ) -> Result<(), RecoverError> {
+        let options = FormatOptions {
+            cluster_id: bucket.cluster_id,
+            node_id: node.get(),
+            ring_id: random_uuid().map_err(StartError::from)?,
+            slice_count,
+            block_size: None,
+            segment_size: None,
+            zero_fill: ZeroFill::All,
+            // What an earlier attempt left; a device that holds anything is refused.
+            force: !self.is_device,
+        };
+        let size = (!self.is_device).then_some(self.size.get());
+        format_path(&self.written, size, &options, &mut |_, _| {}).map_err(StartError::from)?;
+        let written = self.write_slices(bucket, node, slice_count, groups);
+        if written.is_err() && !self.is_device {
+            // The first error is the one to tell; the next attempt overwrites the file.
+            let _ = fs::remove_file(&self.written);
+        }
+        written?;
+        if self.is_device {
+            return Ok(());
+        }
+        let named = fs::rename(&self.written, &self.path).and_then(|()| sync_folder(&self.path));
+        named.map_err(|error| self.failed(error.to_string()))
+    }
+
+    fn write_slices(
+        &self,
+        bucket: &Bucket,
+        node: NodeId,
+        slice_count: u16,
+        groups: &[Rebuilt],
+    ) -> Result<(), RecoverError> {
+        let device = DeviceFile::open(&self.written, OpenMode::ReadWrite);
+        let device = device.map_err(StartError::from)?;
+        for slice_index in 0..slice_count {
+            let identity = Identity {
+                cluster_id: bucket.cluster_id,
+                node_id: node.get(),
+                slice_index,
+                slice_count,
+            };
+            let here = |found: &&Rebuilt| shard_of(found.group) == u64::from(slice_index);
+            let mut slice = Slice::open(&device, &identity)?;
+            for rebuilt in groups.iter().filter(here) {
+                slice.push(node, rebuilt)?;
+            }
+            slice.finish().map_err(|reason| self.failed(reason))?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, reason: String) -> RecoverError {
+        RecoverError::Wal { path: self.path.clone(), reason }
+    }
+}
+
+/// The metadata group is on shard 0, data group 1 too.
+fn shard_of(group: RaftGroupId) -> u64 {
+    group.get().saturating_sub(1)
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+/// One shard's WAL while its first records are written.
+struct Slice {
+    reactor: Reactor,
+    writer: Writer,
+}
+
+struct Writer {
+    wal: Wal,
+    file: FileId,
+    durable: bool,
+    records: VecDeque<(StreamId, Bytes)>,
+}
+
+impl Slice {
+    fn open(device: &DeviceFile, identity: &Identity) -> Result<Self, RecoverError> {
+        let shard = identity.slice_index;
+        let failed = |reason: String| StartError::Failed { shard, reason };
+        let mut reactor = Reactor::new(&ReactorConfig {
+            fixed_buffer_count: 6,
+            fixed_buffer_size: FRAME_SIZE_MAX,
+            ..ReactorConfig::default()
+        })
+        .map_err(StartError::from)?;
+        let file = device.file().map_err(|error| failed(error.to_string()))?;
+        let file = reactor.io().register_file(file).map_err(|error| failed(error.to_string()))?;
+        let durable = device.write_cache().needs_sync();
+        let mut blocks = FileDevice::new(device).map_err(|error| failed(error.to_string()))?;
+        let (mut wal, _) = Wal::open(&mut blocks, identity, options(durable), &mut |_| {})
+            .map_err(|source| StartError::Open { shard, source: Box::new(source) })?;
+        wal.prepare(&mut RingDisk { io: reactor.io(), file, durable });
+        let records = VecDeque::new();
+        Ok(Self { reactor, writer: Writer { wal, file, durable, records } })
+    }
+
+    fn push(&mut self, node: NodeId, rebuilt: &Rebuilt) -> Result<(), RecoverError> {
+        let Rebuilt { group, index, term, state } = rebuilt;
+        let (size, max) = (state.len(), self.writer.wal.entry_size_max());
+        let too_large = RecoverError::StateSize { group: *group, size, max };
+        let voter = voter(node);
+        let restored = RestoredGroup::new(voter, &[voter], *index, *term, state.clone()).ok();
+        let restored = restored.filter(|restored| restored.snapshot.len() <= max);
+        let restored = restored.ok_or(too_large)?;
+        self.writer.records.push_back((snapshot_stream(*group), restored.snapshot));
+        self.writer.records.push_back((stream(*group), restored.state));
+        Ok(())
+    }
+
+    /// Writes everything and the mark of a clean stop.
+    fn finish(mut self) -> Result<(), String> {
+        loop {
+            self.writer.fill().map_err(|error| error.to_string())?;
+            let (file, durable) = (self.writer.file, self.writer.durable);
+            let mut disk = RingDisk { io: self.reactor.io(), file, durable };
+            self.writer.wal.submit(&mut disk);
+            if let Some(failure) = self.writer.wal.failed() {
+                return Err(failure.to_string());
+            }
+            if self.writer.wal.shutdown_done() {
+                return Ok(());
+            }
+            let by = self.reactor.now() + TURN;
+            let turned = self.reactor.turn(Some(by), &mut self.writer);
+            turned.map_err(|error| format!("io_uring failed: {error}"))?;
+        }
+    }
+}
+
+impl Writer {
+    fn fill(&mut self) -> Result<(), AppendError> {
+        while let Some((stream, data)) = self.records.front() {
+            match self.wal.append(Record::State { stream: *stream, parts: &[data] }) {
+                Ok(_) => {
+                    self.records.pop_front();
+                }
+                Err(AppendError::Busy) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.wal.begin_shutdown();
+        Ok(())
+    }
+}
+
+/// Only the disk speaks here: no socket is open.
+impl Handler for Writer {
+    fn accepted(&mut self, _: &mut Io, _: ListenerId, _: ConnId, _: SocketAddr) {}
+
+    fn received(&mut self, _: &mut Io, _: ConnId, _: &[u8]) {}
+
+    fn sent(&mut self, _: &mut Io, _: ConnId) {}
+
+    fn closed(&mut self, _: &mut Io, _: ConnId, _: CloseReason) {}
+
+    fn disk(&mut self, io: &mut Io, done: DiskDone) {
+        let mut disk = RingDisk { io, file: self.file, durable: self.durable };
+        self.wal.complete(&mut disk, done);
+    }
+
+    fn has_work(&mut self) -> bool {
+        false
+    }
+}

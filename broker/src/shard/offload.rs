@@ -1,0 +1,391 @@
+//! Offload: committed entries of the data group become an object, the object becomes an entry of
+//! the group's log, and then the log and the WAL give up what is in the object.
+//!
+//! ```text
+//! Idle -> Gathering -> Reading -> Uploading -> Recording -> Idle
+//!         (batches)    (the WAL)  (the store)  (the log)
+//! ```
+//!
+//! One object at a time. A crash at any step leaves at most an object that no manifest names.
+//!
+//! **Invariant**: the WAL is trimmed only of entries whose object is named by a manifest that a
+//! majority holds durably, and that the snapshot under the log contains.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use model::{LogIndex, Offset, PartitionId, RaftGroupId};
+use s3_uploader::{BatchMeta, Edit, Job, LooseObject, ObjectName, Outcome};
+use wal_uring::Pressure;
+
+use super::Shard;
+use super::group_snapshot::encode_snapshot;
+use super::hosted::entry_of;
+use super::metadata::METADATA_SHARD;
+use super::tier::JobOf;
+use crate::metrics::Metric;
+use crate::partition::{EntryDescriptor, Partition, Piece};
+
+/// Entries that one turn of the shard looks at, so that no other work waits long.
+const GATHERED_PER_TURN: usize = 256;
+/// Entries of one object at most.
+const ENTRIES_MAX: usize = 1 << 18;
+/// Rest after a failure: the next turn would most likely fail too.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// See the module's text.
+pub(crate) struct Offload {
+    phase: Phase,
+    /// Entries up to here are in objects, or hold no records.
+    upto: LogIndex,
+    /// The last entry of the last object's name. The next name begins after it, so that the names
+    /// leave no hole: who rebuilds from the bucket can tell what is missing.
+    named: LogIndex,
+    /// Entries up to here are committed.
+    committed: LogIndex,
+    /// Bytes of batches that are committed and not offloaded.
+    pending: u64,
+    /// When the oldest of them was committed.
+    oldest: Option<Instant>,
+    /// Nothing is begun before.
+    not_before: Option<Instant>,
+    /// The broker stops: offload what there is, whatever its size and age.
+    flushing: bool,
+}
+
+enum Phase {
+    Idle,
+    Gathering(Gathered),
+    /// Some batches are being read from the WAL.
+    Reading(Gathered),
+    /// Entries up to an index, and the bytes of their batches.
+    Uploading(LogIndex, u64),
+    /// The object is stored; its edit is proposed, or has to be.
+    Recording {
+        edit: Box<Edit>,
+        upto: LogIndex,
+        bytes: u64,
+        proposed: bool,
+    },
+}
+
+/// Batches on their way into one object, in log order.
+struct Gathered {
+    /// Entries up to here are looked at.
+    upto: LogIndex,
+    bytes: u64,
+    batches: Vec<(PartitionId, BatchMeta, Piece)>,
+}
+
+impl Offload {
+    pub(crate) fn new(upto: LogIndex) -> Self {
+        Self {
+            phase: Phase::Idle,
+            upto,
+            named: upto,
+            committed: upto,
+            pending: 0,
+            oldest: None,
+            not_before: None,
+            flushing: false,
+        }
+    }
+
+    /// Entries up to here are in objects, or hold no records.
+    pub(crate) fn upto(&self) -> LogIndex {
+        self.upto
+    }
+
+    /// Bytes that are committed and not offloaded.
+    pub(crate) fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// How old the oldest of them is.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        self.oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// An entry with a batch of `size` bytes is committed.
+    pub(crate) fn committed(&mut self, size: u64, now: Instant) {
+        self.pending += size;
+        self.oldest.get_or_insert(now);
+    }
+
+    /// Everything up to `index` is committed.
+    pub(crate) fn advance(&mut self, index: LogIndex) {
+        self.committed = self.committed.max(index);
+    }
+
+    pub(crate) fn flush(&mut self) {
+        self.flushing = true;
+        self.not_before = None;
+    }
+
+    /// Nothing is left to offload.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Idle) && self.pending == 0
+    }
+
+    fn rest(&mut self, now: Instant) {
+        self.phase = Phase::Idle;
+        self.not_before = Some(now + PAUSE);
+    }
+
+    /// `bytes` of batches are no longer pending.
+    fn settle(&mut self, upto: LogIndex, bytes: u64, now: Instant) {
+        self.upto = self.upto.max(upto);
+        self.pending = self.pending.saturating_sub(bytes);
+        self.oldest = (self.pending > 0).then_some(now);
+    }
+}
+
+impl Shard {
+    /// Moves the offload on as far as it goes without waiting.
+    pub(crate) fn offload_on(&mut self) {
+        match std::mem::replace(&mut self.tier.offload.phase, Phase::Idle) {
+            Phase::Idle if self.offload_is_due() => self.begin_offload(),
+            Phase::Gathering(gathered) => self.gather(gathered),
+            Phase::Recording { edit, upto, bytes, proposed: false } => {
+                self.record_object(edit, upto, bytes);
+            }
+            phase => self.tier.offload.phase = phase,
+        }
+    }
+
+    /// There is more to gather in the next turn.
+    pub(crate) fn is_gathering(&self) -> bool {
+        matches!(self.tier.offload.phase, Phase::Gathering(_))
+    }
+
+    fn offload_is_due(&self) -> bool {
+        let offload = &self.tier.offload;
+        let now = self.now.instant;
+        if offload.pending == 0
+            || offload.not_before.is_some_and(|at| now < at)
+            || !self.log.has_caught_up(self.data_group())
+            // Whoever rebuilds the cluster from the bucket must find the topics of what is there.
+            || self.node.metadata_stored() < self.metadata.image().version()
+        {
+            return false;
+        }
+        let settings = &self.node.settings.broker;
+        offload.flushing
+            || offload.pending >= self.object_size()
+            || offload.age(now) >= settings.offload_age
+            || self.log.pressure() > Pressure::Normal
+    }
+
+    /// Bytes of an object that is worth a request, less where the WAL is small.
+    fn object_size(&self) -> u64 {
+        let asked = u64::from(self.node.settings.broker.offload_bytes);
+        asked.min(self.log.capacity() / 8)
+    }
+
+    fn begin_offload(&mut self) {
+        let first = self.log.first_index(self.data_group());
+        let upto = self.tier.offload.upto.max(LogIndex::new(first.get() - 1));
+        self.gather(Gathered { upto, bytes: 0, batches: Vec::new() });
+    }
+
+    /// Looks at some more entries; sends the object off when it is complete.
+    fn gather(&mut self, mut gathered: Gathered) {
+        let size_max = self.object_size();
+        for _ in 0..GATHERED_PER_TURN {
+            if gathered.upto >= self.tier.offload.committed
+                || gathered.bytes >= size_max
+                || gathered.batches.len() >= ENTRIES_MAX
+            {
+                return self.read_gathered(gathered);
+            }
+            gathered.upto = gathered.upto.next();
+            let descriptor = self.log.entry(self.data_group(), gathered.upto);
+            let descriptor = descriptor.and_then(|entry| entry.descriptor);
+            let Some(batch) = descriptor.as_ref().and_then(entry_of) else { continue };
+            gathered.bytes += u64::from(batch.batch_size());
+            // The batches of a deleted topic are left behind, and so are deleted records.
+            let wanted = |log: &&Partition| batch.end_offset() > log.log_start();
+            if let Some(partition) = self.hosting.get(batch.partition()).filter(wanted) {
+                let piece = partition.piece_of(gathered.upto, &batch);
+                gathered.batches.push((batch.partition(), meta_of(&batch), piece));
+            }
+        }
+        self.tier.offload.phase = Phase::Gathering(gathered);
+    }
+
+    /// Reads from the WAL what is in no cache any more.
+    fn read_gathered(&mut self, gathered: Gathered) {
+        let stored =
+            gathered.batches.iter().enumerate().filter_map(|(at, (_, _, piece))| match piece {
+                Piece::Stored(stored) => Some((at, *stored)),
+                Piece::Cached(_) => None,
+            });
+        let stored: Vec<_> = stored.collect();
+        if stored.is_empty() {
+            return self.upload(gathered);
+        }
+        self.tier.offload.phase = Phase::Reading(gathered);
+        self.read_for_offload(stored);
+    }
+
+    /// The WAL gave back what was asked, in the order of asking; `None` if a read failed.
+    pub(super) fn gathered_read(&mut self, found: Option<Vec<Bytes>>) {
+        let phase = std::mem::replace(&mut self.tier.offload.phase, Phase::Idle);
+        let Phase::Reading(mut gathered) = phase else {
+            unreachable!("only a reading phase reads")
+        };
+        let Some(found) = found else {
+            self.metrics.add(Metric::OffloadFailures, 1);
+            return self.tier.offload.rest(self.now.instant);
+        };
+        let is_stored = |piece: &&mut Piece| matches!(piece, Piece::Stored(_));
+        let places = gathered.batches.iter_mut().map(|(_, _, piece)| piece).filter(is_stored);
+        for (piece, bytes) in places.zip(found) {
+            *piece = Piece::Cached(bytes);
+        }
+        self.upload(gathered);
+    }
+
+    fn upload(&mut self, gathered: Gathered) {
+        let now = self.now.instant;
+        let group = self.data_group();
+        let Some(term) = self.log.leads(group) else { return self.tier.offload.rest(now) };
+        if gathered.batches.is_empty() {
+            self.tier.offload.settle(gathered.upto, gathered.bytes, now);
+            return;
+        }
+        let first = self.tier.offload.named.next();
+        let name = ObjectName::range(group, term, first, gathered.upto)
+            .expect("an object with batches has entries");
+        let batches = gathered.batches.into_iter().map(|(partition, meta, piece)| match piece {
+            Piece::Cached(batch) => (partition, meta, batch),
+            Piece::Stored(_) => unreachable!("all were read"),
+        });
+        let object = LooseObject { name, batches: batches.collect() };
+        self.tier.offload.phase = Phase::Uploading(gathered.upto, gathered.bytes);
+        if !self.tier.start(Job::Seal(object), JobOf::Object) {
+            self.tier.offload.rest(now);
+        }
+    }
+
+    /// The object is stored, or could not be.
+    pub(super) fn object_done(&mut self, outcome: Outcome) {
+        let phase = std::mem::replace(&mut self.tier.offload.phase, Phase::Idle);
+        let Phase::Uploading(upto, bytes) = phase else { unreachable!("one object at a time") };
+        match outcome {
+            Outcome::Sealed { object, size, extents } => {
+                self.metrics.add(Metric::OffloadObjects, 1);
+                self.metrics.add(Metric::OffloadBytes, size);
+                let edit = Edit::Offloaded { upto, object, object_size: size, extents };
+                self.record_object(Box::new(edit), upto, bytes);
+            }
+            _ => {
+                self.metrics.add(Metric::OffloadFailures, 1);
+                self.tier.offload.rest(self.now.instant);
+            }
+        }
+    }
+
+    fn record_object(&mut self, edit: Box<Edit>, upto: LogIndex, bytes: u64) {
+        // The reserve for the broker's own entries may be used up for now: then it is tried again.
+        let proposed = self.propose_edit(&edit).is_ok();
+        self.tier.offload.phase = Phase::Recording { edit, upto, bytes, proposed };
+    }
+
+    /// An object is in the manifest: its entries are needed no more.
+    pub(super) fn offloaded(&mut self, upto: LogIndex) {
+        let bytes = match self.end_recording(upto) {
+            Some(bytes) => bytes,
+            None => self.batch_bytes(self.tier.offload.upto, upto),
+        };
+        self.tier.offload.settle(upto, bytes, self.now.instant);
+        self.tier.offload.named = upto;
+        self.hosting.release_before(upto);
+        self.compact_to(upto);
+    }
+
+    /// An edit changed nothing: it was proposed on a state that is no more.
+    pub(super) fn offload_void(&mut self, edit: &Edit) {
+        if let Edit::Offloaded { upto, .. } = edit {
+            self.end_recording(*upto);
+        }
+    }
+
+    /// Ends the recording of an object up to `upto`, if it is the one under way here; returns the
+    /// bytes of its batches.
+    fn end_recording(&mut self, upto: LogIndex) -> Option<u64> {
+        match self.tier.offload.phase {
+            Phase::Recording { upto: own, bytes, .. } if own == upto => {
+                self.tier.offload.phase = Phase::Idle;
+                Some(bytes)
+            }
+            _ => None,
+        }
+    }
+
+    /// Bytes of the batches in entries after `from` up to `upto`: of an edit that was made before
+    /// this start.
+    fn batch_bytes(&self, from: LogIndex, upto: LogIndex) -> u64 {
+        let group = self.data_group();
+        (from.get() + 1..=upto.get())
+            .filter_map(|index| self.log.entry(group, LogIndex::new(index))?.descriptor)
+            .filter_map(|descriptor| entry_of(&descriptor))
+            .map(|batch| u64::from(batch.batch_size()))
+            .sum()
+    }
+
+    /// Lets a snapshot stand for the log up to `upto`, if that frees a segment of the WAL.
+    pub(super) fn compact_to(&mut self, upto: LogIndex) {
+        let group = self.data_group();
+        if upto < self.log.first_index(group)
+            || self.log.trimmable(group, upto.next()) == 0
+            || !self.groups_are_loaded()
+        {
+            return;
+        }
+        let snapshot = self.group_snapshot(upto);
+        if snapshot.len() > self.log.snapshot_size_max() {
+            self.metrics.add(Metric::OffloadFailures, 1);
+            return;
+        }
+        self.metrics.set(Metric::SnapshotBytes, snapshot.len() as u64);
+        if self.log.compact(group, upto, snapshot).is_ok() && self.id == METADATA_SHARD {
+            self.compact_metadata(self.log.trimmable(group, upto.next()));
+        }
+    }
+
+    /// What stands for the data group's log up to `upto`.
+    pub(super) fn group_snapshot(&self, upto: LogIndex) -> Bytes {
+        let offsets = self.offsets_records();
+        let (manifest, edited) = (&self.tier.manifest, self.tier.edited);
+        let partitions: Vec<_> = self.hosting.partitions().collect();
+        encode_snapshot(edited, manifest, &partitions, &offsets, upto).into()
+    }
+
+    /// Compacts group 0 if its log holds on to the WAL's first `freed` bytes.
+    fn compact_metadata(&mut self, freed: u64) {
+        let group = RaftGroupId::METADATA;
+        let first = self.log.first_index(group);
+        let Some((index, snapshot)) = self.metadata_snapshot() else { return };
+        if index >= first && self.log.trimmable(group, first) < freed {
+            // It is a snapshot of applied entries, and small: it cannot be refused.
+            let _ = self.log.compact(group, index, snapshot);
+        }
+    }
+
+    /// The log start of a partition moved: by retention, or because a client asked.
+    pub(super) fn log_start_moved(&mut self, partition: PartitionId, offset: Offset) {
+        if let Some((log, tail)) = self.hosting.with_tail(partition) {
+            // Never above the high watermark: it was checked when the edit was proposed.
+            let _ = log.trim_to(offset, tail);
+        }
+    }
+}
+
+fn meta_of(batch: &EntryDescriptor) -> BatchMeta {
+    BatchMeta {
+        base_offset: batch.base_offset(),
+        end_offset: batch.end_offset(),
+        max_timestamp: batch.max_timestamp(),
+    }
+}
