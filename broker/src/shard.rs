@@ -244,10 +244,10 @@ impl Shard {
         self.end_mutes();
         if self.log.tick_if_due(now) {
             self.publish_gauges();
+            self.keep_tier();
         }
         self.groups_deadline();
         self.keep_up();
-        self.keep_tier();
         while let Some(call) = self.calls.pop_overdue(now) {
             api::overdue(self, call);
         }

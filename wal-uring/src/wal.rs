@@ -361,6 +361,11 @@ impl Wal {
         self.entry_segment_end().saturating_sub(open + 1) * self.layout.segment_size
     }
 
+    /// Bytes that the ring can hold.
+    pub const fn capacity(&self) -> u64 {
+        self.layout.capacity()
+    }
+
     /// Bytes of one segment.
     pub const fn segment_size(&self) -> u64 {
         self.layout.segment_size

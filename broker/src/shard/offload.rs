@@ -373,6 +373,19 @@ impl Shard {
         }
     }
 
+    /// Compacts logs that have no batches to offload: edits, metadata and elections fill a WAL too.
+    pub(super) fn compact_idle(&mut self) {
+        if !self.tier.offload.is_done() {
+            return;
+        }
+        self.compact_to(self.tier.offload.committed);
+        let group = RaftGroupId::METADATA;
+        let end = self.log.end_of(group);
+        if self.id == METADATA_SHARD && self.log.trimmable(group, end) > 0 {
+            self.compact_metadata(self.log.trimmable(group, end));
+        }
+    }
+
     /// The log start of a partition moved: by retention, or because a client asked.
     pub(super) fn log_start_moved(&mut self, partition: PartitionId, offset: Offset) {
         if let Some((log, tail)) = self.hosting.with_tail(partition) {

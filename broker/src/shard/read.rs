@@ -113,7 +113,6 @@ impl Shard {
         for (part, partition, from, max_bytes) in remote {
             self.read_remote(RemotePlace { read, part, from, max_bytes, partition });
         }
-        self.finish_if_done(read);
     }
 
     /// Decides what of one partition is returned: positions, and where its batches come from.
@@ -212,8 +211,7 @@ impl Shard {
         };
         let mut stored = Vec::new();
         let batch = collect(vec![candidate.batch], 0, &mut stored).pop();
-        let read = self.open_read(Purpose::Offset { origin, search, batch }, stored, 0);
-        self.finish_if_done(read);
+        self.open_read(Purpose::Offset { origin, search, batch }, stored, 0);
     }
 
     /// Reads batches for an object that is being gathered.
@@ -221,8 +219,7 @@ impl Shard {
         let empty = vec![Bytes::new(); batches.len()];
         let places = batches.into_iter().enumerate();
         let stored = places.map(|(at, (_, batch))| (0, at, batch)).collect();
-        let read = self.open_read(Purpose::Offload(Some(empty)), stored, 0);
-        self.finish_if_done(read);
+        self.open_read(Purpose::Offload(Some(empty)), stored, 0);
     }
 
     /// Answers OffsetForLeaderEpoch; epoch and offset are -1 if the epoch is older than the log.
@@ -240,7 +237,8 @@ impl Shard {
         self.answer(origin, PartAnswer::EpochEnd(answer));
     }
 
-    /// Notes a read with its WAL reads, and so many of the object tier; returns its number.
+    /// Notes a read with its WAL reads, and so many of the object tier; returns its number. One
+    /// that waits for nothing is over at once.
     fn open_read(
         &mut self,
         purpose: Purpose,
@@ -250,6 +248,10 @@ impl Shard {
         self.reads.next += 1;
         let number = self.reads.next;
         let outstanding = stored.len() + remote_count;
+        if outstanding == 0 {
+            self.finish_read(OpenRead { purpose, outstanding });
+            return number;
+        }
         for (part, piece, stored) in stored {
             let token = self.reads.next_token();
             self.reads.places.insert(token, Place { read: number, part, piece, stored });
@@ -304,14 +306,9 @@ impl Shard {
 
     /// One of the reads of `number` is done.
     fn one_read_done(&mut self, number: u64) {
-        if let Some(read) = self.reads.open.get_mut(&number) {
-            read.outstanding -= 1;
-        }
-        self.finish_if_done(number);
-    }
-
-    fn finish_if_done(&mut self, number: u64) {
-        if self.reads.open.get(&number).is_some_and(|read| read.outstanding == 0)
+        let Some(read) = self.reads.open.get_mut(&number) else { return };
+        read.outstanding -= 1;
+        if read.outstanding == 0
             && let Some(read) = self.reads.open.remove(&number)
         {
             self.finish_read(read);

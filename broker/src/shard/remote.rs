@@ -35,8 +35,9 @@ impl Shard {
     /// Asks the object tier for one partition of a fetch.
     pub(super) fn read_remote(&mut self, place: RemotePlace) {
         let Some((extent, next)) = self.tier.manifest.find(place.partition, place.from) else {
-            // Between two extents that are both there, or below the first: trimmed meanwhile.
-            return self.fill_remote(&place, Err(ReadRefused::OutOfRange));
+            // Not local and in no object would be a fault of ours. The client asks again: told that
+            // the offset is out of range, it would pass over records.
+            return self.fill_remote(&place, Err(ReadRefused::Storage));
         };
         let job = Job::Read {
             extent: extent.clone(),

@@ -214,7 +214,7 @@ impl ReplicatedLog {
 
     /// Bytes that the WAL's ring can hold.
     pub(crate) fn capacity(&self) -> u64 {
-        self.wal.stats().capacity_bytes
+        self.wal.capacity()
     }
 
     /// Starts a read of an entry's payload; the answer is [`LogEvent::Read`] with `token`.
@@ -298,6 +298,11 @@ impl ReplicatedLog {
     /// First index that is still in a group's log.
     pub(crate) fn first_index(&self, group: RaftGroupId) -> LogIndex {
         self.driver.first_index(group)
+    }
+
+    /// The index that the next entry of a group's log will have.
+    pub(crate) fn end_of(&self, group: RaftGroupId) -> LogIndex {
+        self.driver.last_index(group).next()
     }
 
     /// Bytes of the WAL that would be free if nothing before an entry of a group were needed by

@@ -77,9 +77,10 @@ impl TierUpkeep {
 }
 
 impl Shard {
-    /// Does what is due. Cheap if nothing is.
+    /// Does what is due; called at the tick.
     pub(crate) fn keep_tier(&mut self) {
         self.store_files();
+        self.compact_idle();
         let now = self.now.instant;
         let interval = self.node.settings.broker.retention_check_interval;
         if self.tier.upkeep.next_round.is_some_and(|at| now < at) || !self.groups_are_loaded() {
