@@ -80,6 +80,16 @@ catalogue! {
         "Bytes of the objects that the manifest names.";
     TierObjectsDeleted Counter "tailrace_object_deleted_total"
         "Objects deleted after nothing referred to them.";
+    TierOrphansDeleted Counter "tailrace_object_orphans_deleted_total"
+        "Objects and manifest files deleted that no manifest, or only an old one, knew of.";
+    Merges Counter "tailrace_merge_objects_total"
+        "Objects put together from smaller ones.";
+    MergedBytes Counter "tailrace_merge_bytes_total"
+        "Bytes of record batches in them.";
+    MergeFailures Counter "tailrace_merge_failures_total"
+        "Merges that could not be made.";
+    MergeDebt Gauge "tailrace_merge_debt_bytes"
+        "Bytes in extents that are due for a merge.";
     TierEditsVoid Counter "tailrace_object_edits_void_total"
         "Changes of the manifest that another one had made void.";
     Partitions Gauge "tailrace_partition_count"

@@ -77,16 +77,14 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn name(&mut self) -> Result<ObjectName, DecodeError> {
-        let (form, owner, term) = (self.u8()?, self.u64()?, Term::new(self.u64()?));
+        let (form, group) = (self.u8()?, RaftGroupId::new(self.u64()?));
+        let (term, from, to) = (Term::new(self.u64()?), self.u64()?, self.u64()?);
         match form {
             FORM_RANGE => {
-                let (first, last) = (LogIndex::new(self.u64()?), LogIndex::new(self.u64()?));
-                Ok(ObjectName::range(RaftGroupId::new(owner), term, first, last)?)
+                Ok(ObjectName::range(group, term, LogIndex::new(from), LogIndex::new(to))?)
             }
-            FORM_MERGED => {
-                let (base, end) = (self.offset()?, self.offset()?);
-                Ok(ObjectName::merged(PartitionId::new(owner), term, base, end)?)
-            }
+            FORM_MERGED if to == 0 => Ok(ObjectName::merged(group, term, from)),
+            FORM_MERGED => Err(DecodeError::Inconsistent { field: "the padding of a name" }),
             found => Err(DecodeError::Kind { field: "an object's name", found }),
         }
     }
@@ -137,22 +135,15 @@ impl<'a> Reader<'a> {
 }
 
 pub(crate) fn put_name(out: &mut BytesMut, name: &ObjectName) {
-    match name {
-        ObjectName::Range(name) => {
-            out.put_u8(FORM_RANGE);
-            out.put_u64_le(name.group().get());
-            out.put_u64_le(name.term().get());
-            out.put_u64_le(name.first().get());
-            out.put_u64_le(name.last().get());
-        }
-        ObjectName::Merged(name) => {
-            out.put_u8(FORM_MERGED);
-            out.put_u64_le(name.partition().get());
-            out.put_u64_le(name.term().get());
-            out.put_i64_le(name.base().get());
-            out.put_i64_le(name.end().get());
-        }
-    }
+    let (form, from, to) = match name {
+        ObjectName::Range(name) => (FORM_RANGE, name.first().get(), name.last().get()),
+        ObjectName::Merged(name) => (FORM_MERGED, name.number(), 0),
+    };
+    out.put_u8(form);
+    out.put_u64_le(name.group().get());
+    out.put_u64_le(name.term().get());
+    out.put_u64_le(from);
+    out.put_u64_le(to);
 }
 
 /// All but the object's name, which is written once for many extents.

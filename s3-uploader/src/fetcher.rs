@@ -152,17 +152,6 @@ impl Fetcher {
         self.bytes(extent.object, points[at].position..end).await.map(Some)
     }
 
-    /// All batches of an extent, past the cache: to merge them.
-    ///
-    /// # Errors
-    ///
-    /// The store failed.
-    pub async fn section(&self, extent: &Extent) -> Result<Bytes, FetchError> {
-        let key = extent.object.to_string();
-        let _permit = permit(&self.0.requests).await;
-        Ok(self.0.store.get_range(&key, extent.data_range()).await?)
-    }
-
     async fn index(&self, extent: &Extent) -> Result<Rc<[IndexPoint]>, FetchError> {
         let key = (extent.object, extent.index_position);
         if let Some(points) = self.0.indexes.borrow_mut().get(key) {

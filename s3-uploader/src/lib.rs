@@ -39,7 +39,7 @@ pub use object::{
     ObjectBuilder, ObjectError, Section, TRAILER_SIZE, decode_index,
 };
 pub use object_name::{MergedName, ObjectName, ObjectNameError, RangeName};
-pub use plan::{MergePlan, MergePolicy};
+pub use plan::{MergePlan, Separable};
 pub use retry::RetryPolicy;
 pub use store::{
     BlockingStore, ClaimError, Etag, Listed, Page, Put, S3Url, Store, StoreError, StoreOptions,

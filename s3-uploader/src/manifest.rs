@@ -16,7 +16,7 @@ mod codec;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{LogIndex, Offset, PartitionId};
 
@@ -32,6 +32,8 @@ pub struct Manifest {
     retired: BTreeMap<ObjectName, RetiredObject>,
     live_size: u64,
     retired_size: u64,
+    /// Live objects that are small enough to be merged: it follows from `live`.
+    small: BTreeSet<ObjectName>,
 }
 
 /// Objects and extents of a manifest, for metrics.
@@ -78,6 +80,14 @@ impl Manifest {
     /// when a partition was dropped brings it back; the leader finds it here and drops it again.
     pub fn partitions(&self) -> impl Iterator<Item = PartitionId> + '_ {
         self.partitions.keys().copied()
+    }
+
+    /// The same, beginning with `from` or the first one after it.
+    pub(crate) fn partitions_from(
+        &self,
+        from: PartitionId,
+    ) -> impl Iterator<Item = PartitionId> + '_ {
+        self.partitions.range(from..).map(|(id, _)| *id)
     }
 
     /// A partition's extents in order of offsets.
@@ -134,6 +144,21 @@ impl Manifest {
     /// Objects that extents refer to, in order of names.
     pub fn live(&self) -> impl Iterator<Item = &ObjectName> {
         self.live.keys()
+    }
+
+    /// Live objects that are small enough to be merged, and their sizes.
+    pub(crate) fn small(&self) -> impl Iterator<Item = (ObjectName, u64)> {
+        self.small.iter().map(|name| (*name, self.live_size(name)))
+    }
+
+    /// Size of a live object; 0 of any other.
+    pub(crate) fn live_size(&self, object: &ObjectName) -> u64 {
+        self.live.get(object).map_or(0, |live| live.size)
+    }
+
+    /// Extents that refer to an object.
+    pub(crate) fn references(&self, object: &ObjectName) -> usize {
+        self.live.get(object).map_or(0, |live| live.extent_count as usize)
     }
 
     /// Objects that no extent refers to since before that time, in order of names: they may be

@@ -99,6 +99,8 @@ pub enum ObjectError {
     DataSize { partition: PartitionId, wanted: u64, len: usize },
     #[error("point {number} of the index does not belong to offsets {base} to {end}")]
     IndexPoint { number: usize, base: Offset, end: Offset },
+    #[error("the directory does not list what the manifest does")]
+    OtherSections,
     #[error("directory: {0}")]
     Directory(#[from] DecodeError),
 }

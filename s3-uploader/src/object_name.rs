@@ -1,27 +1,28 @@
 //! The name of a sealed object, which is its key in the bucket, in one of two forms.
 //!
 //! ```text
-//! group/{group}/term/{term}/{first index}-{last index}.seg           as offloaded by a group
-//! partition/{partition}/term/{term}/{base offset}-{end offset}.seg   merged, of one partition
+//! group/{group}/term/{term}/{first index}-{last index}.seg   as offloaded by a group
+//! merged/{group}/term/{term}/{number}.seg                    put together from a group's objects
 //! ```
 //!
-//! The indexes are inclusive, the end offset is exclusive. Each number has 20 digits, the most that
-//! 64 bits need, so that a bucket's listing, which is in order of bytes, is in the order of `Ord`
-//! here: form, group or partition, term, range.
+//! The indexes are inclusive. Each number has 20 digits, the most that 64 bits need, so that a
+//! bucket's listing, which is in order of bytes, is in the order of `Ord` here: form, group, term,
+//! range or number.
 //!
 //! The term fences. A leader that has been replaced does not know it yet and may still be writing;
 //! it writes under its own, lower term, so it can never put its bytes under a name that its
 //! successor's manifest refers to. Within a term there is one leader, so a name that exists already
-//! is a repeat of the same put; a put never replaces what is there.
+//! is a repeat of the same put; a put never replaces what is there. A merge may be tried again with
+//! other contents, so merged objects are counted: each attempt has a number of its own.
 
 use std::fmt;
 use std::str::FromStr;
 
-use model::{LogIndex, Offset, PartitionId, RaftGroupId, Term};
+use model::{LogIndex, RaftGroupId, Term};
 
 const DIGITS: usize = 20;
 
-/// Names one object. Every value has a range that is not empty.
+/// Names one object.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum ObjectName {
     Range(RangeName),
@@ -37,26 +38,23 @@ pub struct RangeName {
     last: LogIndex,
 }
 
-/// A range of one partition, put together from smaller objects.
+/// Sections of one or more partitions, put together from smaller objects of the group.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct MergedName {
-    partition: PartitionId,
+    group: RaftGroupId,
     term: Term,
-    base: Offset,
-    end: Offset,
+    number: u64,
 }
 
 /// Why a key of the bucket is not the name of an object.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ObjectNameError {
-    #[error("`{key}` is neither group/N/term/N/N-N.seg nor partition/N/term/N/N-N.seg")]
+    #[error("`{key}` is neither group/N/term/N/N-N.seg nor merged/N/term/N/N.seg")]
     Form { key: String },
     #[error("`{key}` does not have the form manifest/N/N")]
     ManifestForm { key: String },
     #[error("range of indexes {first} to {last} is empty")]
     EmptyRange { first: LogIndex, last: LogIndex },
-    #[error("offsets {base} to {end}, exclusive, are no range")]
-    Offsets { base: Offset, end: Offset },
 }
 
 impl ObjectName {
@@ -77,21 +75,17 @@ impl ObjectName {
         Ok(Self::Range(RangeName { group, term, first, last }))
     }
 
-    /// The object that holds a partition's records from `base` up to but not including `end`.
-    ///
-    /// # Errors
-    ///
-    /// The range is empty or begins below zero.
-    pub fn merged(
-        partition: PartitionId,
-        term: Term,
-        base: Offset,
-        end: Offset,
-    ) -> Result<Self, ObjectNameError> {
-        if base < Offset::ZERO || base >= end {
-            return Err(ObjectNameError::Offsets { base, end });
+    /// The object that the leader of that term made in its merge of that number.
+    pub fn merged(group: RaftGroupId, term: Term, number: u64) -> Self {
+        Self::Merged(MergedName { group, term, number })
+    }
+
+    /// The group whose manifest may name the object.
+    pub fn group(&self) -> RaftGroupId {
+        match self {
+            Self::Range(name) => name.group,
+            Self::Merged(name) => name.group,
         }
-        Ok(Self::Merged(MergedName { partition, term, base, end }))
     }
 
     /// The term of the leader that sealed the object: a later leader's term is higher.
@@ -107,9 +101,9 @@ impl ObjectName {
         format!("group/{:020}/", group.get())
     }
 
-    /// What the keys of all merged objects of a partition begin with; to list them.
-    pub fn partition_prefix(partition: PartitionId) -> String {
-        format!("partition/{:020}/", partition.get())
+    /// What the keys of all merged objects of a group begin with; to list them.
+    pub fn merged_prefix(group: RaftGroupId) -> String {
+        format!("merged/{:020}/", group.get())
     }
 }
 
@@ -133,21 +127,16 @@ impl RangeName {
 }
 
 impl MergedName {
-    pub fn partition(&self) -> PartitionId {
-        self.partition
+    pub fn group(&self) -> RaftGroupId {
+        self.group
     }
 
     pub fn term(&self) -> Term {
         self.term
     }
 
-    pub fn base(&self) -> Offset {
-        self.base
-    }
-
-    /// Exclusive.
-    pub fn end(&self) -> Offset {
-        self.end
+    pub fn number(&self) -> u64 {
+        self.number
     }
 }
 
@@ -159,10 +148,9 @@ impl fmt::Display for ObjectName {
                 let (term, first, last) = (term.get(), first.get(), last.get());
                 write!(f, "term/{term:020}/{first:020}-{last:020}.seg")
             }
-            Self::Merged(MergedName { partition, term, base, end }) => {
-                f.write_str(&Self::partition_prefix(*partition))?;
-                let (term, base, end) = (term.get(), base.get(), end.get());
-                write!(f, "term/{term:020}/{base:020}-{end:020}.seg")
+            Self::Merged(MergedName { group, term, number }) => {
+                f.write_str(&Self::merged_prefix(*group))?;
+                write!(f, "term/{:020}/{number:020}.seg", term.get())
             }
         }
     }
@@ -173,20 +161,18 @@ impl FromStr for ObjectName {
 
     fn from_str(key: &str) -> Result<Self, ObjectNameError> {
         let form = || ObjectNameError::Form { key: key.to_owned() };
-        let (kind, rest) = key.split_once('/').ok_or_else(form)?;
-        let (owner, rest) = rest.split_once("/term/").ok_or_else(form)?;
-        let (term, rest) = rest.split_once('/').ok_or_else(form)?;
-        let (from, rest) = rest.split_once('-').ok_or_else(form)?;
-        let to = rest.strip_suffix(".seg").ok_or_else(form)?;
         let number = |text: &str| parse_number(text).ok_or_else(form);
-        let offset = |number: u64| i64::try_from(number).map(Offset::new).map_err(|_| form());
-        let (owner, term) = (number(owner)?, Term::new(number(term)?));
-        let (from, to) = (number(from)?, number(to)?);
-        match kind {
-            "group" => {
-                Self::range(RaftGroupId::new(owner), term, LogIndex::new(from), LogIndex::new(to))
+        let (kind, rest) = key.split_once('/').ok_or_else(form)?;
+        let (group, rest) = rest.split_once("/term/").ok_or_else(form)?;
+        let (term, rest) = rest.split_once('/').ok_or_else(form)?;
+        let rest = rest.strip_suffix(".seg").ok_or_else(form)?;
+        let (group, term) = (RaftGroupId::new(number(group)?), Term::new(number(term)?));
+        match (kind, rest.split_once('-')) {
+            ("group", Some((first, last))) => {
+                let (first, last) = (LogIndex::new(number(first)?), LogIndex::new(number(last)?));
+                Self::range(group, term, first, last)
             }
-            "partition" => Self::merged(PartitionId::new(owner), term, offset(from)?, offset(to)?),
+            ("merged", None) => Ok(Self::merged(group, term, number(rest)?)),
             _ => Err(form()),
         }
     }
@@ -206,25 +192,23 @@ mod tests {
 
     const RANGE: &str = "group/00000000000000000003/term/00000000000000000012/\
                          00000000000000004711-00000000000000004999.seg";
-    const MERGED: &str = "partition/00000000000000000007/term/00000000000000000012/\
-                          00000000000000000100-00000000000000000250.seg";
+    const MERGED: &str = "merged/00000000000000000003/term/00000000000000000012/\
+                          00000000000000000007.seg";
 
     fn range(group: u64, term: u64, first: u64, last: u64) -> ObjectName {
         let (first, last) = (LogIndex::new(first), LogIndex::new(last));
         ObjectName::range(RaftGroupId::new(group), Term::new(term), first, last).expect("a range")
     }
 
-    fn merged(partition: u64, term: u64, base: i64, end: i64) -> ObjectName {
-        let (base, end) = (Offset::new(base), Offset::new(end));
-        ObjectName::merged(PartitionId::new(partition), Term::new(term), base, end)
-            .expect("a range")
+    fn merged(group: u64, term: u64, number: u64) -> ObjectName {
+        ObjectName::merged(RaftGroupId::new(group), Term::new(term), number)
     }
 
     fn any_name() -> impl Strategy<Value = ObjectName> {
         let range = (any::<u64>(), any::<u64>(), any::<u64>())
             .prop_map(|(group, term, first)| range(group, term, first, u64::MAX));
-        let merged = (any::<u64>(), any::<u64>(), 0..i64::MAX)
-            .prop_map(|(partition, term, base)| merged(partition, term, base, i64::MAX));
+        let merged = (any::<u64>(), any::<u64>(), any::<u64>())
+            .prop_map(|(group, term, number)| merged(group, term, number));
         prop_oneof![range, merged]
     }
 
@@ -233,9 +217,9 @@ mod tests {
         assert_eq!(range(3, 12, 4711, 4999).to_string(), RANGE);
         assert_eq!(RANGE.parse(), Ok(range(3, 12, 4711, 4999)));
         assert!(RANGE.starts_with(&ObjectName::group_prefix(RaftGroupId::new(3))));
-        assert_eq!(merged(7, 12, 100, 250).to_string(), MERGED);
-        assert_eq!(MERGED.parse(), Ok(merged(7, 12, 100, 250)));
-        assert!(MERGED.starts_with(&ObjectName::partition_prefix(PartitionId::new(7))));
+        assert_eq!(merged(3, 12, 7).to_string(), MERGED);
+        assert_eq!(MERGED.parse(), Ok(merged(3, 12, 7)));
+        assert!(MERGED.starts_with(&ObjectName::merged_prefix(RaftGroupId::new(3))));
     }
 
     #[test]
@@ -257,13 +241,8 @@ mod tests {
         }
         let backwards = RANGE.replace("4999", "0001");
         assert!(matches!(backwards.parse::<ObjectName>(), Err(ObjectNameError::EmptyRange { .. })));
-        let empty = MERGED.replace("250", "100");
-        assert!(matches!(empty.parse::<ObjectName>(), Err(ObjectNameError::Offsets { .. })));
-        let beyond = MERGED.replace("00000000000000000250", "09223372036854775808");
-        assert!(matches!(beyond.parse::<ObjectName>(), Err(ObjectNameError::Form { .. })));
-        let (negative, end) = (Offset::new(-1), Offset::new(5));
-        ObjectName::merged(PartitionId::new(1), Term::new(1), negative, end)
-            .expect_err("below zero");
+        let crossed = RANGE.replace("group", "merged");
+        assert!(matches!(crossed.parse::<ObjectName>(), Err(ObjectNameError::Form { .. })));
     }
 
     proptest! {

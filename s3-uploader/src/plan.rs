@@ -1,163 +1,180 @@
-//! Which small objects to merge next.
+//! Which extents to merge next.
+//!
+//! An object of an offload holds a few seconds of all partitions of its group. Two kinds of merge
+//! make fewer and larger ones of them:
+//!
+//! - *Gathering*: many small objects become one, with one section for each partition. It costs as
+//!   few requests as there are objects, however many partitions they hold.
+//! - *Separating*: many small extents of one partition become an object of that partition alone.
+//!
+//! Each gathering leaves fewer objects and each separation fewer extents than there were, so
+//! merging comes to an end. What was merged is larger than what that kind of merge takes, so a byte
+//! is written anew three times at most, except where all is tiny.
 
-use model::{Offset, PartitionId, Term};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use model::PartitionId;
 
 use crate::manifest::Manifest;
 use crate::object::Extent;
-use crate::object_name::{ObjectName, ObjectNameError};
+use crate::object_name::ObjectName;
 
-/// When small extents become one large one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct MergePolicy {
-    /// Extents of this size or more are left alone.
-    pub small_below: u64,
-    /// The merged data has at most this size.
-    pub target_size: u64,
-    /// Fewer extents are not worth a merge.
-    pub extents_min: usize,
+/// Objects, and extents, of this size or more are left alone.
+pub(crate) const SMALL_BELOW: u64 = 8 << 20;
+/// The data of a merged object has at most this size.
+const TARGET_SIZE: u64 = 64 << 20;
+/// When small objects are gathered: the first of these that is due.
+const GATHERINGS: [Gathering; 2] = [
+    Gathering { below: 1 << 20, size_min: 8 << 20, count_min: 32 },
+    Gathering { below: SMALL_BELOW, size_min: 32 << 20, count_min: usize::MAX },
+];
+/// When small extents of one partition are separated.
+const SEPARATED_MIN: u64 = 32 << 20;
+/// Retention by age goes by whole extents, by their youngest record: those further apart than this,
+/// in milliseconds, stay apart.
+const AGE_SPAN_MAX: i64 = 24 * 3600 * 1000;
+/// Extents that one look at the partitions passes, or a few more.
+const EXTENTS_PER_LOOK: usize = 4096;
+
+/// Objects below a size, when there are so many, or so many bytes, of them.
+struct Gathering {
+    below: u64,
+    size_min: u64,
+    count_min: usize,
 }
 
-/// A run of extents of one partition without a gap: what one merged object is to replace.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// Extents that one merged object is to replace.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct MergePlan {
-    pub partition: PartitionId,
-    /// At least one, in order of offsets.
-    pub extents: Vec<Extent>,
+    /// Ascending; of each partition a run of extents without a gap.
+    pub sections: Vec<(PartitionId, Vec<Extent>)>,
+    /// Sizes of the objects that they are in.
+    pub objects: BTreeMap<ObjectName, u64>,
+}
+
+/// What a look at some of the partitions found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Separable {
+    /// The first merge that is due among them.
+    pub plan: Option<MergePlan>,
+    /// Bytes of all extents that are due for one.
+    pub due: u64,
+    /// Where the next look begins; nothing if this one came to the last partition.
+    pub next: Option<PartitionId>,
 }
 
 impl MergePlan {
-    /// The name of the object to build, for a leader in `term`.
-    ///
-    /// # Errors
-    ///
-    /// There are no extents.
-    pub fn object(&self, term: Term) -> Result<ObjectName, ObjectNameError> {
-        let base = self.extents.first().map_or(Offset::ZERO, |first| first.base);
-        let end = self.extents.last().map_or(Offset::ZERO, |last| last.end);
-        ObjectName::merged(self.partition, term, base, end)
+    /// Bytes of data.
+    pub fn size(&self) -> u64 {
+        self.extents().map(|extent| extent.size).sum()
+    }
+
+    pub fn extents(&self) -> impl Iterator<Item = &Extent> {
+        self.sections.iter().flat_map(|(_, extents)| extents)
+    }
+
+    fn add(&mut self, manifest: &Manifest, partition: PartitionId, extents: &[Extent]) {
+        for extent in extents {
+            self.objects.insert(extent.object, manifest.live_size(&extent.object));
+        }
+        self.sections.push((partition, extents.to_vec()));
+    }
+
+    /// Objects to which nothing refers once this is done.
+    fn freed(&self, manifest: &Manifest) -> usize {
+        let mut counts = BTreeMap::<ObjectName, usize>::new();
+        self.extents().for_each(|extent| *counts.entry(extent.object).or_default() += 1);
+        counts.iter().filter(|(name, count)| manifest.references(name) == **count).count()
     }
 }
 
 impl Manifest {
-    /// The merge that replaces the most extents, if the policy asks for any; of equal ones that of
-    /// the lowest partition and offset. Walks all extents: call it every few seconds, not more.
-    pub fn merge_candidate(&self, policy: &MergePolicy) -> Option<MergePlan> {
-        let mut best: Option<(PartitionId, &[Extent])> = None;
+    /// The gathering that is due, if any, of objects that are not set aside. Walks all extents if
+    /// there are small objects enough: ask again only after an edit.
+    pub fn gather(&self, aside: &BTreeSet<ObjectName>) -> Option<MergePlan> {
+        GATHERINGS.iter().find_map(|kind| self.gather_kind(kind, aside))
+    }
+
+    fn gather_kind(&self, kind: &Gathering, aside: &BTreeSet<ObjectName>) -> Option<MergePlan> {
+        let small = self.small().filter(|(name, size)| *size < kind.below && !aside.contains(name));
+        let small: BTreeMap<ObjectName, u64> = small.collect();
+        let is_due = |count, size| count >= kind.count_min || count > 1 && size >= kind.size_min;
+        if !is_due(small.len(), small.values().sum()) {
+            return None;
+        }
+        let (mut plan, mut room) = (MergePlan::default(), TARGET_SIZE);
         for partition in self.partitions() {
-            let run = longest_run(self.extents(partition), policy);
-            let enough = run.len() >= policy.extents_min.max(1);
-            if enough && best.is_none_or(|(_, extents)| extents.len() < run.len()) {
-                best = Some((partition, run));
+            let extents = self.extents(partition);
+            let is_small = |extent: &Extent| small.contains_key(&extent.object);
+            let run = best_run(extents, room, is_small, |count, _| count as u64);
+            if !run.is_empty() {
+                plan.add(self, partition, &extents[run]);
+                room = TARGET_SIZE - plan.size();
             }
         }
-        best.map(|(partition, extents)| MergePlan { partition, extents: extents.to_vec() })
+        is_due(plan.freed(self), plan.size()).then_some(plan)
+    }
+
+    /// The separation that is due among some of the partitions, beginning with `from`.
+    pub fn separate(&self, from: PartitionId, aside: &BTreeSet<ObjectName>) -> Separable {
+        let mut found = Separable::default();
+        let mut passed = 0;
+        for partition in self.partitions_from(from) {
+            if passed >= EXTENTS_PER_LOOK {
+                found.next = Some(partition);
+                break;
+            }
+            let extents = self.extents(partition);
+            passed += extents.len().max(1);
+            let is_small =
+                |extent: &Extent| extent.size < SMALL_BELOW && !aside.contains(&extent.object);
+            let run = best_run(extents, TARGET_SIZE, is_small, |_, size| size);
+            let run = &extents[run];
+            let size: u64 = run.iter().map(|extent| extent.size).sum();
+            if size < SEPARATED_MIN {
+                continue;
+            }
+            found.due += size;
+            if found.plan.is_none() {
+                found.plan.insert(MergePlan::default()).add(self, partition, run);
+            }
+        }
+        found
     }
 }
 
-/// The first of the longest runs of small extents whose sizes add up to no more than the target.
-fn longest_run<'a>(extents: &'a [Extent], policy: &MergePolicy) -> &'a [Extent] {
-    let mut best = 0..0;
+/// The first of the best runs of extents that are all wanted, together at most `size_max` and not
+/// too far apart in time; the rank is by number of extents and size.
+fn best_run(
+    extents: &[Extent],
+    size_max: u64,
+    is_wanted: impl Fn(&Extent) -> bool,
+    rank: impl Fn(usize, u64) -> u64,
+) -> Range<usize> {
+    let (mut best, mut best_rank) = (0..0, 0);
     let (mut start, mut size) = (0, 0_u64);
     for (at, extent) in extents.iter().enumerate() {
-        if extent.size >= policy.small_below {
+        if !is_wanted(extent) {
             (start, size) = (at + 1, 0);
             continue;
         }
         // A partition's sizes add up to 64 bits: `apply` and `decode` see to it.
         size += extent.size;
-        while size > policy.target_size && start <= at {
+        let is_too_old = |first: &Extent| {
+            extent.max_timestamp.saturating_sub(first.max_timestamp) > AGE_SPAN_MAX
+        };
+        while size > size_max || is_too_old(&extents[start]) {
             size -= extents[start].size;
             start += 1;
         }
-        if at + 1 - start > best.len() {
-            best = start..at + 1;
+        let rank = rank(at + 1 - start, size);
+        if rank > best_rank {
+            (best, best_rank) = (start..at + 1, rank);
         }
     }
-    &extents[best]
+    best
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::manifest::tests::offloaded;
-
-    const POLICY: MergePolicy = MergePolicy { small_below: 10, target_size: 20, extents_min: 3 };
-
-    /// Extents of these sizes, each of ten offsets, in an object of their own.
-    fn with(partitions: &[&[u64]]) -> Manifest {
-        let mut manifest = Manifest::default();
-        let mut first = 1;
-        for (partition, sizes) in (1..).zip(partitions) {
-            for (base, size) in (0..).step_by(10).zip(*sizes) {
-                let edit = offloaded(first, first, &[(partition, base, base + 10, *size)]);
-                manifest.apply(&edit, 0).expect("fits");
-                first += 1;
-            }
-        }
-        manifest
-    }
-
-    /// Partition, base and end of the candidate.
-    fn candidate(partitions: &[&[u64]]) -> Option<(u64, i64, i64)> {
-        let plan = with(partitions).merge_candidate(&POLICY)?;
-        let (first, last) = (plan.extents.first()?, plan.extents.last()?);
-        Some((plan.partition.get(), first.base.get(), last.end.get()))
-    }
-
-    #[test]
-    fn a_run_of_small_extents_is_merged() {
-        assert_eq!(candidate(&[]), None);
-        assert_eq!(candidate(&[&[1, 1]]), None, "too few");
-        assert_eq!(candidate(&[&[1, 1, 1]]), Some((1, 0, 30)));
-        assert_eq!(candidate(&[&[1, 1, 10, 1, 1]]), None, "a large one between");
-        assert_eq!(candidate(&[&[1, 10, 1, 1, 1]]), Some((1, 20, 50)));
-        assert_eq!(candidate(&[&[9, 9, 9, 9]]), None, "three are above the target");
-        assert_eq!(candidate(&[&[9, 9, 2, 9, 9]]), Some((1, 0, 30)), "exactly the target");
-        assert_eq!(candidate(&[&[9, 9, 9, 1, 1, 1]]), Some((1, 10, 50)), "first of the longest");
-    }
-
-    #[test]
-    fn the_merge_that_replaces_most_comes_first() {
-        assert_eq!(candidate(&[&[1, 1, 1], &[1, 1], &[1, 1, 1, 1]]), Some((3, 0, 40)));
-        assert_eq!(candidate(&[&[1, 1], &[1, 1, 1], &[1, 1, 1]]), Some((2, 0, 30)));
-    }
-
-    #[test]
-    fn the_object_is_named_by_what_it_covers() {
-        let plan = with(&[&[10, 1, 1, 1]]).merge_candidate(&POLICY).expect("a run of three");
-        let name = plan.object(Term::new(5)).expect("a range");
-        let (base, end) = (Offset::new(10), Offset::new(40));
-        assert_eq!(Ok(name), ObjectName::merged(PartitionId::new(1), Term::new(5), base, end));
-        MergePlan { extents: vec![], ..plan }.object(Term::new(5)).expect_err("covers nothing");
-    }
-
-    proptest! {
-        /// Compared with trying every run there is.
-        #[test]
-        fn the_longest_allowed_run_is_found(
-            sizes in prop::collection::vec(1_u64..14, 0..30),
-            small_below in 0_u64..14,
-            target_size in 0_u64..40,
-            extents_min in 0_usize..6,
-        ) {
-            let policy = MergePolicy { small_below, target_size, extents_min };
-            let manifest = with(&[&sizes]);
-            let allowed = |run: &[u64]| {
-                run.len() >= extents_min.max(1)
-                    && run.iter().all(|size| *size < small_below)
-                    && run.iter().sum::<u64>() <= target_size
-            };
-            let lengths = (1..=sizes.len())
-                .filter(|length| sizes.windows(*length).any(allowed));
-            let plan = manifest.merge_candidate(&policy);
-            prop_assert_eq!(plan.as_ref().map(|plan| plan.extents.len()), lengths.max());
-            if let Some(plan) = plan {
-                let run: Vec<u64> = plan.extents.iter().map(|extent| extent.size).collect();
-                prop_assert!(allowed(&run));
-                prop_assert!(plan.extents.is_sorted_by(|a, b| a.end == b.base));
-            }
-        }
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 
 mod client;
 mod jobs;
+mod merge;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use crate::manifest_file::ManifestFile;
 use crate::metrics::StoreMetrics;
 use crate::object::{BuiltObject, Extent, LooseObject};
 use crate::object_name::ObjectName;
+use crate::plan::MergePlan;
 use crate::store::{Page, Store, StoreError};
 
 /// Called from the offload thread once a reply waits for that client.
@@ -94,10 +96,14 @@ pub enum Job {
         extent: Extent,
         timestamp: i64,
     },
-    Delete(Vec<ObjectName>),
-    /// All data of an extent, to be merged.
-    FetchSection(Extent),
-    /// A page of a listing: to find orphans.
+    /// Keys of the bucket.
+    Delete(Vec<String>),
+    /// Build an object of what the plan names and store it.
+    Merge {
+        object: ObjectName,
+        plan: MergePlan,
+    },
+    /// A page of a listing: to find what nothing refers to.
     List {
         prefix: String,
         after: Option<String>,
@@ -116,7 +122,7 @@ pub struct Reply {
 pub enum Outcome {
     /// Created now, or an identical one was there already.
     Stored,
-    /// The same of an object that was built here.
+    /// The same of an object that was built here, by `Seal` or `Merge`.
     Sealed {
         object: ObjectName,
         size: u64,

@@ -7,40 +7,7 @@ source ../clients/setup.sh
 source ../clients/broker.sh
 source ../s3/server.sh
 
-work=$(mktemp -d -p "${TMPDIR:-/var/tmp}")
-trap 'status=$?; leave_s3; rm -rf "$work"; (exit "$status"); leave_broker' EXIT
-passed=0 failed=0
-
-check() {
-    local name=$1
-    shift
-    if "$@"; then
-        echo "ok $name"
-        passed=$((passed + 1))
-    else
-        echo "FAILED $name"
-        failed=$((failed + 1))
-    fi
-}
-
-# Lines of 1 KiB, each different, the same ones on every run.
-lines() {
-    python3 - "$1" <<'PYTHON'
-import random, sys
-source = random.Random(7)
-for number in range(int(sys.argv[1])):
-    sys.stdout.write(f"{number:08d} {source.getrandbits(4056):01014x}\n")
-PYTHON
-}
-
-produce() { kcat -b "$BOOTSTRAP" -t "$1" -P -q -X queue.buffering.max.messages=200000 -l "$2"; }
-digest() { sort | sha256sum | cut -c1-64; }
-consumed() { kcat -b "$BOOTSTRAP" -t "$1" -C -e -q -o beginning; }
-same() { [[ $(consumed "$1" | digest) == "$(digest <"$2")" ]]; }
-
-metric() {
-    curl -s "http://$admin/metrics" | awk -v name="$1" 'index($1, name) == 1 { sum += $2 } END { printf "%d", sum }'
-}
+source common.sh
 
 # Deletes the first 1,000 records of a partition, and prints the offset of the first that is left.
 deleted() {
@@ -58,42 +25,10 @@ PYTHON
 gone() { [[ $(deleted "$1") == 1000 ]]; }
 begins_at() { [[ $(kcat -b "$BOOTSTRAP" -t "$1" -p 0 -C -e -q -o beginning -c 1 -f '%o') == "$2" ]]; }
 
-wait_until() {
-    local i
-    for ((i = 0; i < 300; i++)); do
-        if "$@"; then return; fi
-        sleep 0.1
-    done
-    return 1
-}
-
-all_offloaded() { (($(metric tailrace_offload_lag_bytes) == 0)); }
 has_more_objects_than() { (($(metric tailrace_offload_objects_total) > $1)); }
 
-begin() {
-    export BOOTSTRAP=
-    arguments=(--wal-size 256MiB --set num.partitions=3 --set offload.bytes=4194304
-        --set offload.age.ms=1000 "$@")
-    start_broker "${arguments[@]}"
-    admin=$(sed -n 's/^admin=//p' "$broker_home/log")
-}
-
-# Kills the broker, and starts it again on what it left.
-again() {
-    kill -KILL "$broker_pid"
-    wait "$broker_pid" 2>/dev/null || true
-    local i
-    : >"$broker_home/log"
-    "${TAILRACE_BIN:-${CARGO_TARGET_DIR:-$repository/target}/release/tailrace}" dev \
-        --data-dir "$broker_home/data" --listen "$BOOTSTRAP" --admin "$admin" "${arguments[@]}" \
-        >>"$broker_home/log" 2>&1 &
-    broker_pid=$!
-    for ((i = 0; i < 300; i++)); do
-        if grep -q '^ready on ' "$broker_home/log"; then return; fi
-        sleep 0.1
-    done
-    return 1
-}
+tier=(--wal-size 256MiB --set num.partitions=3 --set offload.bytes=4194304
+    --set offload.age.ms=1000)
 
 # The same on every store.
 suite() {
@@ -115,7 +50,7 @@ lines 700000 >"$work/first"
 lines 20000 | sed 's/^/second /' >"$work/second"
 cat "$work/first" "$work/second" >"$work/both"
 
-begin
+begin "${tier[@]}"
 suite folder
 check "folder: a clean stop" stop_broker
 
@@ -127,7 +62,7 @@ export AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null
 import sys, boto3
 boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1").create_bucket(Bucket="tier")
 PYTHON
-begin --object-store "s3://tier/one?region=us-east-1&path-style=true&endpoint=$s3_url"
+begin "${tier[@]}" --object-store "s3://tier/one?region=us-east-1&path-style=true&endpoint=$s3_url"
 suite s3
 
 # The store is away: producers do not notice, and it is caught up with when it is back.

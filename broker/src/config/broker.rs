@@ -23,6 +23,7 @@ pub struct BrokerSettings {
     pub group_size_max: u32,
     /// How long an object stays after nothing refers to it.
     pub object_delete_grace: Duration,
+    pub object_sweep_interval: Duration,
     /// A committed record is on its way to an object after this long.
     pub offload_age: Duration,
     /// Committed bytes of a group that are worth an object before that.
@@ -136,6 +137,7 @@ impl BrokerSettings {
             group_session_timeout_max: values.millis("group.max.session.timeout.ms"),
             group_size_max: values.count("group.max.size"),
             object_delete_grace: values.millis("object.delete.grace.ms"),
+            object_sweep_interval: values.millis("object.sweep.interval.ms"),
             offload_age: values.millis("offload.age.ms"),
             offload_bytes: values.count("offload.bytes"),
             partition_count_default: values.count("num.partitions"),

@@ -107,6 +107,14 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         documentation: "How long an object stays after nothing refers to it.",
     },
     ConfigKey {
+        name: "object.sweep.interval.ms",
+        kind: Kind::Long,
+        default: "3600000",
+        rule: Rule::AtLeast(1),
+        broker_synonym: "object.sweep.interval.ms",
+        documentation: "How often the object store is listed for what nothing refers to.",
+    },
+    ConfigKey {
         name: "offload.age.ms",
         kind: Kind::Long,
         default: "10000",

@@ -177,7 +177,7 @@ impl Shard {
     }
 
     /// Bytes of an object that is worth a request, less where the WAL is small.
-    fn object_size(&self) -> u64 {
+    pub(super) fn object_size(&self) -> u64 {
         let asked = u64::from(self.node.settings.broker.offload_bytes);
         asked.min(self.log.capacity() / 8)
     }

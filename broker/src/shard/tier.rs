@@ -15,10 +15,12 @@ use s3_uploader::{Client, Edit, Job, Manifest, ManifestFile, ObjectName, Outcome
 
 use super::Shard;
 use super::call::Origin;
+use super::merge::Merging;
 use super::message::PartAnswer;
 use super::metadata::METADATA_SHARD;
 use super::offload::Offload;
 use super::replicated_log::{Claim, Refused};
+use super::sweep::Sweep;
 use super::tier_upkeep::TierUpkeep;
 use crate::metrics::{Metric, ShardMetrics};
 use crate::partition::{KIND_EDIT, entry_kind};
@@ -31,6 +33,8 @@ pub(crate) struct Tier {
     pub(super) edited: LogIndex,
     pub(super) offload: Offload,
     pub(super) upkeep: TierUpkeep,
+    pub(super) merging: Merging,
+    pub(super) sweep: Sweep,
     jobs: BTreeMap<u64, JobOf>,
     next_token: u64,
     /// Who waits until a log start has moved, by the index of the edit.
@@ -45,8 +49,14 @@ pub(super) enum JobOf {
     ManifestFile { group: RaftGroupId, upto: LogIndex },
     /// A read for a client, by its token in `Reads`.
     Read(u64),
+    /// The object that is put together from others.
+    Merge,
     /// The deletion of objects that nothing refers to.
     Deletion(Vec<ObjectName>),
+    /// A page of what is in the bucket.
+    Listing,
+    /// The deletion of so many keys that no manifest knows of.
+    Sweep(u64),
 }
 
 impl Tier {
@@ -57,6 +67,8 @@ impl Tier {
             manifest,
             edited,
             upkeep: TierUpkeep::default(),
+            merging: Merging::default(),
+            sweep: Sweep::default(),
             jobs: BTreeMap::new(),
             next_token: 0,
             waiting: BTreeMap::new(),
@@ -87,6 +99,7 @@ impl Tier {
         let objects = totals.live_count + totals.retired_count;
         metrics.set(Metric::TierObjects, objects as u64);
         metrics.set(Metric::TierBytes, totals.live_size + totals.retired_size);
+        metrics.set(Metric::MergeDebt, self.merging.due());
     }
 
     pub(crate) fn has_replies(&self) -> bool {
@@ -105,7 +118,10 @@ impl Shard {
                     self.manifest_file_done(group, upto, &outcome)
                 }
                 JobOf::Read(token) => self.remote_read_done(token, outcome),
+                JobOf::Merge => self.merge_done(outcome),
                 JobOf::Deletion(objects) => self.deletion_done(objects, &outcome),
+                JobOf::Listing => self.listed(outcome),
+                JobOf::Sweep(count) => self.swept(count, &outcome),
             }
         }
     }
@@ -143,12 +159,16 @@ impl Shard {
             // Proposed on a state that an edit before it has changed: it is void, everywhere.
             self.metrics.add(Metric::TierEditsVoid, 1);
             self.offload_void(&edit);
+            if let Edit::Merged { object, .. } = &edit {
+                self.merge_ended(object);
+            }
             return;
         }
         match edit {
             Edit::Offloaded { upto, .. } => self.offloaded(upto),
             Edit::LogStart { partition, offset } => self.log_start_moved(partition, offset),
-            Edit::Merged { .. } | Edit::Dropped { .. } | Edit::Removed { .. } => {}
+            Edit::Merged { object, .. } => self.merge_ended(&object),
+            Edit::Dropped { .. } | Edit::Removed { .. } => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the object tier does beside offload: manifest files in the bucket, retention, and the
 //! deletion of objects that nothing refers to.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,6 +47,11 @@ impl File {
 pub(crate) struct TierUpkeep {
     data: File,
     metadata: File,
+    /// What was retired when the state of the data group was taken for the file that is under way,
+    /// and for the newest one in the bucket. These alone may be deleted: a cluster may be rebuilt
+    /// from that file.
+    retired_then: BTreeSet<ObjectName>,
+    retired_in_file: BTreeSet<ObjectName>,
     deleting: bool,
     flushing: bool,
     next_round: Option<Instant>,
@@ -69,6 +75,20 @@ impl TierUpkeep {
         if stored {
             file.stored = file.stored.max(upto);
         }
+        if stored && group != RaftGroupId::METADATA {
+            self.retired_in_file = std::mem::take(&mut self.retired_then);
+        }
+    }
+
+    /// The broker stops: nothing new is begun.
+    pub(super) fn is_flushing(&self) -> bool {
+        self.flushing
+    }
+
+    /// The number of the newest file of a group that this broker has stored since it started.
+    pub(super) fn stored_file(&self, group: RaftGroupId) -> LogIndex {
+        let is_metadata = group == RaftGroupId::METADATA;
+        if is_metadata { self.metadata.stored } else { self.data.stored }
     }
 
     fn file(&mut self, group: RaftGroupId) -> &mut File {
@@ -81,6 +101,10 @@ impl Shard {
     pub(crate) fn keep_tier(&mut self) {
         self.store_files();
         self.compact_idle();
+        if !self.tier.upkeep.flushing && self.groups_are_loaded() {
+            self.merge_on();
+            self.sweep_on();
+        }
         let now = self.now.instant;
         let interval = self.node.settings.broker.retention_check_interval;
         if self.tier.upkeep.next_round.is_some_and(|at| now < at) || !self.groups_are_loaded() {
@@ -115,6 +139,7 @@ impl Shard {
     fn store_data_file(&mut self, edited: LogIndex) {
         let index = self.tier.offload.upto();
         let state = self.group_snapshot(index);
+        self.tier.upkeep.retired_then = self.tier.manifest.retired(i64::MAX).copied().collect();
         self.store_manifest_file(self.data_group(), index, edited, state);
     }
 
@@ -154,25 +179,26 @@ impl Shard {
     }
 
     /// Deletes objects that nothing has referred to for the grace period. The bucket's newest
-    /// manifest file must not name them either: a cluster may be rebuilt from it.
+    /// manifest file must know them as retired too.
     fn delete_retired(&mut self) {
         let grace = self.node.settings.broker.object_delete_grace;
         let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
         let before = self.now.unix_ms.saturating_sub(grace_ms);
-        let retired: Vec<ObjectName> =
-            self.tier.manifest.retired(before).take(DELETED_PER_ROUND).copied().collect();
-        if retired.is_empty() || self.tier.upkeep.deleting {
+        let upkeep = &self.tier.upkeep;
+        if upkeep.deleting {
             return;
         }
-        let edited = self.tier.edited;
-        if self.tier.upkeep.data.stored < edited {
-            if !self.tier.upkeep.data.under_way {
-                self.store_data_file(edited);
-            }
-            return;
+        let mut retired = self.tier.manifest.retired(before).peekable();
+        let some = retired.peek().is_some();
+        let known = retired.filter(|object| upkeep.retired_in_file.contains(object));
+        let objects: Vec<_> = known.take(DELETED_PER_ROUND).copied().collect();
+        if !objects.is_empty() {
+            let keys = objects.iter().map(ToString::to_string).collect();
+            self.tier.upkeep.deleting =
+                self.tier.start(Job::Delete(keys), JobOf::Deletion(objects));
+        } else if some && !upkeep.data.under_way {
+            self.store_data_file(self.tier.edited);
         }
-        let of = JobOf::Deletion(retired.clone());
-        self.tier.upkeep.deleting = self.tier.start(Job::Delete(retired), of);
     }
 
     pub(super) fn deletion_done(&mut self, objects: Vec<ObjectName>, outcome: &Outcome) {

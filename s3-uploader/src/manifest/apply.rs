@@ -9,6 +9,7 @@ use super::{LiveObject, Manifest, PartitionExtents, RetiredObject};
 use crate::edit::{Edit, EditError};
 use crate::object::Extent;
 use crate::object_name::ObjectName;
+use crate::plan::SMALL_BELOW;
 
 impl Manifest {
     /// Makes one change. `now_ms` is the time in the edit's log entry.
@@ -18,8 +19,9 @@ impl Manifest {
     ///   the partition's log start is at or beyond the gap's end, that is if everything missing was
     ///   deleted. Extents wholly below the log start are not kept: it moved while the object was
     ///   under way.
-    /// - `Merged`: the extents follow each other without a gap, and the first begins and the last
-    ///   ends where a present extent does. All in between are replaced.
+    /// - `Merged`: each extent replaces the present ones that it covers. It has to end where one of
+    ///   them ends, and to begin where one begins or where those before were deleted since. An
+    ///   extent whose partition was dropped, or whose records were deleted, is passed over.
     /// - `LogStart`: extents wholly below it are removed. It never goes back: a lower offset than
     ///   the present one changes nothing, since two may cross on their way into the log.
     /// - `Dropped`: the partitions are forgotten. Unknown ones are passed over.
@@ -35,9 +37,9 @@ impl Manifest {
                 self.check_offloaded(*upto, object, *object_size, extents)?;
                 self.add_offloaded(*upto, *object, *object_size, extents, now_ms);
             }
-            Edit::Merged { partition, object, object_size, extents } => {
-                self.check_merged(*partition, object, *object_size, extents)?;
-                self.replace_run(*partition, *object, *object_size, extents, now_ms);
+            Edit::Merged { object, object_size, extents } => {
+                self.check_merged(object, *object_size, extents)?;
+                self.replace_merged(*object, *object_size, extents, now_ms);
             }
             Edit::LogStart { partition, offset } => {
                 self.raise_log_start(*partition, *offset, now_ms);
@@ -96,34 +98,27 @@ impl Manifest {
 
     fn check_merged(
         &self,
-        partition: PartitionId,
         object: &ObjectName,
         object_size: u64,
-        extents: &[Extent],
+        extents: &[(PartitionId, Extent)],
     ) -> Result<(), EditError> {
-        let ObjectName::Merged(name) = object else {
-            return Err(EditError::ObjectForm { object: *object });
-        };
-        if name.partition() != partition {
+        if !matches!(object, ObjectName::Merged(_)) {
             return Err(EditError::ObjectForm { object: *object });
         }
         self.check_object(object, object_size)?;
-        let (base, mut end) = (name.base(), name.base());
-        for extent in extents {
-            check_extent(partition, extent, object, object_size)?;
-            if extent.base != end {
-                return Err(EditError::NotARun { partition, base: extent.base, end: extent.end });
+        let mut before = None;
+        for (partition, extent) in extents {
+            let partition = *partition;
+            if before.replace(partition).is_some_and(|before| before >= partition) {
+                return Err(EditError::Order { partition });
             }
-            end = extent.end;
+            check_extent(partition, extent, object, object_size)?;
+            let covered = self.covered(partition, extent).unwrap_or_default();
+            let replaced = &self.extents(partition)[covered];
+            let kept = self.partition_size(partition) - size_of(replaced);
+            kept.checked_add(extent.size).ok_or(EditError::Sizes)?;
         }
-        let replaced = if end == name.end() { self.run(partition, base, end) } else { None };
-        let not_a_run = EditError::NotARun { partition, base, end: name.end() };
-        let replaced = replaced.ok_or(not_a_run)?;
-        let replaced_size: u64 =
-            self.extents(partition)[replaced].iter().map(|extent| extent.size).sum();
-        let kept = self.partition_size(partition) - replaced_size;
-        let total = extents.iter().try_fold(kept, |sum, extent| sum.checked_add(extent.size));
-        total.map(|_| ()).ok_or(EditError::Sizes)
+        Ok(())
     }
 
     /// A name that is listed already would give one object two lives: what the first life's end
@@ -137,12 +132,16 @@ impl Manifest {
         listed.checked_add(object_size).map(|_| ()).ok_or(EditError::Sizes)
     }
 
-    /// Indexes of the extents that cover exactly `base` to `end`.
-    fn run(&self, partition: PartitionId, base: Offset, end: Offset) -> Option<Range<usize>> {
+    /// Indexes of the present extents that a merged one stands for.
+    fn covered(&self, partition: PartitionId, merged: &Extent) -> Option<Range<usize>> {
         let extents = self.extents(partition);
-        let first = extents.binary_search_by_key(&base, |extent| extent.base).ok()?;
-        let last = extents.binary_search_by_key(&end, |extent| extent.end).ok()?;
-        (first <= last).then_some(first..last + 1)
+        let first = extents.partition_point(|extent| extent.end <= merged.base);
+        let last = extents.binary_search_by_key(&merged.end, |extent| extent.end).ok()?;
+        let base = extents.get(first)?.base;
+        // Those at its beginning may have been deleted while it was made.
+        let begins = base == merged.base
+            || first == 0 && merged.base < base && base <= self.log_start(partition);
+        (begins && first <= last).then_some(first..last + 1)
     }
 
     fn add_offloaded(
@@ -166,29 +165,23 @@ impl Manifest {
         self.add_object(object, object_size, extent_count, now_ms);
     }
 
-    fn replace_run(
+    fn replace_merged(
         &mut self,
-        partition: PartitionId,
         object: ObjectName,
         object_size: u64,
-        extents: &[Extent],
+        extents: &[(PartitionId, Extent)],
         now_ms: i64,
     ) {
-        let (base, end) = match (extents.first(), extents.last()) {
-            (Some(first), Some(last)) => (first.base, last.end),
-            _ => unreachable!("an object's name has a range, and the extents cover it"),
-        };
-        let run = self.run(partition, base, end).expect("checked");
-        let known = self.partitions.get_mut(&partition).expect("checked: it has extents");
+        let mut replaced = Vec::new();
         let mut extent_count = 0;
-        // The run ends above the log start, but the merged extents may be cut elsewhere.
-        let kept = extents.iter().filter(|extent| extent.end > known.log_start);
-        let kept = kept.cloned().inspect(|extent| {
-            known.size += extent.size;
+        for (partition, extent) in extents {
+            let Some(covered) = self.covered(*partition, extent) else { continue };
+            let known = self.partitions.get_mut(partition).expect("it has extents");
+            let before = replaced.len();
+            replaced.extend(known.extents.splice(covered, [extent.clone()]));
+            known.size = known.size - size_of(&replaced[before..]) + extent.size;
             extent_count += 1;
-        });
-        let replaced: Vec<Extent> = known.extents.splice(run, kept).collect();
-        known.size -= replaced.iter().map(|extent| extent.size).sum::<u64>();
+        }
         self.add_object(object, object_size, extent_count, now_ms);
         self.release(&replaced, now_ms);
     }
@@ -201,7 +194,7 @@ impl Manifest {
         known.log_start = offset;
         let count = known.extents.partition_point(|extent| extent.end <= offset);
         let removed: Vec<Extent> = known.extents.drain(..count).collect();
-        known.size -= removed.iter().map(|extent| extent.size).sum::<u64>();
+        known.size -= size_of(&removed);
         self.release(&removed, now_ms);
     }
 
@@ -210,6 +203,9 @@ impl Manifest {
         if extent_count > 0 {
             self.live.insert(name, LiveObject { size, extent_count });
             self.live_size += size;
+            if size < SMALL_BELOW {
+                self.small.insert(name);
+            }
         } else if size > 0 {
             self.retired.insert(name, RetiredObject { size, retired_ms: now_ms });
             self.retired_size += size;
@@ -224,6 +220,7 @@ impl Manifest {
             if object.extent_count == 0 {
                 let size = object.size;
                 self.live.remove(&extent.object);
+                self.small.remove(&extent.object);
                 self.live_size -= size;
                 let retired = RetiredObject { size, retired_ms: now_ms };
                 self.retired.insert(extent.object, retired);
@@ -238,6 +235,11 @@ impl PartitionExtents {
         self.size += extent.size;
         self.extents.push(extent.clone());
     }
+}
+
+/// Bytes of data. Extents of one partition add up to 64 bits: `apply` and `decode` see to it.
+fn size_of(extents: &[Extent]) -> u64 {
+    extents.iter().map(|extent| extent.size).sum()
 }
 
 fn check_extent(

@@ -21,6 +21,7 @@ use super::{LiveObject, Manifest, PartitionExtents, RetiredObject};
 use crate::codec::{self, DecodeError, EXTENT_SIZE, NAME_SIZE, Reader};
 use crate::object::Extent;
 use crate::object_name::ObjectName;
+use crate::plan::SMALL_BELOW;
 
 const VERSION: u8 = 1;
 const NO_END: Offset = Offset::new(-1);
@@ -84,8 +85,11 @@ impl Manifest {
         let live_size = total(objects.live.iter().map(|(_, object)| object.size))?;
         let retired_size = total(retired.iter().map(|(_, object)| object.size))?;
         total([live_size, retired_size].into_iter())?;
+        let small = objects.live.iter().filter(|(_, object)| object.size < SMALL_BELOW);
+        let small = small.map(|(name, _)| *name).collect();
         let manifest = Self {
             offloaded_upto,
+            small,
             partitions: ascending(partitions, "partitions")?,
             live: ascending(objects.live, "live objects")?,
             retired: ascending(retired, "retired objects")?,

@@ -17,10 +17,8 @@ pub(crate) fn range_name(first: u64, last: u64) -> ObjectName {
     ObjectName::range(RaftGroupId::new(3), Term::new(12), first, last).expect("a range")
 }
 
-pub(crate) fn merged_name(partition: u64, term: u64, base: i64, end: i64) -> ObjectName {
-    let (base, end) = (Offset::new(base), Offset::new(end));
-    let name = ObjectName::merged(PartitionId::new(partition), Term::new(term), base, end);
-    name.expect("a range")
+pub(crate) fn merged_name(number: u64) -> ObjectName {
+    ObjectName::merged(RaftGroupId::new(3), Term::new(12), number)
 }
 
 /// A part of an object: partition, base, end and size of the data.
@@ -56,15 +54,11 @@ pub(crate) fn offloaded(first: u64, last: u64, pieces: &[Piece]) -> Edit {
     Edit::Offloaded { upto: LogIndex::new(last), object, object_size, extents }
 }
 
-/// A merge in `term`: base, end and size of each extent of the new object.
-pub(crate) fn merged(partition: u64, term: u64, pieces: &[(i64, i64, u64)]) -> Edit {
-    let (base, end) = (pieces[0].0, pieces[pieces.len() - 1].1);
-    let object = merged_name(partition, term, base, end);
-    let pieces: Vec<_> =
-        pieces.iter().map(|&(base, end, size)| (partition, base, end, size)).collect();
-    let (extents, object_size) = laid_out(object, &pieces);
-    let extents = extents.into_iter().map(|(_, extent)| extent).collect();
-    Edit::Merged { partition: PartitionId::new(partition), object, object_size, extents }
+/// The merge of that number.
+pub(crate) fn merged(number: u64, pieces: &[Piece]) -> Edit {
+    let object = merged_name(number);
+    let (extents, object_size) = laid_out(object, pieces);
+    Edit::Merged { object, object_size, extents }
 }
 
 fn log_start(partition: u64, offset: i64) -> Edit {
@@ -80,9 +74,9 @@ fn any_name() -> impl Strategy<Value = ObjectName> {
         let (first, last) = (LogIndex::new(a.min(b)), LogIndex::new(a.max(b)));
         ObjectName::range(RaftGroupId::new(group), Term::new(term), first, last).expect("a range")
     });
-    let merged = (any::<[u64; 2]>(), 0..i64::MAX - 9, 1_i64..9).prop_map(
-        |([partition, term], base, size)| merged_name(partition, term, base, base + size),
-    );
+    let merged = any::<[u64; 3]>().prop_map(|[group, term, number]| {
+        ObjectName::merged(RaftGroupId::new(group), Term::new(term), number)
+    });
     prop_oneof![range, merged]
 }
 
@@ -105,23 +99,20 @@ fn any_extent(object: ObjectName) -> impl Strategy<Value = Extent> {
 /// Any edit that can be written, whether it makes sense or not.
 pub(crate) fn any_edit() -> impl Strategy<Value = Edit> {
     let id = || any::<u64>().prop_map(PartitionId::new);
-    let list = |object| prop::collection::vec(any_extent(object), 0..4);
-    let offloaded = (any_name(), any::<u64>(), any::<u64>()).prop_flat_map(
-        move |(object, object_size, upto)| {
+    let object = || {
+        (any_name(), any::<u64>()).prop_flat_map(move |(object, object_size)| {
             let extents = prop::collection::vec((id(), any_extent(object)), 0..4);
-            let upto = LogIndex::new(upto);
-            extents.prop_map(move |extents| Edit::Offloaded { upto, object, object_size, extents })
-        },
-    );
-    let merged =
-        (any_name(), any::<u64>(), id()).prop_flat_map(move |(object, object_size, partition)| {
-            list(object).prop_map(move |extents| Edit::Merged {
-                partition,
-                object,
-                object_size,
-                extents,
-            })
-        });
+            extents.prop_map(move |extents| (object, object_size, extents))
+        })
+    };
+    let offloaded = (object(), any::<u64>()).prop_map(|((object, object_size, extents), upto)| {
+        Edit::Offloaded { upto: LogIndex::new(upto), object, object_size, extents }
+    });
+    let merged = object().prop_map(|(object, object_size, extents)| Edit::Merged {
+        object,
+        object_size,
+        extents,
+    });
     prop_oneof![
         offloaded,
         merged,

@@ -80,21 +80,7 @@ impl Directory {
         if !data_end.is_some_and(|end| directory.is_laid_out_before(end)) {
             return Err(DecodeError::Inconsistent { field: "the sections' layout" }.into());
         }
-        if !directory.agrees_with_name() {
-            return Err(DecodeError::Inconsistent { field: "the object's name" }.into());
-        }
         Ok(directory)
-    }
-
-    /// A merged object's name tells the partition and the offsets; a range's tells log indexes.
-    fn agrees_with_name(&self) -> bool {
-        let ObjectName::Merged(name) = self.name else { return true };
-        self.sections.iter().all(|section| {
-            let extent = &section.extent;
-            section.partition == name.partition()
-                && name.base() <= extent.base
-                && extent.end <= name.end()
-        })
     }
 
     /// Whether all data, then all indexes fill the object without a gap up to the directory.

@@ -7,9 +7,11 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
 
 use super::client::Port;
-use super::{Job, Outcome, WorkerConfig};
+use super::{Job, Outcome, WorkerConfig, merge};
 use crate::fetcher::{FetchError, Fetcher};
 use crate::object::BuiltObject;
+use crate::object_name::ObjectName;
+use crate::plan::MergePlan;
 use crate::retry::RetryPolicy;
 use crate::store::{ClaimError, Put, Store, StoreError, Verb};
 
@@ -22,6 +24,7 @@ pub(super) struct Jobs {
     store: Rc<Store>,
     fetcher: Fetcher,
     uploads: Semaphore,
+    merges: Semaphore,
     config: WorkerConfig,
     claimed: Cell<bool>,
 }
@@ -30,18 +33,13 @@ impl Jobs {
     pub(super) fn new(store: Rc<Store>, config: WorkerConfig) -> Self {
         let fetcher = Fetcher::new(store.clone(), config.fetch);
         let uploads = Semaphore::new(config.uploads_max.max(1));
-        Self { store, fetcher, uploads, config, claimed: Cell::new(false) }
+        let merges = Semaphore::new(1);
+        Self { store, fetcher, uploads, merges, config, claimed: Cell::new(false) }
     }
 
     pub(super) async fn run(&self, job: Job, port: &Port) -> Outcome {
         match job {
-            Job::Seal(loose) => {
-                let BuiltObject { name, parts, size, extents } = loose.build();
-                match self.put(name.to_string(), parts, Compared::Tail, port).await {
-                    Outcome::Stored => Outcome::Sealed { object: name, size, extents },
-                    other => other,
-                }
-            }
+            Job::Seal(loose) => self.seal(loose.build(), port).await,
             Job::PutObject(object) => {
                 self.put(object.name.to_string(), object.parts, Compared::Tail, port).await
             }
@@ -60,19 +58,32 @@ impl Jobs {
                     Err(error) => Outcome::Failed(error),
                 }
             }
-            Job::Delete(objects) => {
-                let keys: Vec<_> = objects.iter().map(ToString::to_string).collect();
+            Job::Delete(keys) => {
                 let deleted = self.store.delete(&keys).await;
                 deleted.map_or_else(Outcome::Failed, |()| Outcome::Deleted)
             }
-            // Its requests have deadlines by its size; merging is in no hurry.
-            Job::FetchSection(extent) => {
-                data(self.fetcher.section(&extent).await.map_err(store_error))
-            }
+            Job::Merge { object, plan } => self.merge(object, &plan, port).await,
             Job::List { prefix, after } => {
                 let listed = self.store.list(&prefix, after.as_deref()).await;
                 listed.map_or_else(Outcome::Failed, Outcome::Listed)
             }
+        }
+    }
+
+    async fn seal(&self, object: BuiltObject, port: &Port) -> Outcome {
+        let BuiltObject { name, parts, size, extents } = object;
+        match self.put(name.to_string(), parts, Compared::Tail, port).await {
+            Outcome::Stored => Outcome::Sealed { object: name, size, extents },
+            other => other,
+        }
+    }
+
+    async fn merge(&self, object: ObjectName, plan: &MergePlan, port: &Port) -> Outcome {
+        // The merged data is in memory.
+        let _one_at_a_time = self.merges.acquire().await.expect("it is never closed");
+        match Box::pin(merge::build(&self.store, object, plan)).await {
+            Ok(merged) => self.seal(merged, port).await,
+            Err(error) => Outcome::Failed(error.into()),
         }
     }
 
@@ -82,7 +93,7 @@ impl Jobs {
     ) -> Result<T, StoreError> {
         let after = self.config.read_deadline;
         match tokio::time::timeout(after, Box::pin(read)).await {
-            Ok(outcome) => outcome.map_err(store_error),
+            Ok(outcome) => outcome.map_err(StoreError::from),
             Err(_) => Err(StoreError::Timeout { verb: Verb::Get, after }),
         }
     }
@@ -191,14 +202,4 @@ fn tail_of(parts: &[Bytes], size: usize) -> Bytes {
 
 fn data(outcome: Result<Bytes, StoreError>) -> Outcome {
     outcome.map_or_else(Outcome::Failed, Outcome::Data)
-}
-
-fn store_error(error: FetchError) -> StoreError {
-    match error {
-        FetchError::Store(error) => error,
-        FetchError::Object { object, error } => {
-            StoreError::Checksum { key: object.to_string(), reason: error.to_string() }
-        }
-        outside @ FetchError::Outside { .. } => StoreError::Config { advice: outside.to_string() },
-    }
 }

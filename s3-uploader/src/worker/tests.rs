@@ -90,7 +90,6 @@ fn every_job_is_done_and_answered() {
 
     assert_eq!(bed.outcome(Job::PutObject(built)), Outcome::Stored);
     assert_eq!(bed.outcome(Job::PutManifest(manifest(1, b"state"))), Outcome::Stored);
-    assert_eq!(bed.outcome(Job::FetchSection(extent.clone())), Outcome::Data(section.clone()));
     let read = |from, max_bytes| Job::Read {
         extent: extent.clone(),
         next: None,
@@ -108,7 +107,7 @@ fn every_job_is_done_and_answered() {
     let Outcome::Listed(page) = bed.outcome(list("group/")) else { panic!("no listing") };
     assert_eq!(page.objects[0].key, name.to_string());
     assert_eq!((page.objects.len(), page.more), (1, false));
-    assert_eq!(bed.outcome(Job::Delete(vec![name])), Outcome::Deleted);
+    assert_eq!(bed.outcome(Job::Delete(vec![name.to_string()])), Outcome::Deleted);
     assert_eq!(bed.outcome(list("group/")), Outcome::Listed(Page::default()));
     assert_eq!(bed.metrics().queue_depth.load(Relaxed), 0);
     assert_eq!(bed.clients[0].unanswered(), 0);
@@ -162,7 +161,8 @@ fn another_content_under_the_name_is_a_conflict() {
     assert_eq!(bed.outcome(Job::PutManifest(manifest(1, b"longer"))), Outcome::Conflict);
     assert_eq!(bed.outcome(Job::PutManifest(manifest(2, b"STATE"))), Outcome::Stored);
     let extent = sample().extents[0].1.clone();
-    let section = bed.outcome(Job::FetchSection(extent));
+    let (next, from, max_bytes) = (None, Offset::ZERO, u32::MAX);
+    let section = bed.outcome(Job::Read { extent, next, from, max_bytes });
     assert_eq!(section, Outcome::Data(Bytes::from(sample().parts[..4].concat())), "unchanged");
 }
 
@@ -234,7 +234,7 @@ fn the_worker_ends_while_the_store_is_down() {
         bed.faults.always(verb, Fault::Delay(PATIENCE));
     }
     bed.send(0, 1, Job::PutObject(sample()));
-    bed.send(0, 2, Job::FetchSection(sample().extents[0].1.clone()));
+    bed.send(0, 2, Job::Find { extent: sample().extents[0].1.clone(), timestamp: 0 });
     let worker = bed.worker.take().expect("it runs");
     assert!(!worker.has_failed());
     // Joins the thread.

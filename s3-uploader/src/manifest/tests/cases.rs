@@ -38,7 +38,7 @@ fn golden_manifest() -> Manifest {
         offloaded(1, 10, &[(1, 0, 4, 13), (7, 100, 250, 10)]),
         offloaded(11, 20, &[(7, 250, 300, 20)]),
         offloaded(21, 30, &[(7, 300, 310, 5)]),
-        merged(7, 12, &[(100, 300, 30)]),
+        merged(7, &[(7, 100, 300, 30)]),
         log_start(1, 2),
         log_start(9, 77),
     ])
@@ -218,64 +218,72 @@ fn an_object_is_listed_once_and_in_its_form() {
         let edit = Edit::Offloaded { upto, object, object_size, extents };
         assert_eq!(refusal(&mut manifest, &edit), EditError::KnownObject { object });
     }
-    let merge = merged(7, 13, &[(100, 310, 35)]);
-    let Edit::Merged { object, object_size, extents, .. } = merge else { unreachable!("a merge") };
-    let partition = PartitionId::new(8);
-    let elsewhere = Edit::Merged { partition, object, object_size, extents: extents.clone() };
-    assert_eq!(refusal(&mut manifest, &elsewhere), EditError::ObjectForm { object });
-    let extents = vec![(P, extents[0].clone())];
-    let upto = LogIndex::new(99);
+    let (object, upto) = (merged_name(13), LogIndex::new(99));
+    let (extents, object_size) = laid_out(object, &[(7, 310, 320, 1)]);
     let offload = Edit::Offloaded { upto, object, object_size, extents };
     assert_eq!(refusal(&mut manifest, &offload), EditError::ObjectForm { object });
+    let object = range_name(500, 501);
+    let (extents, object_size) = laid_out(object, &[(7, 300, 310, 1)]);
+    let merge = Edit::Merged { object, object_size, extents };
+    assert_eq!(refusal(&mut manifest, &merge), EditError::ObjectForm { object });
 }
 
-#[test]
-fn a_merge_covers_a_run_exactly() {
-    let offloads: Vec<_> = (0..6_u8)
-        .map(i64::from)
-        .map(|at| {
-            let first = u64::try_from(at).expect("small") * 10 + 1;
-            offloaded(first, first + 9, &[(7, at * 10, at * 10 + 10, 10), (8, at, at + 1, 1)])
-        })
-        .collect();
-    let mut manifest = after(&offloads);
-    for (base, end) in [(5, 30), (10, 35), (0, 70), (60, 70), (12, 18)] {
-        let error = refusal(&mut manifest, &merged(7, 1, &[(base, end, 30)]));
-        let (base, end) = (Offset::new(base), Offset::new(end));
-        assert_eq!(error, EditError::NotARun { partition: P, base, end });
-    }
-    let holes = merged(7, 1, &[(10, 20, 10), (30, 40, 10)]);
-    assert!(matches!(refusal(&mut manifest, &holes), EditError::NotARun { .. }));
-    let Edit::Merged { partition, object, object_size, .. } = merged(7, 1, &[(10, 40, 30)]) else {
-        unreachable!("a merge")
+/// Six offloads with ten offsets of partition 7 and one of partition 8 each.
+fn six_offloads() -> Vec<Edit> {
+    let offload = |at: i64| {
+        let first = u64::try_from(at).expect("small") * 10 + 1;
+        offloaded(first, first + 9, &[(7, at * 10, at * 10 + 10, 10), (8, at, at + 1, 1)])
     };
-    let nothing = Edit::Merged { partition, object, object_size, extents: vec![] };
-    assert!(matches!(refusal(&mut manifest, &nothing), EditError::NotARun { .. }));
-    let unknown = merged(6, 1, &[(10, 40, 30)]);
-    assert!(matches!(refusal(&mut manifest, &unknown), EditError::NotARun { .. }));
-
-    manifest.apply(&merged(7, 1, &[(10, 40, 25)]), 3000).expect("three extents");
-    assert_eq!(ranges(&manifest, 7), [(0, 10), (10, 40), (40, 50), (50, 60)]);
-    assert_eq!(manifest.partition_size(P), 55);
-    assert_eq!(manifest.totals().retired_count, 0, "partition 8 still needs them");
-    manifest.apply(&merged(8, 1, &[(0, 6, 6)]), 3001).expect("all extents");
-    let retired = [range_name(11, 20), range_name(21, 30), range_name(31, 40)];
-    assert_eq!(names(manifest.retired(i64::MAX)), retired);
-    let object = merged_name(7, 1, 10, 40);
-    let again = refusal(&mut manifest, &merged(7, 1, &[(10, 40, 25)]));
-    assert_eq!(again, EditError::KnownObject { object });
-    assert!(manifest.contains(&object), "so its object is no orphan");
+    (0..6).map(offload).collect()
 }
 
 #[test]
-fn a_merge_that_retention_has_overtaken_is_refused() {
-    let mut manifest = after(&[
-        offloaded(1, 10, &[(7, 0, 10, 10)]),
-        offloaded(11, 20, &[(7, 10, 20, 10)]),
-        log_start(7, 10),
-    ]);
-    let error = refusal(&mut manifest, &merged(7, 1, &[(0, 20, 20)]));
-    assert!(matches!(error, EditError::NotARun { .. }));
+fn a_merge_replaces_what_it_covers() {
+    let mut manifest = after(&six_offloads());
+    manifest.apply(&merged(1, &[(7, 10, 40, 25), (8, 0, 3, 3)]), 3000).expect("fits");
+    assert_eq!(ranges(&manifest, 7), [(0, 10), (10, 40), (40, 50), (50, 60)]);
+    assert_eq!(ranges(&manifest, 8), [(0, 3), (3, 4), (4, 5), (5, 6)]);
+    assert_eq!((manifest.partition_size(P), manifest.extent_count()), (55, 8));
+    let retired = [range_name(11, 20), range_name(21, 30)];
+    assert_eq!(names(manifest.retired(i64::MAX)), retired, "others still have extents");
+    let object = merged_name(1);
+    let again = refusal(&mut manifest, &merged(1, &[(7, 10, 40, 25)]));
+    assert_eq!(again, EditError::KnownObject { object });
+    manifest.apply(&merged(2, &[(7, 10, 60, 40), (8, 0, 6, 6)]), 3001).expect("merged again");
+    assert_eq!(ranges(&manifest, 7), [(0, 10), (10, 60)]);
+    assert_eq!(names(manifest.live()), [range_name(1, 10), merged_name(2)]);
+}
+
+#[test]
+fn a_merge_of_other_extents_than_there_are_is_passed_over() {
+    for piece in [(5, 30), (10, 35), (0, 70), (60, 70), (12, 18)] {
+        let mut manifest = after(&six_offloads());
+        let (base, end) = piece;
+        let edit = merged(1, &[(6, 0, 10, 3), (7, base, end, 30), (8, 1, 3, 2)]);
+        manifest.apply(&edit, 3000).expect("partition 8 fits");
+        assert_eq!(ranges(&manifest, 7).len(), 6, "{piece:?}");
+        assert_eq!(ranges(&manifest, 8), [(0, 1), (1, 3), (3, 4), (4, 5), (5, 6)]);
+    }
+    let mut manifest = after(&six_offloads());
+    manifest.apply(&merged(1, &[(6, 0, 10, 3)]), 3000).expect("nothing fits");
+    assert_eq!(names(manifest.retired(3001)), [merged_name(1)], "so that it is deleted");
+    let backwards = merged(2, &[(8, 0, 1, 1), (7, 0, 10, 10)]);
+    assert_eq!(refusal(&mut manifest, &backwards), EditError::Order { partition: P });
+    let twice = merged(2, &[(7, 0, 10, 10), (7, 10, 20, 10)]);
+    assert_eq!(refusal(&mut manifest, &twice), EditError::Order { partition: P });
+}
+
+#[test]
+fn a_merge_that_retention_has_overtaken_fits_what_is_left() {
+    let mut edits = six_offloads();
+    edits.extend([log_start(7, 25), log_start(8, 6)]);
+    let mut manifest = after(&edits);
+    manifest.apply(&merged(1, &[(7, 0, 40, 30), (8, 0, 6, 6)]), 3000).expect("fits partition 7");
+    assert_eq!(ranges(&manifest, 7), [(0, 40), (40, 50), (50, 60)]);
+    assert_eq!(ranges(&manifest, 8), []);
+    assert_eq!(Manifest::decode(&manifest.encode()).as_ref(), Ok(&manifest));
+    manifest.apply(&log_start(7, 40), 3001).expect("forward");
+    assert_eq!(ranges(&manifest, 7), [(40, 50), (50, 60)], "the merged extent goes as one");
 }
 
 #[test]

@@ -18,14 +18,8 @@ enum Step {
         entries: u64,
         pieces: Vec<(u64, i64, Vec<i64>)>,
     },
-    /// Extents of a partition from one to another, into so many, with the end moved.
-    Merge {
-        partition: u64,
-        from: Index,
-        to: Index,
-        cuts: usize,
-        shift: i64,
-    },
+    /// Extents of partitions from one to another, with base and end moved.
+    Merge(Vec<(u64, Index, Index, [i64; 2])>),
     LogStart {
         partition: u64,
         ahead: i64,
@@ -46,14 +40,13 @@ fn any_step() -> impl Strategy<Value = Step> {
     let distance = prop_oneof![9 => Just(0_i64), 1 => -2_i64..4];
     let piece = (0..PARTITIONS, distance, prop::collection::vec(1_i64..6, 1..3));
     let entries = prop_oneof![9 => 1_u64..4, 1 => Just(0)];
-    let shift = prop_oneof![9 => Just(0_i64), 1 => -2_i64..3];
+    let shift = || prop_oneof![9 => Just(0_i64), 1 => -2_i64..3];
+    let run = (0..PARTITIONS, any::<Index>(), any::<Index>(), [shift(), shift()]);
     let other = prop_oneof![9 => Just(None), 1 => any::<Index>().prop_map(Some)];
     prop_oneof![
         8 => (entries, prop::collection::vec(piece, 0..4))
             .prop_map(|(entries, pieces)| Step::Offload { entries, pieces }),
-        5 => (0..PARTITIONS, any::<Index>(), any::<Index>(), 0_usize..3, shift).prop_map(
-            |(partition, from, to, cuts, shift)| Step::Merge { partition, from, to, cuts, shift }
-        ),
+        5 => prop::collection::vec(run, 0..4).prop_map(Step::Merge),
         4 => (0..PARTITIONS, -3_i64..12)
             .prop_map(|(partition, ahead)| Step::LogStart { partition, ahead }),
         1 => prop::collection::vec(0..PARTITIONS, 0..3)
@@ -109,21 +102,14 @@ impl Model {
                 }
                 next.objects.insert(*object, (*object_size, None));
             }
-            Edit::Merged { partition, object, object_size, extents } => {
-                let offsets = |extents: &[&Extent]| -> Vec<i64> {
-                    let ranges = extents.iter().map(|extent| extent.base.get()..extent.end.get());
-                    ranges.flatten().collect()
-                };
-                let new = offsets(&extents.iter().collect::<Vec<_>>());
-                let covers = |old: &&Extent| new.contains(&old.base.get());
-                let old: Vec<&Extent> = self.of(*partition).into_iter().filter(covers).collect();
-                if self.objects.contains_key(object) || new.is_empty() || offsets(&old) != new {
+            Edit::Merged { object, object_size, extents } => {
+                let ids: Vec<_> = extents.iter().map(|(partition, _)| *partition).collect();
+                if self.objects.contains_key(object) || !ids.is_sorted_by(|a, b| a < b) {
                     return None;
                 }
-                next.extents.retain(|(owner, extent)| {
-                    owner != partition || !new.contains(&extent.base.get())
-                });
-                next.extents.extend(extents.iter().map(|extent| (*partition, extent.clone())));
+                for (partition, extent) in extents {
+                    next.merge(*partition, extent);
+                }
                 next.objects.insert(*object, (*object_size, None));
             }
             Edit::LogStart { partition, offset } => {
@@ -150,6 +136,28 @@ impl Model {
         Some(next)
     }
 
+    /// Offset by offset: what is there of the merged ones, and what is missing at their beginning.
+    fn merge(&mut self, partition: PartitionId, merged: &Extent) {
+        let present =
+            |offset: i64| self.of(partition).iter().any(|extent| extent.holds(Offset::new(offset)));
+        let offsets = || merged.base.get()..merged.end.get();
+        let missing = offsets().take_while(|offset| !present(*offset)).count();
+        let rest = offsets().skip(missing);
+        let of_whole_extents = self.of(partition).iter().all(|extent| {
+            let inside = (extent.base.get()..extent.end.get()).filter(|at| offsets().contains(at));
+            let count = i64::try_from(inside.count()).expect("small");
+            count == 0 || count == extent.end.get() - extent.base.get()
+        });
+        let deleted = missing == 0
+            || offsets().take(missing).all(|at| Offset::new(at) < self.log_start(partition));
+        if rest.clone().count() > 0 && rest.clone().all(present) && of_whole_extents && deleted {
+            self.extents.retain(|(owner, extent)| {
+                *owner != partition || !offsets().contains(&extent.base.get())
+            });
+            self.extents.push((partition, merged.clone()));
+        }
+    }
+
     /// Takes away what is below the log start, then retires what nothing refers to.
     fn settle(&mut self, now_ms: i64) {
         let log_starts = self.log_starts.clone();
@@ -167,25 +175,15 @@ impl Model {
     fn edit_of(&self, step: &Step, number: u64, tried: &[Edit]) -> Edit {
         match step {
             Step::Offload { entries, pieces } => self.offload(*entries, pieces),
-            Step::Merge { partition, from, to, cuts, shift } => {
-                let own = self.of(PartitionId::new(*partition));
-                let (from, to) = match own.len() {
-                    0 => (0, 0),
-                    len => (from.index(len), to.index(len)),
-                };
-                let base = own.get(from.min(to)).map_or(0, |extent| extent.base.get());
-                let end = own.get(from.max(to)).map_or(5, |extent| extent.end.get());
-                let end = (end + shift).max(base + 1);
-                let cuts = i64::try_from(*cuts).expect("small");
-                let mut pieces = Vec::new();
-                let mut at = base;
-                for cut in (base + 1..end).take(usize::try_from(cuts).expect("small")) {
-                    pieces.push((at, cut, 3));
-                    at = cut;
+            Step::Merge(runs) => {
+                let mut pieces: Vec<_> = runs.iter().map(|run| self.run_of(run)).collect();
+                // Out of order, or a partition twice, in a few.
+                if !number.is_multiple_of(8) {
+                    pieces.sort_by_key(|piece| piece.0);
+                    pieces.dedup_by_key(|piece| piece.0);
                 }
-                pieces.push((at, end, 20));
-                // A term of its own for most, so that names seldom collide but sometimes do.
-                merged(*partition, number / 2, &pieces)
+                // Numbers seldom collide but sometimes do.
+                merged(number / 2, &pieces)
             }
             Step::LogStart { partition, ahead } => {
                 let log_start = self.log_start(PartitionId::new(*partition));
@@ -203,6 +201,18 @@ impl Model {
             Step::Repeat(at) if !tried.is_empty() => tried[at.index(tried.len())].clone(),
             Step::Repeat(_) => dropped(&[]),
         }
+    }
+
+    fn run_of(&self, (partition, from, to, shift): &(u64, Index, Index, [i64; 2])) -> Piece {
+        let own = self.of(PartitionId::new(*partition));
+        let (from, to) = match own.len() {
+            0 => (0, 0),
+            len => (from.index(len), to.index(len)),
+        };
+        let base = own.get(from.min(to)).map_or(0, |extent| extent.base.get());
+        let end = own.get(from.max(to)).map_or(5, |extent| extent.end.get());
+        let base = (base + shift[0]).max(0);
+        (*partition, base, (end + shift[1]).max(base + 1), 20)
     }
 
     fn offload(&self, entries: u64, pieces: &[(u64, i64, Vec<i64>)]) -> Edit {
@@ -306,7 +316,7 @@ fn sample() -> Manifest {
         offloaded(1, 10, &[(0, 0, 5, 10), (1, 0, 5, 10), (2, 7, 9, 3)]),
         offloaded(11, 20, &[(0, 5, 9, 10), (1, 5, 6, 10)]),
         offloaded(21, 30, &[(0, 9, 10, 10)]),
-        merged(0, 1, &[(0, 9, 20)]),
+        merged(1, &[(0, 0, 9, 20)]),
         log_start(1, 6),
         log_start(3, 60),
     ];
@@ -354,7 +364,7 @@ proptest! {
     ) {
         for edit in [
             offloaded(31, 40, &[(0, 10, 12, 5), (2, 9, 12, 5)]),
-            merged(0, 3, &[(0, 10, 20)]),
+            merged(3, &[(0, 0, 10, 20)]),
             log_start(2, 8),
             dropped(&[0, 1]),
             Edit::Removed { objects: vec![range_name(11, 20)] },
