@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 logs=$CARGO_TARGET_DIR/test-logs
 mkdir -p "$logs"
 names=() seconds=() passes=() failures=()
-all=(lint build rust s3 supply-chain wal-devices fuzz clients bad-input librdkafka crash tier
+all=(lint build rust s3 supply-chain wal-devices fuzz clients bad-input librdkafka crash steps tier
     merge recover floor)
 
 command_of() {
@@ -22,7 +22,8 @@ command_of() {
         clients) echo tools/clients/run.sh ;;
         bad-input) echo tools/badinput.sh ;;
         librdkafka) echo tools/librdkafka/run.sh ;;
-        crash) echo tools/crash/run.sh ;;
+        crash) echo tools/crash/run.sh crash ;;
+        steps) echo tools/crash/run.sh steps ;;
         tier) echo tools/tier/run.sh ;;
         merge) echo tools/tier/merge.sh ;;
         recover) echo tools/recover/run.sh ;;

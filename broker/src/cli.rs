@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use broker::RecoverSettings;
 use broker::config::{HostPort, NodeSettings, Size, StoreUrl};
+use s3_uploader::{FAIL_POINT_VARIABLE, FailPointError};
 
 /// A Kafka-compatible broker for streams that cannot wait.
 #[derive(Parser)]
@@ -95,6 +96,8 @@ pub(crate) enum CliError {
     Usage(String),
     #[error("--set: {0}")]
     Setting(#[from] broker::config::SettingError),
+    #[error("{FAIL_POINT_VARIABLE}: {0}")]
+    FailPoint(#[from] FailPointError),
     #[error(transparent)]
     Start(#[from] broker::StartError),
     #[error(transparent)]
@@ -111,7 +114,7 @@ pub(crate) enum CliError {
 impl CliError {
     /// 2 for a command line that is not understood, 1 for everything else.
     pub(crate) fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Usage(_) | Self::Setting(_)) { 2 } else { 1 }
+        if matches!(self, Self::Usage(_) | Self::Setting(_) | Self::FailPoint(_)) { 2 } else { 1 }
     }
 }
 
@@ -129,13 +132,24 @@ pub(crate) fn parse() -> Result<Cli, CliError> {
 pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
     let mut out = io::stdout();
     match cli.command {
-        Command::Dev(args) => Ok(broker::serve(args.into_settings()?, &mut out)?),
+        Command::Dev(args) => {
+            arm_fail_point()?;
+            Ok(broker::serve(args.into_settings()?, &mut out)?)
+        }
         Command::Recover(args) => Ok(broker::recover(&args.into_settings(), &mut out)?),
         Command::Format(args) => Ok(args.run(&mut out)?),
         Command::Wal(command) => Ok(command.run(&mut out)?),
         #[cfg(feature = "bench")]
         Command::Bench(command) => Ok(bench::run(command, &mut out)?),
     }
+}
+
+/// A test may have the broker die at a step of its choice.
+fn arm_fail_point() -> Result<(), CliError> {
+    if let Ok(text) = std::env::var(FAIL_POINT_VARIABLE) {
+        s3_uploader::arm(text.parse()?);
+    }
+    Ok(())
 }
 
 impl DevArgs {

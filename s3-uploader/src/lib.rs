@@ -13,6 +13,7 @@
 
 mod codec;
 mod edit;
+mod fail_point;
 mod fetcher;
 mod hedge;
 mod manifest;
@@ -30,6 +31,7 @@ mod worker;
 
 pub use codec::DecodeError;
 pub use edit::{Edit, EditError};
+pub use fail_point::{Armed, FAIL_POINT_VARIABLE, FailPoint, FailPointError, arm, fail_point};
 pub use fetcher::{FetchConfig, FetchError, Fetcher};
 pub use manifest::{Manifest, Totals};
 pub use manifest_file::{ManifestFile, ManifestFileError, ManifestName};

@@ -41,9 +41,11 @@ def random_for(rng):
     return random.Random(rng.getrandbits(64))
 
 
-def create_topics(address):
+def create_topics(address, topics):
+    """`topics` has the number of partitions and the settings of each."""
     admin = AdminClient({"bootstrap.servers": address})
-    wanted = [NewTopic(topic, count, 1) for topic, count in TOPICS.items()]
+    wanted = [NewTopic(topic, count, 1, config=config)
+              for topic, (count, config) in topics.items()]
     for future in admin.create_topics(wanted, operation_timeout=30).values():
         future.result(30)
 
@@ -89,7 +91,7 @@ def run(options, directory):
     try:
         broker.start()
         broker.wait_ready()
-        create_topics(broker.address)
+        create_topics(broker.address, {name: (count, {}) for name, count in TOPICS.items()})
         load = senders(broker.address, PLACES, rng, random_for)
         histories = [GroupHistory("steady"), GroupHistory("moving")]
         topics = list(TOPICS)
@@ -183,4 +185,5 @@ def main():
     print("crash: 1 passed, 0 failed")
 
 
-main()
+if __name__ == "__main__":
+    main()

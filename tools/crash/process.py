@@ -25,7 +25,7 @@ def free_port():
 class Broker:
     READY_SECONDS_MAX = 60
 
-    def __init__(self, binary, directory):
+    def __init__(self, binary, directory, settings=()):
         self.address = f"127.0.0.1:{free_port()}"
         self.log_path = os.path.join(directory, "broker.log")
         self._command = [binary, "dev", "--data-dir", os.path.join(directory, "data"),
@@ -34,17 +34,27 @@ class Broker:
                          # at any step of that.
                          "--wal-size", "128MiB", "--set", "offload.age.ms=100",
                          "--set", "offload.bytes=131072"]
+        self._command += [part for setting in settings for part in ("--set", setting)]
         self._process = None
         self.kills = 0
         self.slowest_start = 0.0
 
-    def start(self):
-        """Starts it; `wait_ready` says when it serves."""
+    def start(self, fail_point=None):
+        """Starts it, to die at that step if one is given; `wait_ready` says when it serves."""
         self._ready = threading.Event()
         self._started = time.monotonic()
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE,
-                                         stderr=subprocess.STDOUT, text=True)
+                                         stderr=subprocess.STDOUT, text=True,
+                                         env=self._environment(fail_point))
         threading.Thread(target=self._read, args=(self._process, self._ready), daemon=True).start()
+
+    @staticmethod
+    def _environment(fail_point):
+        environment = dict(os.environ)
+        environment.pop("TAILRACE_FAIL_POINT", None)
+        if fail_point:
+            environment["TAILRACE_FAIL_POINT"] = fail_point
+        return environment
 
     def _read(self, process, ready):
         with open(self.log_path, "a", encoding="utf-8") as log:
@@ -66,6 +76,16 @@ class Broker:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
         self.kills += 1
+
+    def wait_killed(self, seconds_max):
+        """Until the broker has killed itself; false if it did not in time."""
+        try:
+            status = self._process.wait(seconds_max)
+        except subprocess.TimeoutExpired:
+            return False
+        assert status == -signal.SIGKILL, f"the broker ended with {status}"
+        self.kills += 1
+        return True
 
     def stop(self):
         """SIGTERM; the exit status."""

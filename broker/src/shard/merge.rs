@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use model::PartitionId;
-use s3_uploader::{Edit, Job, MergePlan, ObjectName, Outcome, StoreError};
+use s3_uploader::{Edit, FailPoint, Job, MergePlan, ObjectName, Outcome, StoreError, fail_point};
 
 use super::Shard;
 use super::tier::JobOf;
@@ -131,6 +131,7 @@ impl Shard {
         let size = plan.size();
         if self.tier.start(Job::Merge { object, plan }, JobOf::Merge) {
             self.tier.merging.phase = Phase::Merging(object, size);
+            fail_point(FailPoint::MergeBegun);
         }
     }
 
@@ -141,6 +142,7 @@ impl Shard {
         let now = self.now.instant;
         match outcome {
             Outcome::Sealed { size: object_size, extents, .. } => {
+                fail_point(FailPoint::MergeStored);
                 self.metrics.add(Metric::Merges, 1);
                 self.metrics.add(Metric::MergedBytes, size);
                 let edit = Edit::Merged { object, object_size, extents };
@@ -174,6 +176,7 @@ impl Shard {
     fn record_merge(&mut self, edit: Box<Edit>, object: ObjectName) {
         // The reserve for the broker's own entries may be used up for now: then it is tried again.
         let proposed = self.propose_edit(&edit).is_ok();
+        fail_point(FailPoint::MergeProposed);
         self.tier.merging.phase = Phase::Recording { edit, object, proposed };
     }
 
@@ -182,6 +185,7 @@ impl Shard {
         if matches!(&self.tier.merging.phase, Phase::Recording { object: own, .. } if own == object)
         {
             self.tier.merging.phase = Phase::Idle;
+            fail_point(FailPoint::MergeApplied);
         }
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::{LogIndex, Offset, PartitionId, RaftGroupId};
-use s3_uploader::{BatchMeta, Edit, Job, LooseObject, ObjectName, Outcome};
+use s3_uploader::{BatchMeta, Edit, FailPoint, Job, LooseObject, ObjectName, Outcome, fail_point};
 use wal_uring::Pressure;
 
 use super::Shard;
@@ -263,6 +263,7 @@ impl Shard {
         });
         let object = LooseObject { name, batches: batches.collect() };
         self.tier.offload.phase = Phase::Uploading(gathered.upto, gathered.bytes);
+        fail_point(FailPoint::OffloadGathered);
         if !self.tier.start(Job::Seal(object), JobOf::Object) {
             self.tier.offload.rest(now);
         }
@@ -274,6 +275,7 @@ impl Shard {
         let Phase::Uploading(upto, bytes) = phase else { unreachable!("one object at a time") };
         match outcome {
             Outcome::Sealed { object, size, extents } => {
+                fail_point(FailPoint::OffloadStored);
                 self.metrics.add(Metric::OffloadObjects, 1);
                 self.metrics.add(Metric::OffloadBytes, size);
                 let edit = Edit::Offloaded { upto, object, object_size: size, extents };
@@ -289,11 +291,13 @@ impl Shard {
     fn record_object(&mut self, edit: Box<Edit>, upto: LogIndex, bytes: u64) {
         // The reserve for the broker's own entries may be used up for now: then it is tried again.
         let proposed = self.propose_edit(&edit).is_ok();
+        fail_point(FailPoint::OffloadProposed);
         self.tier.offload.phase = Phase::Recording { edit, upto, bytes, proposed };
     }
 
     /// An object is in the manifest: its entries are needed no more.
     pub(super) fn offloaded(&mut self, upto: LogIndex) {
+        fail_point(FailPoint::OffloadApplied);
         let bytes = match self.end_recording(upto) {
             Some(bytes) => bytes,
             None => self.batch_bytes(self.tier.offload.upto, upto),

@@ -13,6 +13,7 @@ use replication::{
     Action, CommittedEntry, CompactError, Descriptor, Driver, LogEntry, PersistEntry, ProposeError,
     Role, Ticket,
 };
+use s3_uploader::{FailPoint, fail_point};
 use uring::DiskDone;
 use wal_uring::{AppendError, Disk, Location, Lsn, Pressure, ReadError, Record, StreamId, Wal};
 
@@ -320,6 +321,7 @@ impl ReplicatedLog {
         snapshot: Bytes,
     ) -> Result<(), CompactError> {
         self.driver.compact(group, index, snapshot)?;
+        fail_point(FailPoint::SnapshotBegun);
         self.rewriting += 1;
         Ok(())
     }
@@ -349,7 +351,8 @@ impl ReplicatedLog {
             .collect();
         behind.dedup();
         if behind.is_empty() {
-            return self.wal.trim(entries);
+            self.wal.trim(entries);
+            return fail_point(FailPoint::WalTrimmed);
         }
         self.rewriting = behind.len();
         for group in behind {
@@ -407,6 +410,7 @@ impl ReplicatedLog {
                 self.events.push_back(LogEvent::RoleChanged { group, term, leads });
             }
             Action::Compacted { .. } => {
+                fail_point(FailPoint::SnapshotDurable);
                 self.rewriting = self.rewriting.saturating_sub(1);
                 self.trim();
             }

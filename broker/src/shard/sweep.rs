@@ -14,7 +14,7 @@
 use std::time::Instant;
 
 use model::{RaftGroupId, Term};
-use s3_uploader::{Job, Listed, ManifestName, ObjectName, Outcome, Page};
+use s3_uploader::{FailPoint, Job, Listed, ManifestName, ObjectName, Outcome, Page, fail_point};
 
 use super::Shard;
 use super::metadata::METADATA_SHARD;
@@ -92,6 +92,7 @@ impl Shard {
         if left_over.is_empty() {
             return self.list(next);
         }
+        fail_point(FailPoint::SweepListed);
         let count = left_over.len() as u64;
         if self.tier.start(Job::Delete(left_over), JobOf::Sweep(count)) {
             self.tier.sweep.under_way = Some(next);
@@ -102,6 +103,7 @@ impl Shard {
     pub(super) fn swept(&mut self, count: u64, outcome: &Outcome) {
         let Some(next) = self.tier.sweep.under_way.take() else { return };
         if matches!(outcome, Outcome::Deleted) {
+            fail_point(FailPoint::SweepDone);
             self.metrics.add(Metric::TierOrphansDeleted, count);
             self.list(next);
         }

@@ -11,7 +11,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use model::{LogIndex, Offset, RaftGroupId};
 use replication::{AppBytes, CommittedEntry, Descriptor};
-use s3_uploader::{Client, Edit, Job, Manifest, ManifestFile, ObjectName, Outcome, Reply, Request};
+use s3_uploader::{
+    Client, Edit, FailPoint, Job, Manifest, ManifestFile, ObjectName, Outcome, Reply, Request,
+    fail_point,
+};
 
 use super::Shard;
 use super::call::Origin;
@@ -166,9 +169,13 @@ impl Shard {
         }
         match edit {
             Edit::Offloaded { upto, .. } => self.offloaded(upto),
-            Edit::LogStart { partition, offset } => self.log_start_moved(partition, offset),
+            Edit::LogStart { partition, offset } => {
+                fail_point(FailPoint::LogStartApplied);
+                self.log_start_moved(partition, offset);
+            }
             Edit::Merged { object, .. } => self.merge_ended(&object),
-            Edit::Dropped { .. } | Edit::Removed { .. } => {}
+            Edit::Removed { .. } => fail_point(FailPoint::DeleteApplied),
+            Edit::Dropped { .. } => {}
         }
     }
 
@@ -187,6 +194,7 @@ impl Shard {
         let file = ManifestFile { cluster_id, group, term, index, sequence, state };
         let of = JobOf::ManifestFile { group, upto };
         if self.tier.start(Job::PutManifest(file), of) {
+            fail_point(FailPoint::ManifestBegun);
             self.tier.upkeep.file_started(group);
         }
     }
@@ -195,6 +203,7 @@ impl Shard {
         // Another state of that number was stored by this broker before it started anew: it tells
         // of the same edits.
         let stored = matches!(outcome, Outcome::Stored | Outcome::Conflict);
+        fail_point(FailPoint::ManifestStored);
         self.tier.upkeep.file_ended(group, upto, stored, self.now.instant);
         if stored && group == RaftGroupId::METADATA {
             debug_assert_eq!(self.id, METADATA_SHARD);

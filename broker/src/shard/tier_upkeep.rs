@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::{LogIndex, Offset, PartitionId, RaftGroupId};
-use s3_uploader::{Edit, Job, ObjectName, Outcome};
+use s3_uploader::{Edit, FailPoint, Job, ObjectName, Outcome, fail_point};
 
 use super::Shard;
 use super::call::Origin;
@@ -196,6 +196,7 @@ impl Shard {
             let keys = objects.iter().map(ToString::to_string).collect();
             self.tier.upkeep.deleting =
                 self.tier.start(Job::Delete(keys), JobOf::Deletion(objects));
+            fail_point(FailPoint::DeleteBegun);
         } else if some && !upkeep.data.under_way {
             self.store_data_file(self.tier.edited);
         }
@@ -204,6 +205,7 @@ impl Shard {
     pub(super) fn deletion_done(&mut self, objects: Vec<ObjectName>, outcome: &Outcome) {
         self.tier.upkeep.deleting = false;
         if matches!(outcome, Outcome::Deleted) {
+            fail_point(FailPoint::DeleteDone);
             self.metrics.add(Metric::TierObjectsDeleted, objects.len() as u64);
             let _ = self.propose_edit(&Edit::Removed { objects });
         }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use crate::fail_point::{FailPoint, fail_point};
 use crate::store::{Etag, Listed, PAGE_KEYS_MAX, Page, Put, StoreError, Verb, key};
 
 /// Names with a dot in front are the store's own: no key has one.
@@ -168,6 +169,7 @@ impl Folder {
             return Ok(Put::Exists);
         }
         let (temporary, _) = self.write_temporary(parts)?;
+        fail_point(FailPoint::PutWritten);
         let placed = self.place_new(&temporary, &target);
         if !matches!(placed, Ok(Put::Created)) {
             present(fs::remove_file(&temporary))?;

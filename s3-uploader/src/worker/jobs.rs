@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::client::Port;
 use super::{Job, Outcome, WorkerConfig, merge};
+use crate::fail_point::{FailPoint, fail_point};
 use crate::fetcher::{FetchError, Fetcher};
 use crate::object::BuiltObject;
 use crate::object_name::ObjectName;
@@ -82,7 +83,10 @@ impl Jobs {
         // The merged data is in memory.
         let _one_at_a_time = self.merges.acquire().await.expect("it is never closed");
         match Box::pin(merge::build(&self.store, object, plan)).await {
-            Ok(merged) => self.seal(merged, port).await,
+            Ok(merged) => {
+                fail_point(FailPoint::MergeRead);
+                self.seal(merged, port).await
+            }
             Err(error) => Outcome::Failed(error.into()),
         }
     }
@@ -124,7 +128,10 @@ impl Jobs {
             }
         };
         tokio::select! {
-            outcome = Box::pin(writing) => outcome,
+            outcome = Box::pin(writing) => {
+                fail_point(FailPoint::PutDone);
+                outcome
+            }
             () = port.closed() => Outcome::Nothing,
         }
     }

@@ -11,6 +11,7 @@ use futures_util::stream::{StreamExt, TryStreamExt, iter};
 
 use super::refusal::Request;
 use super::{S3Store, unusable};
+use crate::fail_point::{FailPoint, fail_point};
 use crate::store::{Put, Store, StoreError, Verb, joined, size_of};
 
 /// Parts in flight at a time: what bounds the memory of one upload.
@@ -55,7 +56,10 @@ impl S3Store {
         let upload = self.begin(store, key).await?;
         let sent = self.send_parts(store, key, &upload, parts).await;
         let outcome = match sent {
-            Ok(sent) => self.complete(store, key, &upload, sent).await,
+            Ok(sent) => {
+                fail_point(FailPoint::PutWritten);
+                self.complete(store, key, &upload, sent).await
+            }
             Err(error) => Err(error),
         };
         if !matches!(outcome, Ok(Put::Created)) {
