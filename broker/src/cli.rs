@@ -21,6 +21,8 @@ pub(crate) struct Cli {
 enum Command {
     /// One broker on 127.0.0.1:9092, data under ./tailrace-data; nothing to set up.
     Dev(DevArgs),
+    /// A broker as its configuration file says.
+    Broker(BrokerArgs),
     /// Rebuilds a data directory from the object store alone; the old broker must not run.
     Recover(RecoverArgs),
     /// Prepares a device or file for the WAL.
@@ -71,6 +73,17 @@ struct DevArgs {
     settings: Vec<String>,
 }
 
+/// `tailrace broker`.
+#[derive(Args)]
+struct BrokerArgs {
+    /// TOML with data-dir, listen and what else differs from the defaults of `tailrace dev`.
+    #[arg(long, value_name = "FILE")]
+    config: std::path::PathBuf,
+    /// Where the log's objects go, instead of what the file says.
+    #[arg(long, value_name = "URL")]
+    object_store: Option<StoreUrl>,
+}
+
 /// `tailrace recover`.
 #[derive(Args)]
 struct RecoverArgs {
@@ -99,6 +112,8 @@ pub(crate) enum CliError {
     #[error("{FAIL_POINT_VARIABLE}: {0}")]
     FailPoint(#[from] FailPointError),
     #[error(transparent)]
+    Config(#[from] broker::config::ConfigFileError),
+    #[error(transparent)]
     Start(#[from] broker::StartError),
     #[error(transparent)]
     Recover(#[from] broker::RecoverError),
@@ -114,7 +129,12 @@ pub(crate) enum CliError {
 impl CliError {
     /// 2 for a command line that is not understood, 1 for everything else.
     pub(crate) fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Usage(_) | Self::Setting(_) | Self::FailPoint(_)) { 2 } else { 1 }
+        if matches!(self, Self::Usage(_) | Self::Setting(_) | Self::FailPoint(_) | Self::Config(_))
+        {
+            2
+        } else {
+            1
+        }
     }
 }
 
@@ -132,10 +152,8 @@ pub(crate) fn parse() -> Result<Cli, CliError> {
 pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
     let mut out = io::stdout();
     match cli.command {
-        Command::Dev(args) => {
-            arm_fail_point()?;
-            Ok(broker::serve(args.into_settings()?, &mut out)?)
-        }
+        Command::Dev(args) => serve(args.into_settings()?, &mut out),
+        Command::Broker(args) => serve(args.into_settings()?, &mut out),
         Command::Recover(args) => Ok(broker::recover(&args.into_settings(), &mut out)?),
         Command::Format(args) => Ok(args.run(&mut out)?),
         Command::Wal(command) => Ok(command.run(&mut out)?),
@@ -144,12 +162,12 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
     }
 }
 
-/// A test may have the broker die at a step of its choice.
-fn arm_fail_point() -> Result<(), CliError> {
+fn serve(settings: NodeSettings, out: &mut dyn io::Write) -> Result<(), CliError> {
+    // A test may have the broker die at a step of its choice.
     if let Ok(text) = std::env::var(FAIL_POINT_VARIABLE) {
         s3_uploader::arm(text.parse()?);
     }
-    Ok(())
+    Ok(broker::serve(settings, out)?)
 }
 
 impl DevArgs {
@@ -170,6 +188,14 @@ impl DevArgs {
             settings.broker.set(setting)?;
         }
         Ok(settings)
+    }
+}
+
+impl BrokerArgs {
+    fn into_settings(self) -> Result<NodeSettings, CliError> {
+        let settings = NodeSettings::from_file(&self.config)?;
+        let object_store = self.object_store.or(settings.object_store);
+        Ok(NodeSettings { object_store, ..settings })
     }
 }
 

@@ -1,11 +1,13 @@
 //! Settings, parsed once into types with units and printed at start.
 //!
 //! `node.rs` holds what the command line says about this process; `broker.rs` the Kafka-named
-//! settings given with `--set`; `topic.rs` what one topic runs with. The Kafka names, defaults and
-//! rules are data: `broker_table.rs` and `topic_table.rs`, in the terms of `key.rs`.
+//! settings given with `--set`; `file.rs` reads both from a configuration file; `topic.rs` what one
+//! topic runs with. The Kafka names, defaults and rules are data: `broker_table.rs` and
+//! `topic_table.rs`, in the terms of `key.rs`.
 
 mod broker;
 mod broker_table;
+mod file;
 mod host_port;
 mod key;
 mod node;
@@ -13,6 +15,7 @@ mod topic;
 mod topic_table;
 
 pub use broker::{BrokerSettings, SettingError};
+pub use file::ConfigFileError;
 pub use host_port::{HostPort, HostPortError};
 pub use key::{ConfigKey, ConfigSource, Kind, Rule, Value, ValueError};
 pub use node::NodeSettings;

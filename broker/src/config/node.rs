@@ -8,7 +8,7 @@ use tools::size::Size;
 use super::broker::BrokerSettings;
 use super::host_port::HostPort;
 
-/// Settings of one `tailrace dev` process.
+/// Settings of one `tailrace dev` or `tailrace broker` process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeSettings {
     pub data_dir: PathBuf,

@@ -1,0 +1,197 @@
+//! The configuration file of `tailrace broker`: TOML, one key for each setting of the process, and
+//! a table `[settings]` with the broker's settings by Kafka's names. Unknown keys are refused.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::{fs, io};
+
+use s3_uploader::StoreUrl;
+use serde::{Deserialize, Deserializer, de};
+use tools::size::Size;
+
+use super::SettingError;
+use super::host_port::HostPort;
+use super::node::NodeSettings;
+
+/// What is in the file; what is not given has the default of `tailrace dev`, but the directory and
+/// the addresses, which a production broker must be told.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct FileSettings {
+    data_dir: PathBuf,
+    #[serde(deserialize_with = "parsed")]
+    listen: HostPort,
+    #[serde(default, deserialize_with = "parsed_if_given")]
+    advertise: Option<HostPort>,
+    #[serde(default, deserialize_with = "parsed_if_given")]
+    admin: Option<HostPort>,
+    wal: Option<PathBuf>,
+    #[serde(default, deserialize_with = "parsed_if_given")]
+    wal_size: Option<Size>,
+    cores: Option<NonZeroU16>,
+    #[serde(default)]
+    shard_listeners: bool,
+    #[serde(default, deserialize_with = "parsed_if_given")]
+    object_store: Option<StoreUrl>,
+    #[serde(default)]
+    settings: BTreeMap<String, Scalar>,
+}
+
+/// The value of a broker setting: what `--set` takes as text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a setting is a text, a number, true or false")]
+enum Scalar {
+    Integer(i64),
+    Fraction(f64),
+    Flag(bool),
+    Text(String),
+}
+
+/// Why a configuration file gives no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFileError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path}{line}: {reason}")]
+    Content { path: PathBuf, line: String, reason: String },
+    #[error("{path}, [settings]: {source}")]
+    Setting { path: PathBuf, source: SettingError },
+}
+
+impl NodeSettings {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or something in it is not understood; the text says where.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigFileError> {
+        let text = fs::read_to_string(path);
+        let text = text.map_err(|source| ConfigFileError::Read { path: path.into(), source })?;
+        let given: FileSettings = toml::from_str(&text).map_err(|error| {
+            let line = |span: std::ops::Range<usize>| {
+                let before = text.get(..span.start).unwrap_or(&text);
+                format!(", line {}", before.matches('\n').count() + 1)
+            };
+            let line = error.span().map(line).unwrap_or_default();
+            let reason = error.message().replace('\n', " ");
+            ConfigFileError::Content { path: path.into(), line, reason }
+        })?;
+        let default = Self::default();
+        let mut settings = Self {
+            data_dir: given.data_dir,
+            wal: given.wal,
+            listen: given.listen,
+            admin: given.admin.unwrap_or(default.admin),
+            core_count: given.cores.map(NonZeroU16::get),
+            wal_size: given.wal_size.unwrap_or(default.wal_size),
+            shard_listeners: given.shard_listeners,
+            advertise: given.advertise,
+            object_store: given.object_store,
+            broker: default.broker,
+        };
+        for (key, value) in given.settings {
+            let set = settings.broker.set(&format!("{key}={value}"));
+            set.map_err(|source| ConfigFileError::Setting { path: path.into(), source })?;
+        }
+        Ok(settings)
+    }
+}
+
+impl Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(value) => value.fmt(f),
+            Self::Fraction(value) => value.fmt(f),
+            Self::Flag(value) => value.fmt(f),
+            Self::Text(value) => value.fmt(f),
+        }
+    }
+}
+
+/// A value that is written as text, as on the command line.
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<T, D::Error> {
+    String::deserialize(from)?.parse().map_err(de::Error::custom)
+}
+
+fn parsed_if_given<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    parsed(from).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"
+        data-dir = "/var/lib/tailrace"
+        listen = "0.0.0.0:9092"
+        advertise = "broker-1.example:9092"
+        admin = "127.0.0.1:9700"
+        wal = "/dev/nvme1n1"
+        wal-size = "64GiB"
+        cores = 8
+        shard-listeners = true
+        object-store = "s3://bucket/prefix?region=eu-central-1"
+
+        [settings]
+        "num.partitions" = 4
+        "auto.create.topics.enable" = false
+    "#;
+    const LEAST: &str = "data-dir = '/data'\nlisten = '127.0.0.1:9092'\n";
+
+    fn read(test: &str, text: &str) -> Result<NodeSettings, String> {
+        let name = format!("tailrace-config-{}-{test}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, text).expect("written");
+        let settings = NodeSettings::from_file(&path);
+        fs::remove_file(&path).expect("removed");
+        settings.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_key_is_understood() {
+        let settings = read("whole", WHOLE).expect("all of it");
+        let lines = settings.lines().join("\n");
+        for line in [
+            "data-dir=/var/lib/tailrace",
+            "listen=0.0.0.0:9092",
+            "advertise=broker-1.example:9092",
+            "admin=127.0.0.1:9700",
+            "wal=/dev/nvme1n1",
+            "wal-size=64GiB",
+            "cores=8",
+            "shard-listeners=true",
+            "num.partitions=4",
+            "auto.create.topics.enable=false",
+        ] {
+            assert!(lines.contains(line), "{line} in {lines}");
+        }
+        assert!(settings.object_store.is_some());
+        let (data_dir, default) = (PathBuf::from("/data"), NodeSettings::default());
+        assert_eq!(read("least", LEAST), Ok(NodeSettings { data_dir, ..default }));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line() {
+        for (test, text, said) in [
+            ("empty", "", "missing field `data-dir`"),
+            ("key", &format!("{LEAST}listn = 'x'"), ", line 3: unknown field `listn`"),
+            ("port", "data-dir = '/data'\nlisten = 'here'", ", line 2: "),
+            ("size", &format!("{LEAST}wal-size = 'big'"), ", line 3: "),
+            ("cores", &format!("{LEAST}cores = 0"), ", line 3: "),
+            ("toml", "data-dir = ", ", line 1: "),
+            ("list", &format!("{LEAST}[settings]\n'num.partitions' = [1]"), "a setting is a text"),
+            ("setting", &format!("{LEAST}[settings]\n'no.such' = 1"), "[settings]: "),
+        ] {
+            let error = read(test, text).expect_err(test);
+            assert!(error.contains(said), "{test}: {error}");
+            assert!(!error.contains('\n'), "{test}: {error}");
+        }
+        let absent = NodeSettings::from_file(Path::new("/nonexistent/tailrace.toml"));
+        assert!(matches!(absent, Err(ConfigFileError::Read { .. })));
+    }
+}
