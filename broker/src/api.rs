@@ -15,6 +15,7 @@ mod group_calls;
 mod list_offsets;
 mod metadata;
 mod offsets;
+mod parts;
 mod produce;
 mod producer_id;
 mod records;
@@ -144,9 +145,9 @@ pub(crate) fn answered(shard: &mut Shard, origin: Origin, answer: PartAnswer) {
         (CallState::Fetch(state), answer @ (PartAnswer::Read(_) | PartAnswer::Wake)) => {
             state.answered(shard, origin.call, part, answer)
         }
-        (CallState::Offsets(state), PartAnswer::FindOffset(answer)) => state.answered(part, answer),
-        (CallState::EpochEnd(state), PartAnswer::EpochEnd(answer)) => state.answered(part, answer),
-        (CallState::Trims(state), PartAnswer::Trimmed(answer)) => state.answered(part, answer),
+        (CallState::Offsets(state), PartAnswer::FindOffset(answer)) => state.found(part, answer),
+        (CallState::EpochEnd(state), PartAnswer::EpochEnd(answer)) => state.found(part, answer),
+        (CallState::Trims(state), PartAnswer::Trimmed(answer)) => state.trimmed(part, answer),
         (CallState::Groups(state), PartAnswer::Group(answer)) => {
             state.answered(shard, part, *answer)
         }

@@ -7,7 +7,8 @@ use kafka_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use kafka_wire::{ErrorCode, RequestHeader, Response};
 use model::{Offset, PartitionId, ShardId};
 
-use super::{CallState, Progress, locate, open};
+use super::parts::{Parts, Place};
+use super::{CallState, Progress, locate};
 use crate::shard::Shard;
 use crate::shard::call::ReplyTo;
 use crate::shard::message::{PartRequest, TrimRefused};
@@ -16,12 +17,7 @@ use crate::shard::message::{PartRequest, TrimRefused};
 const HIGH_WATERMARK: i64 = -1;
 
 /// A DeleteRecords request that waits for its parts.
-pub(crate) struct TrimCall {
-    response: DeleteRecordsResponse,
-    /// By part: topic and partition in the response.
-    places: Vec<(usize, usize)>,
-    outstanding: usize,
-}
+pub(crate) type TrimCall = Parts<DeleteRecordsResponse>;
 
 pub(crate) fn serve(
     shard: &mut Shard,
@@ -29,9 +25,7 @@ pub(crate) fn serve(
     header: RequestHeader,
     request: &DeleteRecordsRequest,
 ) {
-    let response = DeleteRecordsResponse::default();
-    let mut call = TrimCall { response, places: Vec::new(), outstanding: 0 };
-    let mut asks = Vec::new();
+    let mut call = TrimCall::new();
     for topic in &request.topics {
         let mut answered = DeleteRecordsTopicResult::default().with_name(topic.name.clone());
         for wanted in &topic.partitions {
@@ -43,8 +37,8 @@ pub(crate) fn serve(
                 Ok((to, id)) => {
                     let before =
                         (wanted.offset != HIGH_WATERMARK).then(|| Offset::new(wanted.offset));
-                    call.places.push(place);
-                    asks.push((to, PartRequest::DeleteRecords { partition: id, before }));
+                    let request = PartRequest::DeleteRecords { partition: id, before };
+                    call.ask(place, to, request);
                 }
                 Err(code) => partition.error_code = code.code(),
             }
@@ -52,11 +46,7 @@ pub(crate) fn serve(
         }
         call.response.topics.push(answered);
     }
-    call.outstanding = asks.len();
-    if asks.is_empty() {
-        return shard.respond(reply_to, &header, Response::DeleteRecords(call.response));
-    }
-    open(shard, reply_to, header, CallState::Trims(call), None, asks);
+    call.open(shard, reply_to, header, Response::DeleteRecords, CallState::Trims);
 }
 
 /// The partition, unless its topic's policy keeps records by their keys alone.
@@ -69,18 +59,15 @@ fn target(shard: &Shard, topic: &str, index: i32) -> Result<(ShardId, PartitionI
 }
 
 impl TrimCall {
-    pub(crate) fn answered(&mut self, part: u32, answer: Result<Offset, TrimRefused>) -> Progress {
-        let (topic, partition) = self.places[part as usize];
-        let slot = &mut self.response.topics[topic].partitions[partition];
-        match answer {
-            Ok(log_start) => slot.low_watermark = log_start.get(),
-            Err(refused) => slot.error_code = error_code(refused).code(),
-        }
-        self.outstanding -= 1;
-        if self.outstanding > 0 {
-            return Progress::Wait;
-        }
-        Progress::Done(Response::DeleteRecords(std::mem::take(&mut self.response)))
+    pub(crate) fn trimmed(&mut self, part: u32, answer: Result<Offset, TrimRefused>) -> Progress {
+        let fill = |response: &mut DeleteRecordsResponse, (topic, partition): Place| {
+            let slot = &mut response.topics[topic].partitions[partition];
+            match answer {
+                Ok(log_start) => slot.low_watermark = log_start.get(),
+                Err(refused) => slot.error_code = error_code(refused).code(),
+            }
+        };
+        self.answered(part, fill, Response::DeleteRecords)
     }
 }
 

@@ -7,18 +7,14 @@ use kafka_wire::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResp
 use kafka_wire::{RequestHeader, Response};
 use model::{LeaderEpoch, Offset};
 
-use super::{CallState, Progress, locate, open, read_error_code};
+use super::parts::{Parts, Place};
+use super::{CallState, Progress, locate, read_error_code};
 use crate::shard::Shard;
 use crate::shard::call::ReplyTo;
 use crate::shard::message::{PartRequest, ReadRefused};
 
 /// An OffsetForLeaderEpoch request that waits for its parts.
-pub(crate) struct EpochEndCall {
-    response: OffsetForLeaderEpochResponse,
-    /// By part: topic and partition in the response.
-    places: Vec<(usize, usize)>,
-    outstanding: usize,
-}
+pub(crate) type EpochEndCall = Parts<OffsetForLeaderEpochResponse>;
 
 pub(crate) fn serve(
     shard: &mut Shard,
@@ -26,9 +22,7 @@ pub(crate) fn serve(
     header: RequestHeader,
     request: &OffsetForLeaderEpochRequest,
 ) {
-    let response = OffsetForLeaderEpochResponse::default();
-    let mut call = EpochEndCall { response, places: Vec::new(), outstanding: 0 };
-    let mut asks = Vec::new();
+    let mut call = EpochEndCall::new();
     for topic in &request.topics {
         let mut answered = OffsetForLeaderTopicResult::default().with_topic(topic.topic.clone());
         for wanted in &topic.partitions {
@@ -41,8 +35,7 @@ pub(crate) fn serve(
             let asked = LeaderEpoch::new(wanted.leader_epoch);
             match locate(shard, &topic.topic, wanted.partition) {
                 Ok((to, partition)) => {
-                    call.places.push(place);
-                    asks.push((to, PartRequest::EpochEnd { partition, current, asked }));
+                    call.ask(place, to, PartRequest::EpochEnd { partition, current, asked });
                 }
                 Err(code) => partition.error_code = code.code(),
             }
@@ -50,32 +43,25 @@ pub(crate) fn serve(
         }
         call.response.topics.push(answered);
     }
-    call.outstanding = asks.len();
-    if asks.is_empty() {
-        return shard.respond(reply_to, &header, Response::OffsetForLeaderEpoch(call.response));
-    }
-    open(shard, reply_to, header, CallState::EpochEnd(call), None, asks);
+    call.open(shard, reply_to, header, Response::OffsetForLeaderEpoch, CallState::EpochEnd);
 }
 
 impl EpochEndCall {
-    pub(crate) fn answered(
+    pub(crate) fn found(
         &mut self,
         part: u32,
         answer: Result<(LeaderEpoch, Offset), ReadRefused>,
     ) -> Progress {
-        let (topic, partition) = self.places[part as usize];
-        let slot = &mut self.response.topics[topic].partitions[partition];
-        match answer {
-            Ok((epoch, end)) => {
-                slot.leader_epoch = epoch.get();
-                slot.end_offset = end.get();
+        let fill = |response: &mut OffsetForLeaderEpochResponse, (topic, partition): Place| {
+            let slot = &mut response.topics[topic].partitions[partition];
+            match answer {
+                Ok((epoch, end)) => {
+                    slot.leader_epoch = epoch.get();
+                    slot.end_offset = end.get();
+                }
+                Err(refused) => slot.error_code = read_error_code(refused).code(),
             }
-            Err(refused) => slot.error_code = read_error_code(refused).code(),
-        }
-        self.outstanding -= 1;
-        if self.outstanding > 0 {
-            return Progress::Wait;
-        }
-        Progress::Done(Response::OffsetForLeaderEpoch(std::mem::take(&mut self.response)))
+        };
+        self.answered(part, fill, Response::OffsetForLeaderEpoch)
     }
 }

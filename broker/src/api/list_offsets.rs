@@ -7,7 +7,8 @@ use kafka_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use kafka_wire::{ErrorCode, RequestHeader, Response};
 use model::LeaderEpoch;
 
-use super::{CallState, Progress, locate, open, read_error_code};
+use super::parts::{Parts, Place};
+use super::{CallState, Progress, locate, read_error_code};
 use crate::shard::Shard;
 use crate::shard::call::ReplyTo;
 use crate::shard::message::{FoundOffset, OffsetKind, OffsetQuery, PartRequest, ReadRefused};
@@ -22,12 +23,7 @@ const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 /// A ListOffsets request that waits for its parts.
-pub(crate) struct OffsetsCall {
-    response: ListOffsetsResponse,
-    /// By part: topic and partition in the response.
-    places: Vec<(usize, usize)>,
-    outstanding: usize,
-}
+pub(crate) type OffsetsCall = Parts<ListOffsetsResponse>;
 
 pub(crate) fn serve(
     shard: &mut Shard,
@@ -35,12 +31,7 @@ pub(crate) fn serve(
     header: RequestHeader,
     request: &ListOffsetsRequest,
 ) {
-    let mut call = OffsetsCall {
-        response: ListOffsetsResponse::default(),
-        places: Vec::new(),
-        outstanding: 0,
-    };
-    let mut asks = Vec::new();
+    let mut call = OffsetsCall::new();
     for topic in &request.topics {
         let mut answered = ListOffsetsTopicResponse::default().with_name(topic.name.clone());
         for wanted in &topic.partitions {
@@ -56,21 +47,14 @@ pub(crate) fn serve(
                 let (to, partition) = locate(shard, &topic.name, wanted.partition_index)?;
                 Ok((to, PartRequest::FindOffset { partition, query }))
             }) {
-                Ok(request) => {
-                    call.places.push(place);
-                    asks.push(request);
-                }
+                Ok((to, request)) => call.ask(place, to, request),
                 Err(code) => partition.error_code = code.code(),
             }
             answered.partitions.push(partition);
         }
         call.response.topics.push(answered);
     }
-    call.outstanding = asks.len();
-    if asks.is_empty() {
-        return shard.respond(reply_to, &header, Response::ListOffsets(call.response));
-    }
-    open(shard, reply_to, header, CallState::Offsets(call), None, asks);
+    call.open(shard, reply_to, header, Response::ListOffsets, CallState::Offsets);
 }
 
 /// What a timestamp of the request asks for.
@@ -93,26 +77,23 @@ fn question(
 }
 
 impl OffsetsCall {
-    pub(crate) fn answered(
+    pub(crate) fn found(
         &mut self,
         part: u32,
         answer: Result<FoundOffset, ReadRefused>,
     ) -> Progress {
-        let (topic, partition) = self.places[part as usize];
-        let slot = &mut self.response.topics[topic].partitions[partition];
-        match answer {
-            Ok(found) => {
-                slot.timestamp = found.timestamp_ms;
-                slot.offset = found.offset.map_or(-1, model::Offset::get);
-                slot.leader_epoch =
-                    if found.offset.is_some() { found.leader_epoch.get() } else { -1 };
+        let fill = |response: &mut ListOffsetsResponse, (topic, partition): Place| {
+            let slot = &mut response.topics[topic].partitions[partition];
+            match answer {
+                Ok(found) => {
+                    slot.timestamp = found.timestamp_ms;
+                    slot.offset = found.offset.map_or(-1, model::Offset::get);
+                    slot.leader_epoch =
+                        if found.offset.is_some() { found.leader_epoch.get() } else { -1 };
+                }
+                Err(refused) => slot.error_code = read_error_code(refused).code(),
             }
-            Err(refused) => slot.error_code = read_error_code(refused).code(),
-        }
-        self.outstanding -= 1;
-        if self.outstanding > 0 {
-            return Progress::Wait;
-        }
-        Progress::Done(Response::ListOffsets(std::mem::take(&mut self.response)))
+        };
+        self.answered(part, fill, Response::ListOffsets)
     }
 }
