@@ -16,7 +16,7 @@ use kafka_wire::{
 
 use crate::clock::sleep;
 
-const CLIENT_ID: &str = "tailrace-bench";
+pub(crate) const CLIENT_ID: &str = "tailrace-bench";
 const PRODUCE_VERSION: i16 = 9;
 const METADATA_VERSION: i16 = 9;
 const CREATE_TOPICS_VERSION: i16 = 5;
@@ -190,6 +190,15 @@ pub fn prepare(
     }
 }
 
+/// The partitions of a topic that is there, by the address that leads them.
+pub(crate) fn leaders_of(
+    bootstrap: &str,
+    topic: &str,
+) -> Result<BTreeMap<SocketAddr, Vec<i32>>, KafkaError> {
+    let mut stream = connect(resolve(bootstrap)?)?;
+    Ok(leaders(&mut stream, topic)?.0)
+}
+
 fn create_topic(stream: &mut TcpStream, workload: &Workload) -> Result<(), KafkaError> {
     let topic = m::create_topics_request::CreatableTopic::default()
         .with_name(topic_name(&workload.topic))
@@ -261,7 +270,7 @@ fn call<R: ClientRequest>(
     }
 }
 
-fn connect(address: SocketAddr) -> Result<TcpStream, KafkaError> {
+pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream, KafkaError> {
     let stream = TcpStream::connect(address).map_err(io_error("connect to the broker"))?;
     stream.set_nodelay(true).map_err(io_error("set TCP_NODELAY"))?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(io_error("set a time-out"))?;
@@ -284,11 +293,11 @@ fn correlation_id(index: u64) -> i32 {
     low.cast_signed()
 }
 
-fn topic_name(topic: &str) -> m::TopicName {
+pub(crate) fn topic_name(topic: &str) -> m::TopicName {
     m::TopicName(StrBytes::from_string(topic.to_owned()))
 }
 
-fn error_name(code: i16) -> String {
+pub(crate) fn error_name(code: i16) -> String {
     ErrorCode::from_code(code).map_or_else(|| format!("error {code}"), |code| code.to_string())
 }
 

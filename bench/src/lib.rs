@@ -4,6 +4,7 @@
 //! should be sent, and its latency runs from there.
 
 mod clock;
+pub mod fetch;
 pub mod floor;
 pub mod kafka;
 pub mod latencies;
@@ -26,6 +27,7 @@ use serde::Serialize;
 pub enum BenchCommand {
     Reactor(reactor::ReactorArgs),
     Produce(produce::ProduceArgs),
+    Fetch(fetch::FetchArgs),
     Floor(floor::FloorArgs),
 }
 
@@ -67,6 +69,7 @@ pub fn run(command: BenchCommand, out: &mut dyn Write) -> Result<(), BenchError>
     let holds = match command {
         BenchCommand::Reactor(args) => reactor::run(&args, &mut { out })?.holds || !args.check,
         BenchCommand::Produce(args) => produce::run(&args, out).map(|_| true)?,
+        BenchCommand::Fetch(args) => fetch::run(&args, out).map(|_| true)?,
         BenchCommand::Floor(args) => match floor::run(&args, out)?.verdict {
             Verdict::Undecided if args.check => return Err(BenchError::Busy),
             verdict => verdict == Verdict::Holds || !args.check,

@@ -182,7 +182,7 @@ impl Report {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts and sizes are far below 2^52")]
-fn float(value: u64) -> f64 {
+pub(crate) fn float(value: u64) -> f64 {
     value as f64
 }
 
