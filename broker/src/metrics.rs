@@ -78,6 +78,10 @@ catalogue! {
         "Objects that the manifest names, those on their way out included.";
     TierBytes Gauge "tailrace_object_stored_bytes"
         "Bytes of the objects that the manifest names.";
+    TierRetired Gauge "tailrace_object_retired_count"
+        "Of those objects, the ones that nothing refers to any more: they are deleted in time.";
+    TierRetiredBytes Gauge "tailrace_object_retired_bytes"
+        "Bytes of the objects that nothing refers to any more.";
     TierObjectsDeleted Counter "tailrace_object_deleted_total"
         "Objects deleted after nothing referred to them.";
     TierOrphansDeleted Counter "tailrace_object_orphans_deleted_total"
@@ -102,6 +106,14 @@ catalogue! {
         "Bytes that the WAL's ring can hold.";
     WalUsedBytes Gauge "tailrace_wal_used_bytes"
         "Bytes of the WAL's ring that are in use.";
+    WalReserveBytes Gauge "tailrace_wal_reserve_bytes"
+        "Bytes of the WAL that are kept for when the object store is away.";
+    WalReserveFree Gauge "tailrace_wal_reserve_free_bytes"
+        "What is left of them.";
+    WalReserveSeconds Gauge "tailrace_wal_reserve_seconds"
+        "Time until producers are slowed down if nothing is offloaded, at the present rate.";
+    WalWriteRate Gauge "tailrace_wal_write_rate_bytes"
+        "Bytes a second written to the WAL, as a decaying average of a minute.";
     WalDurableLsn Gauge "tailrace_wal_durable_lsn_bytes"
         "Position up to which the WAL is durable.";
     WalFrames Counter "tailrace_wal_frames_total"

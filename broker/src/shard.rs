@@ -23,6 +23,7 @@ pub(crate) mod sweep;
 pub(crate) mod tier;
 pub(crate) mod tier_upkeep;
 pub(crate) mod upkeep;
+pub(crate) mod wal_room;
 pub(crate) mod watches;
 
 use std::collections::BTreeMap;
@@ -285,13 +286,13 @@ impl Shard {
         }
     }
 
-    fn publish_gauges(&self) {
+    fn publish_gauges(&mut self) {
         let metrics = &self.metrics;
         metrics.set(Metric::RequestsInFlight, self.connections.request_count() as u64);
         metrics.set(Metric::RequestMemoryBytes, self.connections.request_bytes() as u64);
         metrics.set(Metric::Partitions, self.hosting.len() as u64);
         metrics.set(Metric::TailCacheBytes, self.hosting.tail_cache_bytes() as u64);
-        self.log.publish_gauges(metrics);
+        self.log.publish_gauges(metrics, self.now.instant);
         self.tier.publish_gauges(metrics, self.now.instant);
     }
 }

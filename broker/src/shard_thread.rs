@@ -90,7 +90,9 @@ struct Recovery {
 impl Recovery {
     fn into_parts(self, id: ShardId, node: Arc<Node>, store: Client, wal: Wal, now: Now) -> Parts {
         let settings = &node.settings.broker;
-        let log = ReplicatedLog::new(wal, self.driver, groups(id), self.states, now.instant);
+        let reserve = settings.wal_reserve_percent;
+        let log =
+            ReplicatedLog::new(wal, self.driver, groups(id), self.states, reserve, now.instant);
         let config = group_config(settings);
         Parts {
             id,

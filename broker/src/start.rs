@@ -12,7 +12,8 @@ use model::ShardId;
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketType};
 use s3_uploader::{
-    ClaimError, Client, StoreOptions, StoreUrl, Wake, Worker, WorkerConfig, open_claimed,
+    ClaimError, Client, FetchConfig, StoreOptions, StoreUrl, Wake, Worker, WorkerConfig,
+    open_claimed,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use uring::device::DeviceError;
@@ -99,10 +100,10 @@ pub fn serve(settings: NodeSettings, out: &mut dyn Write) -> Result<(), StartErr
     let admin_node = Arc::clone(&node);
     spawn_pinned("admin", None, move || admin::serve(&admin_listener, &admin_node))
         .map_err(StartError::Thread)?;
-    let (worker, clients) = start_store(&node, &data, out)?;
+    let (report, reports) = channel();
+    let (worker, clients) = start_store(&node, &data, report.clone(), out)?;
     #[expect(clippy::disallowed_methods, reason = "the start of the store's rates")]
     node.set_store_metrics(worker.metrics(), std::time::Instant::now());
-    let (report, reports) = channel();
     watch_signals(report.clone())?;
     let ends = listeners.by_shard.into_iter().zip(clients);
     let threads = start_shards(&node, &data, ends, &report)?;
@@ -159,6 +160,7 @@ fn note(out: &mut dyn Write, lines: &[String]) -> Result<(), StartError> {
 fn start_store(
     node: &Arc<Node>,
     data: &DataDir,
+    report: Sender<Report>,
     out: &mut dyn Write,
 ) -> Result<(Worker, Vec<Client>), StartError> {
     let settings = &node.settings;
@@ -171,13 +173,18 @@ fn start_store(
         writeln!(out, "the object store is away, offload waits for it: {error}")
             .map_err(StartError::Output)?;
     }
-    let config = WorkerConfig { cluster_id: Some(node.cluster_id), ..WorkerConfig::default() };
+    let cache_bytes = settings.broker.object_cache_bytes;
+    let fetch = FetchConfig { cache_bytes, ..FetchConfig::default() };
+    let cluster_id = Some(node.cluster_id);
+    let config = WorkerConfig { cluster_id, fetch, ..WorkerConfig::default() };
     let wake = |shard: u16| -> Wake {
         let switchboard = Arc::clone(&node.switchboard);
         Box::new(move || switchboard.wake(ShardId::new(shard)))
     };
     let wakes: Vec<_> = (0..node.shard_count).map(wake).collect();
-    Worker::start(store, config, wakes.len(), wakes).map_err(StartError::Thread)
+    // If nobody listens any more, the process is ending.
+    let note = move |line| report.send(Report::Noted(vec![line])).unwrap_or_default();
+    Worker::start(store, config, wakes.len(), wakes, note).map_err(StartError::Thread)
 }
 
 fn start_shards(

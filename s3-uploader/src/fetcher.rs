@@ -152,6 +152,13 @@ impl Fetcher {
         self.bytes(extent.object, points[at].position..end).await.map(Some)
     }
 
+    /// Drops what is cached of an extent's data, if it is told to.
+    pub(crate) fn forget_if(&self, damaged: bool, extent: &Extent) {
+        if damaged {
+            self.forget(extent.object, extent.data_range());
+        }
+    }
+
     async fn index(&self, extent: &Extent) -> Result<Rc<[IndexPoint]>, FetchError> {
         let key = (extent.object, extent.index_position);
         if let Some(points) = self.0.indexes.borrow_mut().get(key) {

@@ -37,6 +37,9 @@ use crate::store::{Page, Store, StoreError};
 /// Called from the offload thread once a reply waits for that client.
 pub type Wake = Box<dyn Fn() + Send + Sync>;
 
+/// Called from the offload thread with a line for the operator.
+pub(crate) type Note = Box<dyn Fn(String)>;
+
 /// For file stores, and for name look-ups of S3.
 const BLOCKING_THREADS_MAX: usize = 16;
 /// A blocked file system must not keep a broker from ending.
@@ -85,16 +88,20 @@ pub enum Job {
     Seal(LooseObject),
     PutObject(BuiltObject),
     PutManifest(ManifestFile),
+    /// `again`, here and below: what was given before is not what was written, so that it must come
+    /// from the store and not from the cache.
     Read {
         extent: Extent,
         next: Option<Extent>,
         from: Offset,
         max_bytes: u32,
+        again: bool,
     },
     /// The first interval with a batch of at least that timestamp.
     Find {
         extent: Extent,
         timestamp: i64,
+        again: bool,
     },
     /// Keys of the bucket.
     Delete(Vec<String>),
@@ -155,7 +162,8 @@ struct Signals {
 }
 
 impl Worker {
-    /// One client for each of `wake`, which are as many as `clients`.
+    /// One client for each of `wake`, which are as many as `clients`. `note` is told when writes
+    /// begin to fail and when they are done again.
     ///
     /// # Errors
     ///
@@ -165,6 +173,7 @@ impl Worker {
         config: WorkerConfig,
         clients: usize,
         wake: Vec<Wake>,
+        note: impl Fn(String) + Send + 'static,
     ) -> io::Result<(Self, Vec<Client>)> {
         assert_eq!(clients, wake.len(), "each client is woken in its own way");
         let signals = Arc::new(Signals::default());
@@ -178,7 +187,8 @@ impl Worker {
             .build()?;
         let of_thread = signals.clone();
         let thread = std::thread::Builder::new().name("offload".to_owned()).spawn(move || {
-            LocalSet::new().block_on(&runtime, serve(store, config, ports, &of_thread));
+            LocalSet::new()
+                .block_on(&runtime, serve(store, config, ports, Box::new(note), &of_thread));
             runtime.shutdown_timeout(STOP_TIMEOUT);
         })?;
         Ok((Self { signals, metrics, thread: Some(thread) }, clients))
@@ -206,11 +216,17 @@ impl Drop for Worker {
 }
 
 /// Until the worker is dropped.
-async fn serve(store: Store, config: WorkerConfig, ports: Vec<Port>, signals: &Signals) {
+async fn serve(
+    store: Store,
+    config: WorkerConfig,
+    ports: Vec<Port>,
+    note: Note,
+    signals: &Signals,
+) {
     // The store's connections were made on the runtime of whoever opened it.
     let store = store.reopen().await.unwrap_or(store);
     let metrics = store.metrics().clone();
-    let jobs = Rc::new(Jobs::new(Rc::new(store), config));
+    let jobs = Rc::new(Jobs::new(Rc::new(store), config, note));
     let ports: Vec<_> = ports.into_iter().map(Rc::new).collect();
     while !signals.stop.load(Relaxed) {
         for port in &ports {

@@ -361,6 +361,11 @@ impl Wal {
         self.entry_segment_end().saturating_sub(open + 1) * self.layout.segment_size
     }
 
+    /// Bytes of the ring between the trim point and the end of the log.
+    pub fn used(&self) -> u64 {
+        self.commit.end().since(self.superblock.current().trimmed_lsn)
+    }
+
     /// Bytes that the ring can hold.
     pub const fn capacity(&self) -> u64 {
         self.layout.capacity()
@@ -417,13 +422,12 @@ impl Wal {
     }
 
     pub fn stats(&self) -> WalStats {
-        let trimmed = self.superblock.current().trimmed_lsn;
         WalStats {
             writes_in_flight: self.commit.in_flight(),
             written_lsn: self.commit.written_lsn(),
             durable_lsn: self.commit.durable_lsn(),
             trimmed_lsn: self.trimmed_lsn,
-            used_bytes: self.commit.end().since(trimmed),
+            used_bytes: self.used(),
             capacity_bytes: self.layout.capacity(),
             reserve_bytes: self.layout.segment_size * u64::from(self.options.reserve_segments),
             ..self.stats.clone()

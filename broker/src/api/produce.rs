@@ -18,6 +18,7 @@ use crate::metrics::Metric;
 use crate::shard::Shard;
 use crate::shard::call::ReplyTo;
 use crate::shard::message::{Append, AppendRefused, Appended, PartRequest};
+use crate::shard::wal_room::THROTTLE_MS_MAX;
 
 /// First version that names topics by id.
 const TOPIC_ID_VERSION: i16 = 13;
@@ -151,6 +152,9 @@ impl ProduceCall {
                 };
             }
             Err(refused) => {
+                if refused == AppendRefused::Full {
+                    self.throttle_ms = THROTTLE_MS_MAX;
+                }
                 *slot = ProducePartitionResponse::failed(slot.index, error_code(refused));
                 if refused == AppendRefused::NotLeader {
                     let group = place.group;

@@ -21,6 +21,8 @@ pub struct BrokerSettings {
     pub group_session_timeout_min: Duration,
     pub group_session_timeout_max: Duration,
     pub group_size_max: u32,
+    /// Of chunks of objects, for readers.
+    pub object_cache_bytes: u64,
     /// How long an object stays after nothing refers to it.
     pub object_delete_grace: Duration,
     pub object_sweep_interval: Duration,
@@ -43,6 +45,8 @@ pub struct BrokerSettings {
     pub request_bytes_max: u32,
     /// Bytes of any request.
     pub socket_request_bytes_max: u32,
+    /// Of the WAL, kept for when the object store is away.
+    pub wal_reserve_percent: u32,
     given: BTreeMap<&'static str, Value>,
 }
 
@@ -136,6 +140,7 @@ impl BrokerSettings {
             group_session_timeout_min: values.millis("group.min.session.timeout.ms"),
             group_session_timeout_max: values.millis("group.max.session.timeout.ms"),
             group_size_max: values.count("group.max.size"),
+            object_cache_bytes: u64::try_from(values.integer("object.cache.bytes")).unwrap_or(0),
             object_delete_grace: values.millis("object.delete.grace.ms"),
             object_sweep_interval: values.millis("object.sweep.interval.ms"),
             offload_age: values.millis("offload.age.ms"),
@@ -153,6 +158,7 @@ impl BrokerSettings {
             shutdown_offload_max: values.millis("shutdown.offload.max.ms"),
             request_bytes_max: values.count("request.max.bytes"),
             socket_request_bytes_max: values.count("socket.request.max.bytes"),
+            wal_reserve_percent: values.count("wal.reserve.percent"),
             given,
         }
     }

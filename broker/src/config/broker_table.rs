@@ -99,6 +99,14 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         documentation: "Partitions of a topic created without saying how many.",
     },
     ConfigKey {
+        name: "object.cache.bytes",
+        kind: Kind::Long,
+        default: "268435456",
+        rule: Rule::AtLeast(1_048_576),
+        broker_synonym: "object.cache.bytes",
+        documentation: "Memory for parts of objects that readers asked for or will ask for.",
+    },
+    ConfigKey {
         name: "object.delete.grace.ms",
         kind: Kind::Long,
         default: "3600000",
@@ -202,6 +210,15 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         rule: Rule::AtLeast(1024),
         broker_synonym: "socket.request.max.bytes",
         documentation: "Largest request accepted; a longer one closes the connection.",
+    },
+    ConfigKey {
+        name: "wal.reserve.percent",
+        kind: Kind::Int,
+        default: "50",
+        rule: Rule::Between(0, 90),
+        broker_synonym: "wal.reserve.percent",
+        documentation: "Of the WAL's room for records, what is kept for when the object store is \
+                        away.",
     },
 ];
 

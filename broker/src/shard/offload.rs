@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use model::{LogIndex, Offset, PartitionId, RaftGroupId};
 use s3_uploader::{BatchMeta, Edit, FailPoint, Job, LooseObject, ObjectName, Outcome, fail_point};
-use wal_uring::Pressure;
+use wal_uring::Lsn;
 
 use super::Shard;
 use super::group_snapshot::encode_snapshot;
@@ -30,8 +30,9 @@ use crate::partition::{EntryDescriptor, Partition, Piece};
 const GATHERED_PER_TURN: usize = 256;
 /// Entries of one object at most.
 const ENTRIES_MAX: usize = 1 << 18;
-/// Rest after a failure: the next turn would most likely fail too.
+/// Rest after a failure: the next turn would most likely fail too. It doubles with each in a row.
 const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// See the module's text.
 pub(crate) struct Offload {
@@ -47,8 +48,11 @@ pub(crate) struct Offload {
     pending: u64,
     /// When the oldest of them was committed.
     oldest: Option<Instant>,
+    /// Where the WAL ended when the last object was begun.
+    began: Lsn,
     /// Nothing is begun before.
     not_before: Option<Instant>,
+    pause: Duration,
     /// The broker stops: offload what there is, whatever its size and age.
     flushing: bool,
 }
@@ -86,7 +90,9 @@ impl Offload {
             committed: upto,
             pending: 0,
             oldest: None,
+            began: Lsn::ZERO,
             not_before: None,
+            pause: PAUSE,
             flushing: false,
         }
     }
@@ -129,7 +135,8 @@ impl Offload {
 
     fn rest(&mut self, now: Instant) {
         self.phase = Phase::Idle;
-        self.not_before = Some(now + PAUSE);
+        self.not_before = Some(now + self.pause);
+        self.pause = PAUSE_MAX.min(2 * self.pause);
     }
 
     /// `bytes` of batches are no longer pending.
@@ -173,16 +180,17 @@ impl Shard {
         offload.flushing
             || offload.pending >= self.object_size()
             || offload.age(now) >= settings.offload_age
-            || self.log.pressure() > Pressure::Normal
+            || self.log.wants_offload(offload.began)
     }
 
     /// Bytes of an object that is worth a request, less where the WAL is small.
     pub(super) fn object_size(&self) -> u64 {
         let asked = u64::from(self.node.settings.broker.offload_bytes);
-        asked.min(self.log.capacity() / 8)
+        asked.min(self.log.object_size_max())
     }
 
     fn begin_offload(&mut self) {
+        self.tier.offload.began = self.log.appended_end();
         let first = self.log.first_index(self.data_group());
         let upto = self.tier.offload.upto.max(LogIndex::new(first.get() - 1));
         self.gather(Gathered { upto, bytes: 0, batches: Vec::new() });
@@ -276,6 +284,7 @@ impl Shard {
         match outcome {
             Outcome::Sealed { object, size, extents } => {
                 fail_point(FailPoint::OffloadStored);
+                self.tier.offload.pause = PAUSE;
                 self.metrics.add(Metric::OffloadObjects, 1);
                 self.metrics.add(Metric::OffloadBytes, size);
                 let edit = Edit::Offloaded { upto, object, object_size: size, extents };

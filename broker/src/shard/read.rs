@@ -111,7 +111,7 @@ impl Shard {
         }
         let read = self.open_read(Purpose::Fetch { origin, parts: found }, stored, remote.len());
         for (part, partition, from, max_bytes) in remote {
-            self.read_remote(RemotePlace { read, part, from, max_bytes, partition });
+            self.read_remote(RemotePlace { read, part, from, max_bytes, partition }, false);
         }
     }
 
@@ -191,7 +191,7 @@ impl Shard {
         match sought {
             Ok(sought) => {
                 let search = Search { sought, log_start, epoch };
-                if !self.find_remote(origin, id, search) {
+                if !self.find_remote(origin, id, search, false) {
                     self.find_local(origin, id, search);
                 }
             }

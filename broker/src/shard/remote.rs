@@ -27,27 +27,38 @@ pub(super) struct RemotePlace {
 
 /// What waits for an answer of the object tier.
 pub(super) enum RemoteRead {
-    Fetch(RemotePlace),
-    Search { origin: Origin, partition: PartitionId, search: Search },
+    Fetch(RemotePlace, Tried),
+    Search { origin: Origin, partition: PartitionId, search: Search, tried: Tried },
+}
+
+/// What is known of a read under way.
+#[derive(Clone, Copy)]
+pub(super) struct Tried {
+    /// Of the extent that is read.
+    end: Offset,
+    /// What came first was damaged, on its way perhaps: it is asked for once more.
+    again: bool,
 }
 
 impl Shard {
-    /// Asks the object tier for one partition of a fetch.
-    pub(super) fn read_remote(&mut self, place: RemotePlace) {
+    /// Asks the object tier for one partition of a fetch; `again`, past its cache.
+    pub(super) fn read_remote(&mut self, place: RemotePlace, again: bool) {
         let Some((extent, next)) = self.tier.manifest.find(place.partition, place.from) else {
             // Not local and in no object would be a fault of ours. The client asks again: told that
             // the offset is out of range, it would pass over records.
             return self.fill_remote(&place, Err(ReadRefused::Storage));
         };
+        let tried = Tried { end: extent.end, again };
         let job = Job::Read {
             extent: extent.clone(),
             next: next.cloned(),
             from: place.from,
             max_bytes: place.max_bytes,
+            again,
         };
         let token = self.reads.next_token();
         if self.tier.start(job, JobOf::Read(token)) {
-            self.reads.remote.insert(token, RemoteRead::Fetch(place));
+            self.reads.remote.insert(token, RemoteRead::Fetch(place, tried));
         } else {
             // The store's queue is full: nothing now, and the client asks again.
             self.fill_remote(&place, Ok(Vec::new()));
@@ -55,11 +66,13 @@ impl Shard {
     }
 
     /// Looks for a record by its time in the objects of a partition; false if none can hold it.
+    /// `again`, past the cache.
     pub(super) fn find_remote(
         &mut self,
         origin: Origin,
         partition: PartitionId,
         search: Search,
+        again: bool,
     ) -> bool {
         let manifest = &self.tier.manifest;
         let local = self.hosting.get(partition);
@@ -87,13 +100,14 @@ impl Shard {
         };
         // The first record as young as the youngest is the youngest.
         let search = Search { sought: Sought::AtOrAfter(timestamp), ..search };
-        let job = Job::Find { extent: extent.clone(), timestamp };
+        let tried = Tried { end: extent.end, again };
+        let job = Job::Find { extent: extent.clone(), timestamp, again };
         let token = self.reads.next_token();
         if !self.tier.start(job, JobOf::Read(token)) {
             self.answer(origin, PartAnswer::FindOffset(Err(ReadRefused::Storage)));
             return true;
         }
-        self.reads.remote.insert(token, RemoteRead::Search { origin, partition, search });
+        self.reads.remote.insert(token, RemoteRead::Search { origin, partition, search, tried });
         true
     }
 
@@ -104,16 +118,29 @@ impl Shard {
             _ => None,
         };
         match self.reads.remote.remove(&token) {
-            Some(RemoteRead::Fetch(place)) => self.remote_fetched(&place, bytes),
-            Some(RemoteRead::Search { origin, partition, search }) => {
-                self.remote_searched(origin, partition, search, bytes);
+            Some(RemoteRead::Fetch(place, tried)) => self.remote_fetched(place, tried, bytes),
+            Some(RemoteRead::Search { origin, partition, search, tried }) => {
+                let arrived = bytes.is_some();
+                let found = bytes.and_then(|bytes| search_in(&bytes, &search, tried.end));
+                if arrived && found.is_none() && !tried.again {
+                    if !self.find_remote(origin, partition, search, true) {
+                        self.find_local(origin, partition, search);
+                    }
+                } else {
+                    self.remote_searched(origin, partition, search, found);
+                }
             }
             None => {}
         }
     }
 
-    fn remote_fetched(&mut self, place: &RemotePlace, bytes: Option<Bytes>) {
-        let batches = bytes.and_then(|bytes| batches_from(&bytes, place.from, place.max_bytes));
+    fn remote_fetched(&mut self, place: RemotePlace, tried: Tried, bytes: Option<Bytes>) {
+        let arrived = bytes.is_some();
+        let batches =
+            bytes.and_then(|bytes| batches_from(&bytes, place.from, tried.end, place.max_bytes));
+        if arrived && batches.is_none() && !tried.again {
+            return self.read_remote(place, true);
+        }
         match &batches {
             Some(batches) => {
                 let size: usize = batches.iter().map(Bytes::len).sum();
@@ -121,7 +148,7 @@ impl Shard {
             }
             None => self.metrics.add(Metric::FetchRemoteFailures, 1),
         }
-        self.fill_remote(place, batches.ok_or(ReadRefused::Storage));
+        self.fill_remote(&place, batches.ok_or(ReadRefused::Storage));
     }
 
     fn remote_searched(
@@ -129,9 +156,8 @@ impl Shard {
         origin: Origin,
         partition: PartitionId,
         search: Search,
-        bytes: Option<Bytes>,
+        found: Option<Option<TimestampedOffset>>,
     ) {
-        let found = bytes.and_then(|bytes| search_in(&bytes, &search));
         match found {
             Some(Some(found)) => {
                 let answer = FoundOffset {
@@ -152,16 +178,24 @@ impl Shard {
 }
 
 /// Whole batches from the one that contains `from`, up to `max_bytes` but one at least. `None` if
-/// one of them is not what was written: it is never served.
-fn batches_from(bytes: &Bytes, from: Offset, max_bytes: u32) -> Option<Vec<Bytes>> {
+/// one of them is not what was written: it is never served. A batch's own checksum leaves out what
+/// is before it: offsets must ascend and end before the extent does.
+fn batches_from(bytes: &Bytes, from: Offset, end: Offset, max_bytes: u32) -> Option<Vec<Bytes>> {
     let mut batches = Vec::new();
+    let mut next = 0;
     let (mut at, mut size) = (0, 0);
     while at < bytes.len() {
         let header = BatchHeader::read(&bytes[at..])?;
-        let end = at.checked_add(header.size()?).filter(|end| *end <= bytes.len())?;
-        let batch = bytes.slice(at..end);
-        at = end;
-        if header.last_offset() < from.get() {
+        let last = header.last_offset();
+        let ascends = next <= header.base_offset() && header.base_offset() <= last;
+        if header.magic() != batch::MAGIC || !ascends || last >= end.get() {
+            return None;
+        }
+        next = last + 1;
+        let batch_end = at.checked_add(header.size()?).filter(|end| *end <= bytes.len())?;
+        let batch = bytes.slice(at..batch_end);
+        at = batch_end;
+        if last < from.get() {
             continue;
         }
         size += batch.len();
@@ -177,12 +211,70 @@ fn batches_from(bytes: &Bytes, from: Offset, max_bytes: u32) -> Option<Vec<Bytes
 }
 
 /// The record sought in an interval of batches. The outer `None`: they are not what was written.
-fn search_in(bytes: &Bytes, search: &Search) -> Option<Option<TimestampedOffset>> {
-    for batch in batches_from(bytes, search.log_start, u32::MAX)? {
+fn search_in(bytes: &Bytes, search: &Search, end: Offset) -> Option<Option<TimestampedOffset>> {
+    for batch in batches_from(bytes, search.log_start, end, u32::MAX)? {
         let found = search.sought.find_in(search.log_start, &batch).ok()?;
         if found.is_some() {
             return Some(found);
         }
     }
     Some(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_wire::records::RecordBatchBuilder;
+
+    use super::*;
+
+    /// Batches of two records each, from these offsets on.
+    fn batches(bases: &[i64]) -> BytesMut {
+        let mut all = BytesMut::new();
+        for base in bases {
+            let mut builder = RecordBatchBuilder::new();
+            builder.append(1, None, Some(b"one"), &[]).append(2, None, Some(b"two"), &[]);
+            let mut batch = builder.build();
+            batch::patch(&mut batch, *base, 3);
+            all.extend_from_slice(&batch);
+        }
+        all
+    }
+
+    /// Base offsets of what is served.
+    fn served(bytes: BytesMut, from: i64, end: i64, max_bytes: u32) -> Option<Vec<i64>> {
+        let batches =
+            batches_from(&bytes.freeze(), Offset::new(from), Offset::new(end), max_bytes)?;
+        let base = |batch: &Bytes| BatchHeader::read(batch).map(|header| header.base_offset());
+        batches.iter().map(base).collect()
+    }
+
+    #[test]
+    fn batches_are_served_whole_from_the_one_that_is_asked_for() {
+        let size = u32::try_from(batches(&[0]).len()).expect("small");
+        assert_eq!(served(batches(&[0, 2, 4]), 3, 6, u32::MAX), Some(vec![2, 4]));
+        assert_eq!(served(batches(&[0, 2, 4]), 0, 6, 2 * size), Some(vec![0, 2]));
+        assert_eq!(served(batches(&[0, 2, 4]), 0, 6, 1), Some(vec![0]), "one at least");
+        assert_eq!(served(batches(&[0, 6]), 0, 8, u32::MAX), Some(vec![0, 6]), "compacted");
+    }
+
+    #[test]
+    fn no_bit_of_a_batch_may_be_another_one() {
+        let whole = batches(&[0, 2, 4]);
+        let size = batches(&[0]).len();
+        for bit in 0..size * 8 {
+            // Of the batch in the middle. The leader epoch is not checked: it is the WAL's word.
+            let mut bytes = whole.clone();
+            bytes[size + bit / 8] ^= 1 << (bit % 8);
+            let served = served(bytes, 0, 6, u32::MAX);
+            let is_epoch = (12..16).contains(&(bit / 8));
+            assert_eq!(served.is_none(), !is_epoch, "bit {bit}: {served:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_would_end_after_its_extent_is_refused() {
+        assert_eq!(served(batches(&[0, 2]), 0, 4, u32::MAX), Some(vec![0, 2]));
+        assert_eq!(served(batches(&[0, 2]), 0, 3, u32::MAX), None);
+    }
 }

@@ -15,8 +15,9 @@ use replication::{
 };
 use s3_uploader::{FailPoint, fail_point};
 use uring::DiskDone;
-use wal_uring::{AppendError, Disk, Location, Lsn, Pressure, ReadError, Record, StreamId, Wal};
+use wal_uring::{AppendError, Disk, Location, Lsn, ReadError, Record, StreamId, Wal};
 
+use super::wal_room::{WalRoom, WriteRate};
 use crate::metrics::{Metric, ShardMetrics};
 
 /// Raft's tick (`engine-choices`: 100 ms with elections after 10).
@@ -105,6 +106,8 @@ enum Step {
 /// See the module's text.
 pub(crate) struct ReplicatedLog {
     wal: Wal,
+    room: WalRoom,
+    write_rate: WriteRate,
     driver: Driver,
     /// Groups of this shard and whether each has applied an entry of its current term.
     groups: Vec<GroupState>,
@@ -139,6 +142,7 @@ impl ReplicatedLog {
         driver: Driver,
         groups: impl IntoIterator<Item = RaftGroupId>,
         states: BTreeMap<StreamId, Lsn>,
+        reserve_percent: u32,
         now: Instant,
     ) -> Self {
         let groups = groups
@@ -147,6 +151,8 @@ impl ReplicatedLog {
             .collect();
         Self {
             appended_end: wal.durable_lsn(),
+            room: WalRoom::new(wal.capacity(), wal.segment_size(), reserve_percent),
+            write_rate: WriteRate::new(now),
             wal,
             driver,
             groups,
@@ -201,21 +207,26 @@ impl ReplicatedLog {
 
     /// Milliseconds for which a producer should hold back, given how full the WAL is.
     pub(crate) fn throttle_ms(&self) -> i32 {
-        match self.wal.pressure() {
-            Pressure::Normal => 0,
-            Pressure::High => 100,
-            Pressure::Full => 1_000,
-        }
+        self.room.throttle_ms(self.wal.used())
     }
 
-    /// How full the WAL is.
-    pub(crate) fn pressure(&self) -> Pressure {
-        self.wal.pressure()
+    /// The WAL is so full that an object should be made of what there is, and a segment is full
+    /// since the last object was begun, at `written`.
+    pub(crate) fn wants_offload(&self, written: Lsn) -> bool {
+        let (end, segment) = (self.appended_end, self.wal.segment_size());
+        // What is written since decides too, or a log that cannot be trimmed would be offloaded
+        // batch by batch.
+        self.room.wants_offload(self.wal.used()) && end.get() >= written.get() + segment
     }
 
-    /// Bytes that the WAL's ring can hold.
-    pub(crate) fn capacity(&self) -> u64 {
-        self.wal.capacity()
+    /// Where the log ends.
+    pub(crate) fn appended_end(&self) -> Lsn {
+        self.appended_end
+    }
+
+    /// Bytes of an object at most, by the size of the WAL.
+    pub(crate) fn object_size_max(&self) -> u64 {
+        self.room.object_size_max()
     }
 
     /// Starts a read of an entry's payload; the answer is [`LogEvent::Read`] with `token`.
@@ -366,8 +377,13 @@ impl ReplicatedLog {
         location.map_or(self.appended_end, Lsn::new)
     }
 
-    pub(crate) fn publish_gauges(&self, metrics: &ShardMetrics) {
+    pub(crate) fn publish_gauges(&mut self, metrics: &ShardMetrics, now: Instant) {
         let stats = self.wal.stats();
+        let (used, rate) = (stats.used_bytes, self.write_rate.look(stats.written_bytes, now));
+        metrics.set(Metric::WalReserveBytes, self.room.reserve());
+        metrics.set(Metric::WalReserveFree, self.room.reserve_free(used));
+        metrics.set(Metric::WalReserveSeconds, self.room.seconds_left(used, rate));
+        metrics.set(Metric::WalWriteRate, rate);
         metrics.set(Metric::WalSizeBytes, stats.capacity_bytes);
         metrics.set(Metric::WalUsedBytes, stats.used_bytes);
         metrics.set(Metric::WalDurableLsn, self.wal.durable_lsn().get());

@@ -66,7 +66,7 @@ fn open(disk: &mut SimDisk, now: Instant) -> (ReplicatedLog, Payloads) {
             driver.create_group(group, &[1]);
         }
     }
-    (ReplicatedLog::new(wal, driver, GROUPS, states, now), found)
+    (ReplicatedLog::new(wal, driver, GROUPS, states, 50, now), found)
 }
 
 /// A run between two power cuts.

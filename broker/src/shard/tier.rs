@@ -101,6 +101,8 @@ impl Tier {
         let totals = self.manifest.totals();
         let objects = totals.live_count + totals.retired_count;
         metrics.set(Metric::TierObjects, objects as u64);
+        metrics.set(Metric::TierRetired, totals.retired_count as u64);
+        metrics.set(Metric::TierRetiredBytes, totals.retired_size);
         metrics.set(Metric::TierBytes, totals.live_size + totals.retired_size);
         metrics.set(Metric::MergeDebt, self.merging.due());
     }

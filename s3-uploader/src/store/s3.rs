@@ -11,6 +11,7 @@ mod refusal;
 mod tests;
 mod upload;
 
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::pin::Pin;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use self::refusal::Request;
 use crate::store::{
@@ -34,14 +36,18 @@ use crate::store::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Where a server of one's own says nothing about regions, this one is meant.
 const REGION_OF_ENDPOINT: &str = "us-east-1";
+/// Credentials that the store does not take are looked up anew, at most this often.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct S3Store {
-    client: Client,
+    client: RefCell<Client>,
+    /// The store did not take the credentials.
+    refused: Cell<bool>,
+    renewed_at: Cell<Instant>,
+    options: StoreOptions,
     url: S3Url,
     region: String,
-    multipart_above: u64,
-    part_size: usize,
 }
 
 /// The futures are boxed here, in functions that are not `async`: else every crate that uses a
@@ -94,54 +100,32 @@ impl S3Store {
     }
 
     async fn connect(url: &S3Url, options: &StoreOptions) -> Result<Self, StoreError> {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-            .build_https();
-        let region = url.region.clone().map(Region::new);
-        let region = RegionProviderChain::first_try(region).or_default_provider();
-        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
-            .region(region)
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts)
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        if let Some(endpoint) = &url.endpoint {
-            loader = loader.endpoint_url(endpoint);
-        }
-        #[cfg(any(test, feature = "faults"))]
-        if let Some((id, secret)) = options.credentials.clone() {
-            let source = "StoreOptions";
-            let keys = aws_credential_types::Credentials::new(id, secret, None, None, source);
-            loader = loader.credentials_provider(keys);
-        }
-        let shared = Box::pin(loader.load()).await;
-        let mut config = aws_sdk_s3::config::Builder::from(&shared);
-        let region = match shared.region() {
-            Some(region) => region.to_string(),
-            None if shared.endpoint_url().is_some() => {
-                config = config.region(Region::from_static(REGION_OF_ENDPOINT));
-                REGION_OF_ENDPOINT.to_owned()
-            }
-            None => {
-                let advice = format!(
-                    "no region is given for s3://{url}: set AWS_REGION or add ?region=... to it"
-                );
-                return Err(StoreError::Config { advice });
-            }
-        };
-        let config = config.force_path_style(url.path_style).build();
+        let (client, region) = client_of(url, options).await?;
         Ok(Self {
-            client: Client::from_conf(config),
+            client: RefCell::new(client),
+            refused: Cell::new(false),
+            renewed_at: Cell::new(Instant::now()),
+            options: options.clone(),
             url: url.clone(),
             region,
-            multipart_above: options.multipart_above,
-            part_size: options.part_size,
         })
     }
 
+    /// The client for a request. If the store did not take the credentials, they are looked up
+    /// anew first: the SDK reads a file or the environment once, and somebody may have renewed it.
+    async fn client(&self) -> Client {
+        if self.refused.get() && self.renewed_at.get().elapsed() >= RENEWAL_INTERVAL {
+            self.refused.set(false);
+            self.renewed_at.set(Instant::now());
+            if let Ok((client, _)) = Box::pin(client_of(&self.url, &self.options)).await {
+                self.client.replace(client);
+            }
+        }
+        self.client.borrow().clone()
+    }
+
     async fn replace(&self, key: &str, etag: &Etag, bytes: Bytes) -> Result<Etag, StoreError> {
-        let put = self.client.put_object().bucket(&self.url.bucket).key(self.full(key));
+        let put = self.client().await.put_object().bucket(&self.url.bucket).key(self.full(key));
         let put = put.if_match(&etag.0).body(ByteStream::from(bytes)).send().await;
         let request = Request { verb: Verb::Put, action: "s3:PutObject", key };
         let stored = put.map_err(|error| self.refused(request, &error))?;
@@ -149,7 +133,7 @@ impl S3Store {
     }
 
     async fn read_all(&self, key: &str) -> Result<(Bytes, Etag), StoreError> {
-        let get = self.client.get_object().bucket(&self.url.bucket).key(self.full(key));
+        let get = self.client().await.get_object().bucket(&self.url.bucket).key(self.full(key));
         let found = get.send().await.map_err(|error| self.refused(get_of(key), &error))?;
         let etag = self.etag(key, found.e_tag)?;
         Ok((collected(found.body).await?, etag))
@@ -157,7 +141,7 @@ impl S3Store {
 
     async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let inclusive = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
-        let get = self.client.get_object().bucket(&self.url.bucket).key(self.full(key));
+        let get = self.client().await.get_object().bucket(&self.url.bucket).key(self.full(key));
         let found = get.range(inclusive).send().await;
         let found = match found.map_err(|error| self.refused(get_of(key), &error)) {
             // The object ends before the range begins.
@@ -174,14 +158,14 @@ impl S3Store {
     }
 
     async fn head(&self, key: &str) -> Result<u64, StoreError> {
-        let head = self.client.head_object().bucket(&self.url.bucket).key(self.full(key));
+        let head = self.client().await.head_object().bucket(&self.url.bucket).key(self.full(key));
         let found = head.send().await.map_err(|error| self.refused(get_of(key), &error))?;
         let size = found.content_length().and_then(|size| u64::try_from(size).ok());
         size.ok_or_else(|| unusable(Verb::Get, "a HEAD answer without the object's size"))
     }
 
     async fn list_page(&self, prefix: &str, after: Option<&str>) -> Result<Page, StoreError> {
-        let list = self.client.list_objects_v2().bucket(&self.url.bucket);
+        let list = self.client().await.list_objects_v2().bucket(&self.url.bucket);
         let list = list.prefix(self.full(prefix)).set_start_after(after.map(|key| self.full(key)));
         let keys_max = i32::try_from(PAGE_KEYS_MAX).expect("a page is small");
         let listed = list.max_keys(keys_max).send().await;
@@ -211,7 +195,7 @@ impl S3Store {
         let delete = objects
             .and_then(|objects| Delete::builder().set_objects(Some(objects)).quiet(true).build());
         let delete = delete.map_err(|error| unusable(Verb::Delete, &error.to_string()))?;
-        let deleted = self.client.delete_objects().bucket(&self.url.bucket).delete(delete);
+        let deleted = self.client().await.delete_objects().bucket(&self.url.bucket).delete(delete);
         let deleted = deleted.send().await.map_err(|error| self.refused(request, &error))?;
         let refused = deleted.errors().iter().find(|error| error.code() != Some("NoSuchKey"));
         match refused {
@@ -237,6 +221,52 @@ impl S3Store {
             StoreError::Config { advice }
         })
     }
+}
+
+/// A client with the credentials as they are now, and the region that it asks.
+#[cfg_attr(
+    not(any(test, feature = "faults")),
+    expect(unused_variables, reason = "only tests give credentials")
+)]
+async fn client_of(url: &S3Url, options: &StoreOptions) -> Result<(Client, String), StoreError> {
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+        .build_https();
+    let region = url.region.clone().map(Region::new);
+    let region = RegionProviderChain::first_try(region).or_default_provider();
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .region(region)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(endpoint) = &url.endpoint {
+        loader = loader.endpoint_url(endpoint);
+    }
+    #[cfg(any(test, feature = "faults"))]
+    if let Some((id, secret)) = options.credentials.clone() {
+        let source = "StoreOptions";
+        let keys = aws_credential_types::Credentials::new(id, secret, None, None, source);
+        loader = loader.credentials_provider(keys);
+    }
+    let shared = Box::pin(loader.load()).await;
+    let mut config = aws_sdk_s3::config::Builder::from(&shared);
+    let region = match shared.region() {
+        Some(region) => region.to_string(),
+        None if shared.endpoint_url().is_some() => {
+            config = config.region(Region::from_static(REGION_OF_ENDPOINT));
+            REGION_OF_ENDPOINT.to_owned()
+        }
+        None => {
+            let advice = format!(
+                "no region is given for s3://{url}: set AWS_REGION or add ?region=... to it"
+            );
+            return Err(StoreError::Config { advice });
+        }
+    };
+    let config = config.force_path_style(url.path_style).build();
+    Ok((Client::from_conf(config), region))
 }
 
 fn get_of(key: &str) -> Request<'_> {

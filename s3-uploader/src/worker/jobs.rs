@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::client::Port;
-use super::{Job, Outcome, WorkerConfig, merge};
+use super::{Job, Note, Outcome, WorkerConfig, merge};
 use crate::fail_point::{FailPoint, fail_point};
 use crate::fetcher::{FetchError, Fetcher};
 use crate::object::BuiltObject;
@@ -19,8 +21,9 @@ use crate::store::{ClaimError, Put, Store, StoreError, Verb};
 /// The end of an object that is compared with a stored one: trailer and directory, which has a
 /// checksum of each section.
 const TAIL_SIZE: usize = 64 * 1024;
+/// How often the operator is told that writes still fail.
+const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 
-#[derive(Debug)]
 pub(super) struct Jobs {
     store: Rc<Store>,
     fetcher: Fetcher,
@@ -28,14 +31,24 @@ pub(super) struct Jobs {
     merges: Semaphore,
     config: WorkerConfig,
     claimed: Cell<bool>,
+    note: Note,
+    /// Since when no write is done.
+    failing: Cell<Option<Failing>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    since: Instant,
+    noted: Instant,
 }
 
 impl Jobs {
-    pub(super) fn new(store: Rc<Store>, config: WorkerConfig) -> Self {
+    pub(super) fn new(store: Rc<Store>, config: WorkerConfig, note: Note) -> Self {
         let fetcher = Fetcher::new(store.clone(), config.fetch);
         let uploads = Semaphore::new(config.uploads_max.max(1));
         let merges = Semaphore::new(1);
-        Self { store, fetcher, uploads, merges, config, claimed: Cell::new(false) }
+        let (claimed, failing) = (Cell::new(false), Cell::new(None));
+        Self { store, fetcher, uploads, merges, config, claimed, note, failing }
     }
 
     pub(super) async fn run(&self, job: Job, port: &Port) -> Outcome {
@@ -48,11 +61,13 @@ impl Jobs {
                 let (key, bytes) = (file.name().to_string(), file.encode());
                 self.put(key, vec![bytes], Compared::Whole, port).await
             }
-            Job::Read { extent, next, from, max_bytes } => {
+            Job::Read { extent, next, from, max_bytes, again } => {
+                self.fetcher.forget_if(again, &extent);
                 let read = self.fetcher.read(&extent, next.as_ref(), from, max_bytes);
                 data(self.in_time(read).await)
             }
-            Job::Find { extent, timestamp } => {
+            Job::Find { extent, timestamp, again } => {
+                self.fetcher.forget_if(again, &extent);
                 match self.in_time(self.fetcher.find(&extent, timestamp)).await {
                     Ok(Some(bytes)) => Outcome::Data(bytes),
                     Ok(None) => Outcome::Nothing,
@@ -116,6 +131,7 @@ impl Jobs {
                 let upload = self.uploads.acquire().await.expect("it is never closed");
                 let outcome = self.put_once(&key, &parts, compared).await;
                 drop(upload);
+                self.note_outcome(outcome.as_ref().err());
                 match outcome {
                     Ok(outcome) => return outcome,
                     Err(error) if error.is_permanent() => return Outcome::Failed(error),
@@ -136,6 +152,29 @@ impl Jobs {
         }
     }
 
+    /// Tells the operator when writes begin to fail, once a while that they still do, and when they
+    /// are done again.
+    fn note_outcome(&self, error: Option<&StoreError>) {
+        let now = Instant::now();
+        match (error, self.failing.get()) {
+            (Some(error), before) => {
+                let Failing { since, noted } = before.unwrap_or(Failing { since: now, noted: now });
+                let told = before.is_some() && now.saturating_duration_since(noted) < NOTE_INTERVAL;
+                if !told {
+                    (self.note)(format!("the object store fails, offload waits for it: {error}"));
+                }
+                let noted = if told { noted } else { now };
+                self.failing.set(Some(Failing { since, noted }));
+            }
+            (None, Some(Failing { since, .. })) => {
+                let seconds = now.saturating_duration_since(since).as_secs();
+                (self.note)(format!("the object store works again, after {seconds} s"));
+                self.failing.set(None);
+            }
+            (None, None) => {}
+        }
+    }
+
     /// Makes sure, once, that the store is this cluster's.
     async fn claim(&self) -> Result<(), StoreError> {
         let Some(cluster_id) = self.config.cluster_id.filter(|_| !self.claimed.get()) else {
@@ -149,7 +188,7 @@ impl Jobs {
         Ok(())
     }
 
-    fn delay(&self, rounds: u32) -> std::time::Duration {
+    fn delay(&self, rounds: u32) -> Duration {
         let delay_max = self.config.put_delay_max;
         let policy = RetryPolicy { delay_max, ..self.store.policy() };
         let random: &RefCell<fastrand::Rng> = self.store.requests().random();

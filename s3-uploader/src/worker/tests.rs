@@ -13,6 +13,7 @@ struct Bed {
     worker: Option<Worker>,
     clients: Vec<Client>,
     wakes: Receiver<usize>,
+    notes: Receiver<String>,
     faults: Faults,
     folder: Folder,
 }
@@ -22,14 +23,17 @@ impl Bed {
         let (folder, faults) = (Folder::new(test), Faults::default());
         let store = run(folder.store(&faults));
         let (sender, wakes) = mpsc::channel();
+        let (noted, notes) = mpsc::channel();
         let wake = (0..clients).map(|client| -> Wake {
             let sender = sender.clone();
             // The test may be over.
             Box::new(move || sender.send(client).unwrap_or_default())
         });
-        let started = Worker::start(store, config, clients, wake.collect());
+        let started = Worker::start(store, config, clients, wake.collect(), move |line| {
+            noted.send(line).unwrap_or_default();
+        });
         let (worker, clients) = started.expect("a thread");
-        Self { worker: Some(worker), clients, wakes, faults, folder }
+        Self { worker: Some(worker), clients, wakes, notes, faults, folder }
     }
 
     fn send(&self, client: usize, token: u64, job: Job) {
@@ -95,11 +99,12 @@ fn every_job_is_done_and_answered() {
         next: None,
         from: Offset::new(from),
         max_bytes,
+        again: false,
     };
     assert_eq!(bed.outcome(read(0, 1)), Outcome::Data(section.slice(..100_000)));
     assert_eq!(bed.outcome(read(39, 1)), Outcome::Data(section.slice(100_000..)));
     assert_eq!(bed.outcome(read(5, u32::MAX)), Outcome::Data(section.clone()));
-    let find = |timestamp| Job::Find { extent: extent.clone(), timestamp };
+    let find = |timestamp| Job::Find { extent: extent.clone(), timestamp, again: false };
     assert_eq!(bed.outcome(find(2000)), Outcome::Data(section.slice(100_000..)));
     assert_eq!(bed.outcome(find(4000)), Outcome::Nothing);
 
@@ -126,6 +131,8 @@ fn a_write_outlasts_an_outage() {
     }
     assert!(bed.wakes.try_recv().is_err(), "nothing is answered while the store is down");
     assert_eq!(metrics.queue_depth.load(Relaxed), 2);
+    let note = bed.notes.recv_timeout(PATIENCE).expect("the operator is told");
+    assert!(note.starts_with("the object store fails") && note.ends_with("down"), "{note}");
     bed.faults.clear();
     let mut tokens = [bed.reply().1, bed.reply().1].map(|reply| {
         assert_eq!(reply.outcome, Outcome::Stored);
@@ -133,6 +140,9 @@ fn a_write_outlasts_an_outage() {
     });
     tokens.sort_unstable();
     assert_eq!(tokens, [1, 2]);
+    let note = bed.notes.recv_timeout(PATIENCE).expect("the operator is told");
+    assert!(note.starts_with("the object store works again"), "{note}");
+    assert!(bed.notes.try_recv().is_err(), "once");
 }
 
 #[test]
@@ -162,7 +172,7 @@ fn another_content_under_the_name_is_a_conflict() {
     assert_eq!(bed.outcome(Job::PutManifest(manifest(2, b"STATE"))), Outcome::Stored);
     let extent = sample().extents[0].1.clone();
     let (next, from, max_bytes) = (None, Offset::ZERO, u32::MAX);
-    let section = bed.outcome(Job::Read { extent, next, from, max_bytes });
+    let section = bed.outcome(Job::Read { extent, next, from, max_bytes, again: false });
     assert_eq!(section, Outcome::Data(Bytes::from(sample().parts[..4].concat())), "unchanged");
 }
 
@@ -176,13 +186,36 @@ fn what_somebody_must_set_right_is_reported() {
 }
 
 #[test]
+fn what_arrived_damaged_is_read_anew() {
+    let bed = Bed::new("damaged", 1, WorkerConfig::default());
+    assert_eq!(bed.outcome(Job::PutObject(sample())), Outcome::Stored);
+    let extent = sample().extents[0].1.clone();
+    let read = |again| {
+        let (extent, from) = (extent.clone(), Offset::new(0));
+        bed.outcome(Job::Read { extent, next: None, from, max_bytes: u32::MAX, again })
+    };
+    let find =
+        |again| bed.outcome(Job::Find { extent: extent.clone(), timestamp: i64::MIN, again });
+    let whole = Bytes::from(sample().parts[..4].concat());
+    let position = usize::try_from(extent.position).expect("small");
+    bed.faults.next(Verb::Get, Fault::Flip(position + 7));
+    assert_ne!(read(false), Outcome::Data(whole.clone()), "damaged on its way");
+    assert_ne!(read(false), Outcome::Data(whole.clone()), "and kept");
+    assert_eq!(read(true), Outcome::Data(whole.clone()));
+    assert_eq!(read(false), Outcome::Data(whole.clone()), "what came then is kept");
+    bed.faults.next(Verb::Get, Fault::Flip(position + 7));
+    assert_ne!(read(true), Outcome::Data(whole.clone()));
+    assert_eq!(find(true), Outcome::Data(whole.slice(..100_000)));
+}
+
+#[test]
 fn a_read_has_a_deadline() {
     let read_deadline = Duration::from_millis(30);
     let bed = Bed::new("deadline", 2, WorkerConfig { read_deadline, ..WorkerConfig::default() });
     assert_eq!(bed.outcome(Job::PutObject(sample())), Outcome::Stored);
     bed.faults.always(Verb::Get, Fault::Delay(PATIENCE));
     let extent = sample().extents[0].1.clone();
-    bed.send(0, 1, Job::Find { extent, timestamp: 0 });
+    bed.send(0, 1, Job::Find { extent, timestamp: 0, again: false });
     // Others are served meanwhile.
     bed.send(1, 2, Job::PutManifest(manifest(1, b"state")));
     let (client, reply) = bed.reply();
@@ -234,7 +267,7 @@ fn the_worker_ends_while_the_store_is_down() {
         bed.faults.always(verb, Fault::Delay(PATIENCE));
     }
     bed.send(0, 1, Job::PutObject(sample()));
-    bed.send(0, 2, Job::Find { extent: sample().extents[0].1.clone(), timestamp: 0 });
+    bed.send(0, 2, Job::Find { extent: sample().extents[0].1.clone(), timestamp: 0, again: false });
     let worker = bed.worker.take().expect("it runs");
     assert!(!worker.has_failed());
     // Joins the thread.

@@ -73,6 +73,7 @@ impl S3Store {
         let code = code.unwrap_or_default();
         let reason = format!("{code} {message} (status {status})");
         if let Some(advice) = advice_on_identity(code) {
+            self.refused.set(true);
             return config(advice.to_owned());
         }
         match (code, status) {

@@ -28,13 +28,13 @@ impl S3Store {
         parts: &[Bytes],
     ) -> Result<Put, StoreError> {
         let size = size_of(parts);
-        if size > self.multipart_above {
+        if size > self.options.multipart_above {
             return Box::pin(self.put_in_parts(store, key, parts)).await;
         }
         let body = joined(parts);
         let attempt = async || {
             store.before(Verb::Put).await?;
-            let put = self.client.put_object().bucket(&self.url.bucket).key(self.full(key));
+            let put = self.client().await.put_object().bucket(&self.url.bucket).key(self.full(key));
             let put = put.if_none_match("*").body(ByteStream::from(body.clone())).send().await;
             let request = Request { verb: Verb::Put, action: ACTION, key };
             put.map_err(|error| self.refused(request, &error))?;
@@ -72,7 +72,7 @@ impl S3Store {
     async fn begin(&self, store: &Store, key: &str) -> Result<String, StoreError> {
         let attempt = async || {
             store.before(Verb::Multipart).await?;
-            let begin = self.client.create_multipart_upload().bucket(&self.url.bucket);
+            let begin = self.client().await.create_multipart_upload().bucket(&self.url.bucket);
             let begin = begin.key(self.full(key)).checksum_algorithm(ChecksumAlgorithm::Crc32);
             let begun = begin.send().await;
             let begun = begun.map_err(|error| self.refused(request(key), &error))?;
@@ -90,7 +90,7 @@ impl S3Store {
         parts: &[Bytes],
     ) -> Result<Vec<CompletedPart>, StoreError> {
         let size = usize::try_from(size_of(parts)).expect("it is in memory");
-        let part_size = self.part_size.max(size.div_ceil(PARTS_MAX));
+        let part_size = self.options.part_size.max(size.div_ceil(PARTS_MAX));
         let cut = cut(parts, part_size);
         let sends = (1..)
             .zip(&cut)
@@ -110,7 +110,8 @@ impl S3Store {
         let body = joined(part);
         let attempt = async || {
             store.before(Verb::Multipart).await?;
-            let send = self.client.upload_part().bucket(&self.url.bucket).key(self.full(key));
+            let send =
+                self.client().await.upload_part().bucket(&self.url.bucket).key(self.full(key));
             let send = send.upload_id(upload).part_number(number);
             let sent = send.body(ByteStream::from(body.clone())).send().await;
             let sent = sent.map_err(|error| self.refused(request(key), &error))?;
@@ -131,7 +132,7 @@ impl S3Store {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let attempt = async || {
             store.before(Verb::Multipart).await?;
-            let end = self.client.complete_multipart_upload().bucket(&self.url.bucket);
+            let end = self.client().await.complete_multipart_upload().bucket(&self.url.bucket);
             let end = end.key(self.full(key)).upload_id(upload).multipart_upload(parts.clone());
             let ended = end.if_none_match("*").send().await;
             ended.map_err(|error| self.refused(request(key), &error))?;
@@ -150,7 +151,7 @@ impl S3Store {
 
     async fn abort(&self, store: &Store, key: &str, upload: &str) -> Result<(), StoreError> {
         let attempt = async || {
-            let abort = self.client.abort_multipart_upload().bucket(&self.url.bucket);
+            let abort = self.client().await.abort_multipart_upload().bucket(&self.url.bucket);
             let aborted = abort.key(self.full(key)).upload_id(upload).send().await;
             let action = "s3:AbortMultipartUpload";
             let request = Request { verb: Verb::Multipart, action, key };
