@@ -34,8 +34,8 @@ check "small objects are gathered" wait_until metric_above tailrace_merge_object
 check "they are read back whole" same slow "$work/slow"
 many=$(metric tailrace_offload_objects_total)
 check "what was gathered is deleted" wait_until fewer_objects_than $((many / 2))
-check "records come in fast" produce fast "$work/fast"
 gathered=$(metric tailrace_merge_objects_total)
+check "records come in fast" produce fast "$work/fast"
 check "small extents are separated" wait_until metric_above tailrace_merge_bytes_total 150000000
 check "they are read back whole" same fast "$work/fast"
 check "in more than one merge" metric_above tailrace_merge_objects_total "$gathered"
