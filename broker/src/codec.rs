@@ -64,6 +64,11 @@ impl Writer {
     integer!(i32, i32);
     integer!(i64, i64);
 
+    /// Goes on after bytes that another codec wrote.
+    pub fn after(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     pub fn flag(&mut self, value: bool) {
         self.u8(u8::from(value));
     }

@@ -118,6 +118,19 @@ impl<'a> Reader<'a> {
         Ok(elements)
     }
 
+    /// A `u32` length and as many bytes.
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+        let wanted = usize::try_from(self.u32()?).unwrap_or(usize::MAX);
+        let short = DecodeError::Short { left: self.rest.len(), wanted };
+        let (bytes, rest) = self.rest.split_at_checked(wanted).ok_or(short)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// Nothing may be left over.
     pub(crate) fn finish(self) -> Result<(), DecodeError> {
         match self.rest.len() {
@@ -157,6 +170,6 @@ pub(crate) fn put_extent(out: &mut BytesMut, extent: &Extent) {
     out.put_i64_le(extent.max_timestamp);
 }
 
-pub(crate) fn put_count(out: &mut BytesMut, len: usize) {
+pub(crate) fn put_count(out: &mut impl BufMut, len: usize) {
     out.put_u32_le(u32::try_from(len).expect("memory holds fewer than 2^32 extents"));
 }

@@ -159,6 +159,13 @@ impl Fetcher {
         }
     }
 
+    /// Lets go of what is cached of an extent: the next reader asks the store again.
+    pub fn forget_extent(&self, extent: &Extent) {
+        self.0.indexes.borrow_mut().remove((extent.object, extent.index_position));
+        self.forget(extent.object, extent.index_range());
+        self.forget(extent.object, extent.data_range());
+    }
+
     async fn index(&self, extent: &Extent) -> Result<Rc<[IndexPoint]>, FetchError> {
         let key = (extent.object, extent.index_position);
         if let Some(points) = self.0.indexes.borrow_mut().get(key) {

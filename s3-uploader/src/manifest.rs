@@ -161,6 +161,16 @@ impl Manifest {
         self.live.get(object).map_or(0, |live| live.extent_count as usize)
     }
 
+    /// Live objects with their sizes, in order of names.
+    pub fn live_sizes(&self) -> impl Iterator<Item = (&ObjectName, u64)> {
+        self.live.iter().map(|(name, object)| (name, object.size))
+    }
+
+    /// Retired objects with their sizes and the times when they were, in order of names.
+    pub fn retired_sizes(&self) -> impl Iterator<Item = (&ObjectName, u64, i64)> {
+        self.retired.iter().map(|(name, object)| (name, object.size, object.retired_ms))
+    }
+
     /// Objects that no extent refers to since before that time, in order of names: they may be
     /// deleted.
     pub fn retired(&self, before_ms: i64) -> impl Iterator<Item = &ObjectName> {

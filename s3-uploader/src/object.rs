@@ -26,7 +26,7 @@ use crate::codec::DecodeError;
 use crate::object_name::ObjectName;
 
 pub use builder::{BuiltObject, ObjectBuilder};
-pub use directory::{Directory, Section, TRAILER_SIZE};
+pub use directory::{DataCheck, Directory, Section, TRAILER_SIZE};
 pub use index::{INDEX_INTERVAL, IndexPoint, decode_index};
 pub use loose::LooseObject;
 

@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::{Bytes, BytesMut};
 
 pub use self::blocking::BlockingStore;
+pub(crate) use self::claim::CLUSTER_KEY;
 pub use self::claim::{ClaimError, open_claimed};
 pub(crate) use self::error::one_line;
 pub use self::error::{StoreError, Verb};
@@ -134,6 +135,17 @@ impl Store {
         Self::open_with(&self.url, self.options.clone(), self.metrics().clone()).await
     }
 
+    /// A store that is there, for those who only read.
+    pub(crate) async fn open_to_read(
+        url: &StoreUrl,
+        options: StoreOptions,
+    ) -> Result<Self, StoreError> {
+        let StoreUrl::File(path) = url else { return Self::open(url, options).await };
+        let seed = options.seed.map_or_else(seed_of_system, Ok)?;
+        let backing = Backing::File(FileStore::to_read(path, seed));
+        Ok(Self::new(url, options, backing, seed, Arc::default()))
+    }
+
     async fn open_with(
         url: &StoreUrl,
         options: StoreOptions,
@@ -144,8 +156,18 @@ impl Store {
             StoreUrl::File(path) => Backing::File(FileStore::open(path, seed).await?),
             StoreUrl::S3(url) => Backing::S3(Box::new(S3Store::open(url, &options).await?)),
         };
+        Ok(Self::new(url, options, backing, seed, metrics))
+    }
+
+    fn new(
+        url: &StoreUrl,
+        options: StoreOptions,
+        backing: Backing,
+        seed: u64,
+        metrics: Arc<StoreMetrics>,
+    ) -> Self {
         let requests = Requests::new(options.retry, seed, metrics.clone());
-        Ok(Self { url: url.clone(), options, backing, requests, hedge: Hedge::new(metrics) })
+        Self { url: url.clone(), options, backing, requests, hedge: Hedge::new(metrics) }
     }
 
     pub fn url(&self) -> &StoreUrl {

@@ -103,6 +103,8 @@ pub enum Job {
         timestamp: i64,
         again: bool,
     },
+    /// Let go of what is cached of an extent: it is damaged, here or in the store.
+    Forget(Extent),
     /// Keys of the bucket.
     Delete(Vec<String>),
     /// Build an object of what the plan names and store it.

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use model::{LogIndex, PartitionId};
-use s3_uploader::Manifest;
+use s3_uploader::{GroupHead, Manifest};
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::group::{decode_records, encode_records};
@@ -13,15 +13,13 @@ use crate::partition::Partition;
 /// Keys and values of records.
 pub(crate) type GroupRecords = Vec<(Bytes, Bytes)>;
 
-const VERSION: u8 = 1;
-
 /// Why bytes are not the snapshot of a data group.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum GroupSnapshotError {
     #[error("group snapshot: {0}")]
     Decode(#[from] DecodeError),
     #[error("group snapshot: {0}")]
-    Manifest(#[from] s3_uploader::DecodeError),
+    Head(#[from] s3_uploader::DecodeError),
 }
 
 /// A snapshot as it is read back.
@@ -51,10 +49,7 @@ pub(crate) fn encode_snapshot(
     offsets: &[(PartitionId, GroupRecords)],
     upto: LogIndex,
 ) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.u8(VERSION);
-    writer.u64(edited.get());
-    writer.bytes(&manifest.encode());
+    let mut writer = Writer::after(GroupHead::encode(edited, manifest));
     writer.count(partitions.len());
     for partition in partitions {
         partition.encode_snapshot(upto, &mut writer);
@@ -72,13 +67,8 @@ impl GroupSnapshot {
     ///
     /// The bytes are not a snapshot of a version that this broker knows.
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, GroupSnapshotError> {
-        let mut reader = Reader::new(bytes);
-        let version = reader.u8("version")?;
-        if version != VERSION {
-            return Err(DecodeError::Version { found: version }.into());
-        }
-        let edited = LogIndex::new(reader.u64("edited index")?);
-        let manifest = Manifest::decode(reader.bytes("manifest")?)?;
+        let (GroupHead { edited, manifest }, rest) = GroupHead::decode(bytes)?;
+        let mut reader = Reader::new(rest);
         let partitions = reader.list("partitions", Partition::decode_snapshot)?;
         let offsets = reader.list("offsets", |reader| {
             let partition = PartitionId::new(reader.u64("offsets partition")?);
@@ -126,6 +116,6 @@ mod tests {
         let mut other = golden.to_vec();
         other[0] = 2;
         let error = GroupSnapshot::decode(&other.into()).expect_err("version 2");
-        assert_eq!(error, GroupSnapshotError::Decode(DecodeError::Version { found: 2 }));
+        assert_eq!(error, GroupSnapshotError::Head(s3_uploader::DecodeError::Version { found: 2 }));
     }
 }

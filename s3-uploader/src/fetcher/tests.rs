@@ -58,6 +58,23 @@ fn sizes(count: usize) -> Vec<usize> {
 }
 
 #[tokio::test]
+async fn what_was_damaged_is_asked_for_again_once_it_is_forgotten() {
+    let bed = Bed::new("forgotten", CONFIG, &[object(1, 1, 100, &sizes(3))]).await;
+    let reads = async {
+        let extent = &bed.extents[0];
+        let read = || bed.fetcher.read(extent, None, Offset::new(100), u32::MAX);
+        read().await.expect("records");
+        let gets = bed.gets();
+        read().await.expect("records");
+        assert_eq!(bed.gets(), gets, "it is in the cache");
+        bed.fetcher.forget_extent(extent);
+        read().await.expect("records");
+        assert!(bed.gets() > gets, "it is not");
+    };
+    LocalSet::new().run_until(reads).await;
+}
+
+#[tokio::test]
 async fn every_offset_is_read_in_whole_intervals() {
     let objects = [object(1, 2, 100, &sizes(10))];
     let bed = Bed::new("every_offset", CONFIG, &objects).await;

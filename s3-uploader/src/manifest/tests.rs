@@ -61,6 +61,22 @@ pub(crate) fn merged(number: u64, pieces: &[Piece]) -> Edit {
     Edit::Merged { object, object_size, extents }
 }
 
+/// The extents of a partition, for tests of what no edit can do.
+pub(crate) fn extents_mut(manifest: &mut Manifest, partition: PartitionId) -> &mut Vec<Extent> {
+    &mut manifest.partitions.get_mut(&partition).expect("it is known").extents
+}
+
+/// Lists an object as retired as well.
+pub(crate) fn retire_too(manifest: &mut Manifest, object: ObjectName) {
+    let size = manifest.live[&object].size;
+    manifest.retired.insert(object, RetiredObject { size, retired_ms: 0 });
+}
+
+/// Forgets that an object is live, but not the extents in it.
+pub(crate) fn forget(manifest: &mut Manifest, object: ObjectName) {
+    manifest.live.remove(&object).expect("it is live");
+}
+
 fn log_start(partition: u64, offset: i64) -> Edit {
     Edit::LogStart { partition: PartitionId::new(partition), offset: Offset::new(offset) }
 }

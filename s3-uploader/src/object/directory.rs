@@ -110,11 +110,41 @@ impl Section {
     ///
     /// The bytes are not those that the object was built from.
     pub fn check_data(&self, data: &[u8]) -> Result<(), ObjectError> {
-        let (partition, wanted, len) = (self.partition, self.extent.size, data.len());
-        if to_u64(len) != wanted {
+        let mut check = self.data_check();
+        check.push(data);
+        check.finish()
+    }
+
+    /// Checks the data part by part, where it is too large to hold.
+    pub fn data_check(&self) -> DataCheck<'_> {
+        DataCheck { section: self, len: 0, crc: 0 }
+    }
+}
+
+/// Takes the data of a section in its order, and tells at the end whether it was that.
+#[derive(Debug)]
+pub struct DataCheck<'a> {
+    section: &'a Section,
+    len: usize,
+    crc: u32,
+}
+
+impl DataCheck<'_> {
+    pub fn push(&mut self, part: &[u8]) {
+        self.len += part.len();
+        self.crc = crc32c::crc32c_append(self.crc, part);
+    }
+
+    /// # Errors
+    ///
+    /// The bytes are not those that the object was built from.
+    pub fn finish(self) -> Result<(), ObjectError> {
+        let Self { section: Section { partition, extent, data_crc }, len, crc } = self;
+        if to_u64(len) != extent.size {
+            let (partition, wanted) = (*partition, extent.size);
             return Err(ObjectError::DataSize { partition, wanted, len });
         }
-        let (stored, computed) = (self.data_crc, crc32c::crc32c(data));
+        let (stored, computed) = (*data_crc, crc);
         if stored != computed {
             return Err(ObjectError::Checksum { part: "data", stored, computed });
         }

@@ -16,7 +16,7 @@ pub struct BlockingStore {
 }
 
 impl BlockingStore {
-    /// Opens a store that is there: a folder is not made.
+    /// Opens a store that is there; nothing is written to it, or made.
     ///
     /// # Errors
     ///
@@ -30,7 +30,7 @@ impl BlockingStore {
         }
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| StoreError::Config { advice: error.to_string() })?;
-        let store = runtime.block_on(Store::open(url, options))?;
+        let store = runtime.block_on(Store::open_to_read(url, options))?;
         Ok(Self { store, runtime })
     }
 
@@ -68,14 +68,6 @@ impl BlockingStore {
     pub fn list_all(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         self.runtime.block_on(self.store.list_all(prefix))
     }
-
-    /// # Errors
-    ///
-    /// As for [`Store::put_new`].
-    #[cfg(any(test, feature = "faults"))]
-    pub fn put_new(&self, key: &str, bytes: Bytes) -> Result<crate::store::Put, StoreError> {
-        self.runtime.block_on(self.store.put_new(key, vec![bytes]))
-    }
 }
 
 /// Opening, listing and reading what is there; a store that is not there stays so.
@@ -93,11 +85,13 @@ mod tests {
         std::fs::create_dir(&path).expect("a folder");
         let store = BlockingStore::open(&url, StoreOptions::default()).expect("a folder");
         assert_eq!(store.owner(), Ok(None));
-        store.put_new("a/b", Bytes::from_static(b"content")).expect("written");
+        std::fs::create_dir(path.join("a")).expect("a folder");
+        std::fs::write(path.join("a/b"), b"content").expect("written");
         assert_eq!(store.get("a/b").expect("read"), "content");
         assert_eq!(store.get_range("a/b", 1..3).expect("read"), "on");
         assert_eq!(store.size("a/b"), Ok(7));
         assert_eq!(store.list_all("a/").expect("listed").len(), 1);
+        assert_eq!(std::fs::read_dir(&path).expect("a folder").count(), 1, "nothing was made");
         std::fs::remove_dir_all(&path).expect("removed");
     }
 }

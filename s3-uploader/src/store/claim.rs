@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::store::{Etag, Put, Store, StoreError, StoreOptions, StoreUrl};
 
-const CLUSTER_KEY: &str = "cluster";
+pub(crate) const CLUSTER_KEY: &str = "cluster";
 /// The first line of the object under that key; the cluster's id is the second.
 const FIRST_LINE: &str = "tailrace cluster 1";
 const RACERS: usize = 8;

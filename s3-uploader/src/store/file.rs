@@ -42,9 +42,13 @@ struct Folder {
 }
 
 impl FileStore {
+    /// A folder that is there, for those who only read: nothing is made in it.
+    pub(super) fn to_read(root: &Path, seed: u64) -> Self {
+        Self(Arc::new(Folder { root: root.to_owned(), seed, temporaries: AtomicU64::new(0) }))
+    }
+
     pub(super) async fn open(root: &Path, seed: u64) -> Result<Self, StoreError> {
-        let folder = Folder { root: root.to_owned(), seed, temporaries: AtomicU64::new(0) };
-        let store = Self(Arc::new(folder));
+        let store = Self::to_read(root, seed);
         let root = root.to_owned();
         let opened = store.run(|folder| folder.prepare()).await;
         opened.map_err(|error| {

@@ -74,6 +74,10 @@ impl Jobs {
                     Err(error) => Outcome::Failed(error),
                 }
             }
+            Job::Forget(extent) => {
+                self.fetcher.forget_extent(&extent);
+                Outcome::Nothing
+            }
             Job::Delete(keys) => {
                 let deleted = self.store.delete(&keys).await;
                 deleted.map_or_else(Outcome::Failed, |()| Outcome::Deleted)
