@@ -106,6 +106,11 @@ impl Core {
             carry_out(io, action);
         }
         self.shard.mailbox.flush(|bell| io.ring(bell));
+        let notes = self.shard.take_notes();
+        if !notes.is_empty() {
+            // If nobody listens any more, the process is ending.
+            let _ = self.report.send(Report::Noted(notes));
+        }
     }
 
     /// Closes what is idle, offloads what there is, then writes the mark of a clean stop.

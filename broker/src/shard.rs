@@ -81,6 +81,8 @@ pub(crate) struct Shard {
     /// Connections that a reply may have unblocked.
     unblocked: Vec<ConnId>,
     actions: Vec<NetAction>,
+    /// Lines for the operator.
+    notes: Vec<String>,
     /// Counted in [`Node`] once this shard serves.
     ready: bool,
 }
@@ -121,6 +123,7 @@ impl Shard {
             unsent: BTreeMap::new(),
             unblocked: Vec::new(),
             actions: Vec::new(),
+            notes: Vec::new(),
             ready: false,
             node,
         }
@@ -223,6 +226,11 @@ impl Shard {
             LogEvent::RoleChanged { group, term, leads } => self.role_changed(group, term, leads),
             LogEvent::Read { token, payload } => self.read_done(token, payload),
         }
+    }
+
+    /// What the operator should know, one line each.
+    pub(crate) fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     /// Hands out what is to be done to sockets.

@@ -152,13 +152,6 @@ impl Fetcher {
         self.bytes(extent.object, points[at].position..end).await.map(Some)
     }
 
-    /// Drops what is cached of an extent's data, if it is told to.
-    pub(crate) fn forget_if(&self, damaged: bool, extent: &Extent) {
-        if damaged {
-            self.forget(extent.object, extent.data_range());
-        }
-    }
-
     /// Lets go of what is cached of an extent: the next reader asks the store again.
     pub fn forget_extent(&self, extent: &Extent) {
         self.0.indexes.borrow_mut().remove((extent.object, extent.index_position));

@@ -88,22 +88,19 @@ pub enum Job {
     Seal(LooseObject),
     PutObject(BuiltObject),
     PutManifest(ManifestFile),
-    /// `again`, here and below: what was given before is not what was written, so that it must come
-    /// from the store and not from the cache.
     Read {
         extent: Extent,
         next: Option<Extent>,
         from: Offset,
         max_bytes: u32,
-        again: bool,
     },
     /// The first interval with a batch of at least that timestamp.
     Find {
         extent: Extent,
         timestamp: i64,
-        again: bool,
     },
-    /// Let go of what is cached of an extent: it is damaged, here or in the store.
+    /// Let go of what is cached of an extent, before the jobs that are sent after this: it is
+    /// damaged, here or in the store.
     Forget(Extent),
     /// Keys of the bucket.
     Delete(Vec<String>),

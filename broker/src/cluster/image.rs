@@ -121,6 +121,15 @@ impl Image {
         self.groups.get(&partition.group).map_or(&[], |group| &group.replicas)
     }
 
+    /// `topic-index`, for people: all topics are looked through.
+    pub fn name_of(&self, id: PartitionId) -> String {
+        let name = self.topics.values().find_map(|topic| {
+            let index = topic.partitions.iter().position(|partition| partition.id == id)?;
+            Some(format!("{}-{index}", topic.name))
+        });
+        name.unwrap_or_else(|| format!("partition {id}"))
+    }
+
     /// The shard that runs a group on a node.
     pub fn shard_of(&self, group: RaftGroupId, node: NodeId) -> Option<ShardId> {
         let replicas = &self.groups.get(&group)?.replicas;

@@ -2,11 +2,12 @@
 //! the device has answered, from the object tier (`remote.rs`) what the WAL has given up. What is
 //! too little is watched.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use kafka_wire::batch::{self, BatchHeader};
 use model::{LeaderEpoch, LogIndex, Offset, PartitionId};
+use s3_uploader::ObjectName;
 use wal_uring::{Disk, ReadError as WalReadError};
 
 use super::Shard;
@@ -32,6 +33,8 @@ pub(crate) struct Reads {
     places: BTreeMap<u64, Place>,
     /// Where the answer of the object tier belongs, by token.
     pub(super) remote: BTreeMap<u64, RemoteRead>,
+    /// Damaged objects that the log tells of already.
+    pub(super) told: BTreeSet<ObjectName>,
 }
 
 /// A request that needs batches from the WAL or from objects.

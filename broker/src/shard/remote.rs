@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use kafka_wire::batch::{self, BatchHeader};
 use model::{Offset, PartitionId};
-use s3_uploader::{Job, Outcome};
+use s3_uploader::{Extent, Job, Outcome, StoreError};
 
 use super::Shard;
 use super::call::Origin;
@@ -13,6 +13,9 @@ use super::read::Search;
 use super::tier::JobOf;
 use crate::metrics::Metric;
 use crate::partition::{Partition, Sought, TimestampedOffset};
+
+/// Objects whose damage is told of in the log, each once.
+const TOLD_MAX: usize = 100;
 
 /// Where an answer of the object tier belongs.
 pub(super) struct RemotePlace {
@@ -26,39 +29,34 @@ pub(super) struct RemotePlace {
 }
 
 /// What waits for an answer of the object tier.
-pub(super) enum RemoteRead {
-    Fetch(RemotePlace, Tried),
-    Search { origin: Origin, partition: PartitionId, search: Search, tried: Tried },
-}
-
-/// What is known of a read under way.
-#[derive(Clone, Copy)]
-pub(super) struct Tried {
-    /// Of the extent that is read.
-    end: Offset,
-    /// What came first was damaged, on its way perhaps: it is asked for once more.
+pub(super) struct RemoteRead {
+    partition: PartitionId,
+    extent: Extent,
+    wanted: Wanted,
+    /// What came first was damaged, on its way perhaps: it was asked for once more.
     again: bool,
 }
 
+enum Wanted {
+    Fetch(RemotePlace),
+    Search { origin: Origin, search: Search },
+}
+
 impl Shard {
-    /// Asks the object tier for one partition of a fetch; `again`, past its cache.
+    /// Asks the object tier for one partition of a fetch, `again` if what came was damaged.
     pub(super) fn read_remote(&mut self, place: RemotePlace, again: bool) {
         let Some((extent, next)) = self.tier.manifest.find(place.partition, place.from) else {
             // Not local and in no object would be a fault of ours. The client asks again: told that
             // the offset is out of range, it would pass over records.
             return self.fill_remote(&place, Err(ReadRefused::Storage));
         };
-        let tried = Tried { end: extent.end, again };
-        let job = Job::Read {
-            extent: extent.clone(),
-            next: next.cloned(),
-            from: place.from,
-            max_bytes: place.max_bytes,
-            again,
-        };
+        let (extent, next) = (extent.clone(), next.cloned());
+        let RemotePlace { partition, from, max_bytes, .. } = place;
+        let job = Job::Read { extent: extent.clone(), next, from, max_bytes };
         let token = self.reads.next_token();
         if self.tier.start(job, JobOf::Read(token)) {
-            self.reads.remote.insert(token, RemoteRead::Fetch(place, tried));
+            let wanted = Wanted::Fetch(place);
+            self.reads.remote.insert(token, RemoteRead { partition, extent, wanted, again });
         } else {
             // The store's queue is full: nothing now, and the client asks again.
             self.fill_remote(&place, Ok(Vec::new()));
@@ -66,7 +64,7 @@ impl Shard {
     }
 
     /// Looks for a record by its time in the objects of a partition; false if none can hold it.
-    /// `again`, past the cache.
+    /// `again` if what came was damaged.
     pub(super) fn find_remote(
         &mut self,
         origin: Origin,
@@ -93,62 +91,93 @@ impl Shard {
                     .filter(|extent| local.is_none_or(|local| extent.max_timestamp >= local))
             }
         };
-        let Some(extent) = found else { return false };
+        let Some(extent) = found.cloned() else { return false };
         let timestamp = match search.sought {
             Sought::AtOrAfter(at) => at,
             Sought::Youngest => extent.max_timestamp,
         };
         // The first record as young as the youngest is the youngest.
         let search = Search { sought: Sought::AtOrAfter(timestamp), ..search };
-        let tried = Tried { end: extent.end, again };
-        let job = Job::Find { extent: extent.clone(), timestamp, again };
+        let job = Job::Find { extent: extent.clone(), timestamp };
         let token = self.reads.next_token();
         if !self.tier.start(job, JobOf::Read(token)) {
             self.answer(origin, PartAnswer::FindOffset(Err(ReadRefused::Storage)));
             return true;
         }
-        self.reads.remote.insert(token, RemoteRead::Search { origin, partition, search, tried });
+        let wanted = Wanted::Search { origin, search };
+        self.reads.remote.insert(token, RemoteRead { partition, extent, wanted, again });
         true
     }
 
     /// The object tier answered a read.
     pub(super) fn remote_read_done(&mut self, token: u64, outcome: Outcome) {
+        let Some(read) = self.reads.remote.remove(&token) else { return };
         let bytes = match outcome {
-            Outcome::Data(bytes) => Some(bytes),
-            _ => None,
+            Outcome::Data(bytes) => bytes,
+            outcome => return self.remote_failed(read, &outcome),
         };
-        match self.reads.remote.remove(&token) {
-            Some(RemoteRead::Fetch(place, tried)) => self.remote_fetched(place, tried, bytes),
-            Some(RemoteRead::Search { origin, partition, search, tried }) => {
-                let arrived = bytes.is_some();
-                let found = bytes.and_then(|bytes| search_in(&bytes, &search, tried.end));
-                if arrived && found.is_none() && !tried.again {
-                    if !self.find_remote(origin, partition, search, true) {
-                        self.find_local(origin, partition, search);
-                    }
-                } else {
-                    self.remote_searched(origin, partition, search, found);
+        let RemoteRead { partition, ref extent, .. } = read;
+        match &read.wanted {
+            Wanted::Fetch(place) => {
+                let found = batches_from(&bytes, extent, place.from, place.max_bytes);
+                // What comes before a damaged batch is served: a consumer gets to where it begins.
+                if found.damaged && found.batches.is_empty() {
+                    return self.found_damaged(read);
                 }
+                let size: usize = found.batches.iter().map(Bytes::len).sum();
+                self.metrics.add(Metric::FetchRemoteBytes, size as u64);
+                self.fill_remote(place, Ok(found.batches));
             }
-            None => {}
+            Wanted::Search { origin, search } => match search_in(&bytes, extent, search) {
+                Some(found) => self.remote_searched(*origin, partition, *search, found),
+                None => self.found_damaged(read),
+            },
         }
     }
 
-    fn remote_fetched(&mut self, place: RemotePlace, tried: Tried, bytes: Option<Bytes>) {
-        let arrived = bytes.is_some();
-        let batches =
-            bytes.and_then(|bytes| batches_from(&bytes, place.from, tried.end, place.max_bytes));
-        if arrived && batches.is_none() && !tried.again {
-            return self.read_remote(place, true);
+    /// A batch of an object is not what was written. It may have been damaged on its way, so it is
+    /// asked for once more, past the cache; and the object may be restored, so the next reader asks
+    /// the store again.
+    fn found_damaged(&mut self, read: RemoteRead) {
+        // Nobody waits for the reply. Jobs begin in the order in which they are sent.
+        let nobody = JobOf::Read(self.reads.next_token());
+        self.tier.start(Job::Forget(read.extent.clone()), nobody);
+        if read.again {
+            let object = read.extent.object;
+            self.note_damage(&read, &format!("a batch in {object} is not what was written"));
+            return self.refuse_remote(&read);
         }
-        match &batches {
-            Some(batches) => {
-                let size: usize = batches.iter().map(Bytes::len).sum();
-                self.metrics.add(Metric::FetchRemoteBytes, size as u64);
+        match read.wanted {
+            Wanted::Fetch(place) => self.read_remote(place, true),
+            Wanted::Search { origin, search } => {
+                if !self.find_remote(origin, read.partition, search, true) {
+                    self.find_local(origin, read.partition, search);
+                }
             }
-            None => self.metrics.add(Metric::FetchRemoteFailures, 1),
         }
-        self.fill_remote(&place, batches.ok_or(ReadRefused::Storage));
+    }
+
+    fn remote_failed(&mut self, read: RemoteRead, outcome: &Outcome) {
+        // A store that does not answer is no damage.
+        if let Outcome::Failed(
+            error @ (StoreError::NotFound { .. }
+            | StoreError::Truncated { .. }
+            | StoreError::Checksum { .. }),
+        ) = outcome
+        {
+            self.note_damage(&read, &error.to_string());
+        }
+        self.refuse_remote(&read);
+    }
+
+    fn refuse_remote(&mut self, read: &RemoteRead) {
+        self.metrics.add(Metric::FetchRemoteFailures, 1);
+        match &read.wanted {
+            Wanted::Fetch(place) => self.fill_remote(place, Err(ReadRefused::Storage)),
+            Wanted::Search { origin, .. } => {
+                self.answer(*origin, PartAnswer::FindOffset(Err(ReadRefused::Storage)));
+            }
+        }
     }
 
     fn remote_searched(
@@ -156,10 +185,10 @@ impl Shard {
         origin: Origin,
         partition: PartitionId,
         search: Search,
-        found: Option<Option<TimestampedOffset>>,
+        found: Option<TimestampedOffset>,
     ) {
         match found {
-            Some(Some(found)) => {
+            Some(found) => {
                 let answer = FoundOffset {
                     offset: Some(found.offset),
                     timestamp_ms: found.timestamp,
@@ -168,113 +197,85 @@ impl Shard {
                 self.answer(origin, PartAnswer::FindOffset(Ok(answer)));
             }
             // Only records below the log start were as young.
-            Some(None) => self.find_local(origin, partition, search),
-            None => {
-                self.metrics.add(Metric::FetchRemoteFailures, 1);
-                self.answer(origin, PartAnswer::FindOffset(Err(ReadRefused::Storage)));
-            }
+            None => self.find_local(origin, partition, search),
         }
+    }
+
+    /// One line for each object, as long as the manifest names it.
+    fn note_damage(&mut self, read: &RemoteRead, reason: &str) {
+        let Extent { object, base, end, .. } = &read.extent;
+        let id = read.partition;
+        let named = self.tier.manifest.extents(id).iter().any(|extent| extent.object == *object);
+        if !named || self.reads.told.len() >= TOLD_MAX || !self.reads.told.insert(*object) {
+            return;
+        }
+        let (shard, name) = (self.id.get(), self.metadata.image().name_of(id));
+        let line = format!(
+            "shard {shard}: {name}: cannot read all of offsets {base} to {end}: {reason}; readers \
+             get an error there: run `tailrace object verify` and restore the object from a copy"
+        );
+        self.notes.push(line);
     }
 }
 
-/// Whole batches from the one that contains `from`, up to `max_bytes` but one at least. `None` if
-/// one of them is not what was written: it is never served. A batch's own checksum leaves out what
-/// is before it: offsets must ascend and end before the extent does.
-fn batches_from(bytes: &Bytes, from: Offset, end: Offset, max_bytes: u32) -> Option<Vec<Bytes>> {
-    let mut batches = Vec::new();
-    let mut next = 0;
-    let (mut at, mut size) = (0, 0);
+/// What an interval of an object gives a reader.
+#[derive(Debug, Default)]
+struct Found {
+    batches: Vec<Bytes>,
+    /// The batch after these is not what was written: it is never served.
+    damaged: bool,
+}
+
+/// Whole batches from the one that contains `from`, up to `max_bytes` but one at least. A CRC does
+/// not cover a batch's magic and base offset: offsets must ascend and be the extent's.
+fn batches_from(bytes: &Bytes, extent: &Extent, from: Offset, max_bytes: u32) -> Found {
+    let mut found = Found::default();
+    let (mut at, mut size, mut end) = (0, 0, extent.base.get());
     while at < bytes.len() {
-        let header = BatchHeader::read(&bytes[at..])?;
-        let last = header.last_offset();
-        let ascends = next <= header.base_offset() && header.base_offset() <= last;
-        if header.magic() != batch::MAGIC || !ascends || last >= end.get() {
-            return None;
+        let header = BatchHeader::read(&bytes[at..]);
+        let whole = header.and_then(|header| Some((header, at.checked_add(header.size()?)?)));
+        let Some((header, next)) = whole.filter(|(_, next)| *next <= bytes.len()) else {
+            found.damaged = true;
+            break;
+        };
+        let batch = bytes.slice(at..next);
+        at = next;
+        let (base, last) = (header.base_offset(), header.last_offset());
+        if base < end || last < base || last >= extent.end.get() {
+            // This one or the one before it has wrong offsets.
+            found.batches.pop();
+            found.damaged = true;
+            break;
         }
-        next = last + 1;
-        let batch_end = at.checked_add(header.size()?).filter(|end| *end <= bytes.len())?;
-        let batch = bytes.slice(at..batch_end);
-        at = batch_end;
+        end = last + 1;
         if last < from.get() {
             continue;
         }
         size += batch.len();
-        if size > max_bytes as usize && !batches.is_empty() {
+        if size > max_bytes as usize && !found.batches.is_empty() {
             break;
         }
-        if !batch::crc_is_valid(&batch) {
-            return None;
+        if header.magic() != batch::MAGIC || !batch::crc_is_valid(&batch) {
+            found.damaged = true;
+            break;
         }
-        batches.push(batch);
+        found.batches.push(batch);
     }
-    Some(batches)
+    found
 }
 
-/// The record sought in an interval of batches. The outer `None`: they are not what was written.
-fn search_in(bytes: &Bytes, search: &Search, end: Offset) -> Option<Option<TimestampedOffset>> {
-    for batch in batches_from(bytes, search.log_start, end, u32::MAX)? {
+/// The record sought in an interval of batches. The outer `None`: a damaged batch may hold it.
+fn search_in(bytes: &Bytes, extent: &Extent, search: &Search) -> Option<Option<TimestampedOffset>> {
+    let Found { batches, damaged } = batches_from(bytes, extent, search.log_start, u32::MAX);
+    for batch in batches {
         let found = search.sought.find_in(search.log_start, &batch).ok()?;
         if found.is_some() {
             return Some(found);
         }
     }
-    Some(None)
+    (!damaged).then_some(None)
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::BytesMut;
-    use kafka_wire::records::RecordBatchBuilder;
-
-    use super::*;
-
-    /// Batches of two records each, from these offsets on.
-    fn batches(bases: &[i64]) -> BytesMut {
-        let mut all = BytesMut::new();
-        for base in bases {
-            let mut builder = RecordBatchBuilder::new();
-            builder.append(1, None, Some(b"one"), &[]).append(2, None, Some(b"two"), &[]);
-            let mut batch = builder.build();
-            batch::patch(&mut batch, *base, 3);
-            all.extend_from_slice(&batch);
-        }
-        all
-    }
-
-    /// Base offsets of what is served.
-    fn served(bytes: BytesMut, from: i64, end: i64, max_bytes: u32) -> Option<Vec<i64>> {
-        let batches =
-            batches_from(&bytes.freeze(), Offset::new(from), Offset::new(end), max_bytes)?;
-        let base = |batch: &Bytes| BatchHeader::read(batch).map(|header| header.base_offset());
-        batches.iter().map(base).collect()
-    }
-
-    #[test]
-    fn batches_are_served_whole_from_the_one_that_is_asked_for() {
-        let size = u32::try_from(batches(&[0]).len()).expect("small");
-        assert_eq!(served(batches(&[0, 2, 4]), 3, 6, u32::MAX), Some(vec![2, 4]));
-        assert_eq!(served(batches(&[0, 2, 4]), 0, 6, 2 * size), Some(vec![0, 2]));
-        assert_eq!(served(batches(&[0, 2, 4]), 0, 6, 1), Some(vec![0]), "one at least");
-        assert_eq!(served(batches(&[0, 6]), 0, 8, u32::MAX), Some(vec![0, 6]), "compacted");
-    }
-
-    #[test]
-    fn no_bit_of_a_batch_may_be_another_one() {
-        let whole = batches(&[0, 2, 4]);
-        let size = batches(&[0]).len();
-        for bit in 0..size * 8 {
-            // Of the batch in the middle. The leader epoch is not checked: it is the WAL's word.
-            let mut bytes = whole.clone();
-            bytes[size + bit / 8] ^= 1 << (bit % 8);
-            let served = served(bytes, 0, 6, u32::MAX);
-            let is_epoch = (12..16).contains(&(bit / 8));
-            assert_eq!(served.is_none(), !is_epoch, "bit {bit}: {served:?}");
-        }
-    }
-
-    #[test]
-    fn a_batch_that_would_end_after_its_extent_is_refused() {
-        assert_eq!(served(batches(&[0, 2]), 0, 4, u32::MAX), Some(vec![0, 2]));
-        assert_eq!(served(batches(&[0, 2]), 0, 3, u32::MAX), None);
-    }
-}
+#[path = "remote_tests.rs"]
+mod tests;

@@ -61,13 +61,11 @@ impl Jobs {
                 let (key, bytes) = (file.name().to_string(), file.encode());
                 self.put(key, vec![bytes], Compared::Whole, port).await
             }
-            Job::Read { extent, next, from, max_bytes, again } => {
-                self.fetcher.forget_if(again, &extent);
+            Job::Read { extent, next, from, max_bytes } => {
                 let read = self.fetcher.read(&extent, next.as_ref(), from, max_bytes);
                 data(self.in_time(read).await)
             }
-            Job::Find { extent, timestamp, again } => {
-                self.fetcher.forget_if(again, &extent);
+            Job::Find { extent, timestamp } => {
                 match self.in_time(self.fetcher.find(&extent, timestamp)).await {
                     Ok(Some(bytes)) => Outcome::Data(bytes),
                     Ok(None) => Outcome::Nothing,

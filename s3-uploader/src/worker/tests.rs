@@ -99,12 +99,11 @@ fn every_job_is_done_and_answered() {
         next: None,
         from: Offset::new(from),
         max_bytes,
-        again: false,
     };
     assert_eq!(bed.outcome(read(0, 1)), Outcome::Data(section.slice(..100_000)));
     assert_eq!(bed.outcome(read(39, 1)), Outcome::Data(section.slice(100_000..)));
     assert_eq!(bed.outcome(read(5, u32::MAX)), Outcome::Data(section.clone()));
-    let find = |timestamp| Job::Find { extent: extent.clone(), timestamp, again: false };
+    let find = |timestamp| Job::Find { extent: extent.clone(), timestamp };
     assert_eq!(bed.outcome(find(2000)), Outcome::Data(section.slice(100_000..)));
     assert_eq!(bed.outcome(find(4000)), Outcome::Nothing);
 
@@ -172,7 +171,7 @@ fn another_content_under_the_name_is_a_conflict() {
     assert_eq!(bed.outcome(Job::PutManifest(manifest(2, b"STATE"))), Outcome::Stored);
     let extent = sample().extents[0].1.clone();
     let (next, from, max_bytes) = (None, Offset::ZERO, u32::MAX);
-    let section = bed.outcome(Job::Read { extent, next, from, max_bytes, again: false });
+    let section = bed.outcome(Job::Read { extent, next, from, max_bytes });
     assert_eq!(section, Outcome::Data(Bytes::from(sample().parts[..4].concat())), "unchanged");
 }
 
@@ -190,22 +189,22 @@ fn what_arrived_damaged_is_read_anew() {
     let bed = Bed::new("damaged", 1, WorkerConfig::default());
     assert_eq!(bed.outcome(Job::PutObject(sample())), Outcome::Stored);
     let extent = sample().extents[0].1.clone();
-    let read = |again| {
-        let (extent, from) = (extent.clone(), Offset::new(0));
-        bed.outcome(Job::Read { extent, next: None, from, max_bytes: u32::MAX, again })
+    let read = || {
+        let (extent, from) = (extent.clone(), Offset::ZERO);
+        bed.outcome(Job::Read { extent, next: None, from, max_bytes: u32::MAX })
     };
-    let find =
-        |again| bed.outcome(Job::Find { extent: extent.clone(), timestamp: i64::MIN, again });
-    let whole = Bytes::from(sample().parts[..4].concat());
+    let whole = Outcome::Data(Bytes::from(sample().parts[..4].concat()));
     let position = usize::try_from(extent.position).expect("small");
     bed.faults.next(Verb::Get, Fault::Flip(position + 7));
-    assert_ne!(read(false), Outcome::Data(whole.clone()), "damaged on its way");
-    assert_ne!(read(false), Outcome::Data(whole.clone()), "and kept");
-    assert_eq!(read(true), Outcome::Data(whole.clone()));
-    assert_eq!(read(false), Outcome::Data(whole.clone()), "what came then is kept");
-    bed.faults.next(Verb::Get, Fault::Flip(position + 7));
-    assert_ne!(read(true), Outcome::Data(whole.clone()));
-    assert_eq!(find(true), Outcome::Data(whole.slice(..100_000)));
+    assert_ne!(read(), whole, "damaged on its way");
+    assert_ne!(read(), whole, "and kept");
+    bed.send(0, 1, Job::Forget(extent.clone()));
+    let (from, max_bytes) = (Offset::ZERO, u32::MAX);
+    bed.send(0, 2, Job::Read { extent: extent.clone(), next: None, from, max_bytes });
+    let replies = [bed.reply().1, bed.reply().1];
+    let [forgotten, again] = replies.map(|Reply { token, outcome }| (token, outcome));
+    assert_eq!((forgotten, again), ((1, Outcome::Nothing), (2, whole.clone())));
+    assert_eq!(read(), whole, "what came then is kept");
 }
 
 #[test]
@@ -215,7 +214,7 @@ fn a_read_has_a_deadline() {
     assert_eq!(bed.outcome(Job::PutObject(sample())), Outcome::Stored);
     bed.faults.always(Verb::Get, Fault::Delay(PATIENCE));
     let extent = sample().extents[0].1.clone();
-    bed.send(0, 1, Job::Find { extent, timestamp: 0, again: false });
+    bed.send(0, 1, Job::Find { extent, timestamp: 0 });
     // Others are served meanwhile.
     bed.send(1, 2, Job::PutManifest(manifest(1, b"state")));
     let (client, reply) = bed.reply();
@@ -267,7 +266,7 @@ fn the_worker_ends_while_the_store_is_down() {
         bed.faults.always(verb, Fault::Delay(PATIENCE));
     }
     bed.send(0, 1, Job::PutObject(sample()));
-    bed.send(0, 2, Job::Find { extent: sample().extents[0].1.clone(), timestamp: 0, again: false });
+    bed.send(0, 2, Job::Find { extent: sample().extents[0].1.clone(), timestamp: 0 });
     let worker = bed.worker.take().expect("it runs");
     assert!(!worker.has_failed());
     // Joins the thread.
