@@ -30,6 +30,9 @@ enum Command {
     /// Inspects, verifies or dumps a WAL.
     #[command(subcommand)]
     Wal(tools::wal::WalCommand),
+    /// Lists, prints or verifies what is in an object store.
+    #[command(subcommand)]
+    Object(tools::object::ObjectCommand),
     /// Measures: the reactor, a load, or a broker against the floor of its hardware.
     #[cfg(feature = "bench")]
     #[command(subcommand)]
@@ -121,6 +124,8 @@ pub(crate) enum CliError {
     Format(#[from] tools::format::FormatCommandError),
     #[error(transparent)]
     Wal(#[from] tools::wal::WalError),
+    #[error(transparent)]
+    Object(#[from] tools::object::ObjectError),
     #[cfg(feature = "bench")]
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
@@ -157,6 +162,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
         Command::Recover(args) => Ok(broker::recover(&args.into_settings(), &mut out)?),
         Command::Format(args) => Ok(args.run(&mut out)?),
         Command::Wal(command) => Ok(command.run(&mut out)?),
+        Command::Object(command) => Ok(command.run(&mut out, &mut io::stderr())?),
         #[cfg(feature = "bench")]
         Command::Bench(command) => Ok(bench::run(command, &mut out)?),
     }

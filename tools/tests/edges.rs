@@ -13,7 +13,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("wal-uring", &["uring"]),
     ("s3-uploader", &["model"]),
     ("bench", &["kafka-wire", "uring"]),
-    ("tools", &["kafka-wire", "wal-uring", "s3-uploader", "uring"]),
+    ("tools", &["model", "kafka-wire", "wal-uring", "s3-uploader", "uring"]),
     ("perf", &[]),
     (
         "tailrace",
