@@ -154,11 +154,8 @@ impl Audit<'_> {
         match object {
             ObjectName::Range(name) => name.first() > self.offloaded_upto(name.group()),
             ObjectName::Merged(name) => {
-                let has = |group: &&AuditedGroup<'_>| {
-                    group.manifest.offloaded_end(name.partition()).is_some()
-                };
-                let groups: Vec<_> = self.groups.iter().filter(has).collect();
-                groups.iter().all(|group| group.stored_ms <= modified_ms)
+                let known = self.groups.iter().find(|known| known.group == name.group());
+                known.is_none_or(|group| group.stored_ms <= modified_ms)
             }
         }
     }

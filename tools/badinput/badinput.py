@@ -11,9 +11,9 @@ import sys
 
 import crc32c
 
+from stored import RECORDS, Stored, flip_one
 from world import Refusal, World
 
-RECORDS = 200
 SUPERBLOCK_COPIES = [0, 4096, 8192, 12288]  # docs/formats/wal-superblock.md
 SUPERBLOCK_SIZE = 512
 
@@ -231,10 +231,69 @@ def failing_device(world):
     return line
 
 
+def object_flipped(world):
+    """The rest is served, the object is named, and once it is restored all is served again."""
+    store = Stored(world)
+    with world.broker(store.directory) as (address, output):
+        good = store.change(store.keys[1], flip_one)
+        store.check_served(address, lost={"kept"})
+        store.check_named(output)
+        [error] = store.verify()
+        assert f"{store.keys[1]}: kept-0 offsets {RECORDS} to " in error, error
+        store.change(store.keys[1], lambda _: good)
+        store.check_served(address, lost=())
+    assert store.verify() == []
+    return error
+
+
+def object_deleted(world):
+    store = Stored(world)
+    os.remove(store.path(store.keys[1]))
+    with world.broker(store.directory) as (address, output):
+        store.check_served(address, lost={"kept", "other"})
+        store.check_named(output)
+        [error] = store.verify()
+    for topic in ("kept", "other"):
+        assert f"{topic}-0 offsets {RECORDS} to {2 * RECORDS}" in error, error
+    assert "no such object" in error and store.keys[1] in error, error
+    return error
+
+
+def object_truncated(world):
+    store = Stored(world)
+    store.change(store.keys[1], lambda data: data[:len(data) // 2])
+    with world.broker(store.directory) as (address, output):
+        store.check_served(address, lost={"kept", "other"})
+        store.check_named(output)
+        [error] = store.verify()
+    for topic in ("kept", "other"):
+        assert f"{topic}-0 offsets {RECORDS} to {2 * RECORDS}" in error, error
+    assert store.keys[1] in error, error
+    return error
+
+
+def manifest_flipped(world):
+    """A broker with its WAL does not need it; a rebuild names it, and finds the records even so."""
+    store = Stored(world)
+    newest = store.flip_newest_manifest()
+    [error] = store.verify()
+    assert newest in error and "checksum" in error, error
+    with world.broker(store.directory) as (address, _):
+        store.check_served(address, lost=())
+    newest = store.flip_newest_manifest()
+    recovered = store.rebuild(world.path("again"))
+    assert f"damaged: {newest}: manifest checksum" in recovered, recovered
+    assert f"2 partitions, {2 * len(store.keys) * RECORDS} offsets; " in recovered, recovered
+    with world.broker(store.directory) as (address, _):
+        store.check_served(address, lost=())
+    return error
+
+
 CASES = [unknown_flag, unknown_key, bad_size, no_io_uring, memlock_too_low, device_in_use,
          device_of_another_system, other_system_in_data_dir, newer_version, slice_of_another_node,
          no_direct_io, opened_twice, port_in_use, one_superblock_copy, all_superblock_copies,
-         disk_fills_while_formatting, failing_device]
+         disk_fills_while_formatting, failing_device, object_flipped, object_deleted,
+         object_truncated, manifest_flipped]
 
 
 def main():

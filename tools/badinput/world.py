@@ -61,13 +61,13 @@ class World:
                 "--admin", f"127.0.0.1:{free_port()}", *more]
 
     @contextlib.contextmanager
-    def broker(self, directory, ends=0, **settings):
+    def broker(self, directory, *more, ends=0, **settings):
         """A running broker; gives its address and a function that reads its output. It is stopped at
         the end, unless it is to end by itself with another status than 0."""
         address = f"127.0.0.1:{free_port()}"
         log = self.path("log")
         with open(log, "w", encoding="utf-8") as out:
-            process = subprocess.Popen(self.dev(directory, listen=address, **settings),
+            process = subprocess.Popen(self.dev(directory, *more, listen=address, **settings),
                                        stdout=out, stderr=subprocess.STDOUT)
         try:
             deadline = time.monotonic() + READY_SECONDS_MAX

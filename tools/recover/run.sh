@@ -55,6 +55,8 @@ read_group() {
         -f '%k:%s\n' "$1" 2>/dev/null | sort
 }
 
+verified() { "$binary" object verify --object-store "$1"; }
+
 same() { cmp "$1" <(consume "$2"); }
 group_gets() { cmp "$1" <(read_group "$2"); }
 
@@ -107,6 +109,7 @@ produce events lz4 "$work/third"
 sort "$work/first" "$work/second" >"$work/orders.sorted"
 check "the group reads all before the loss" group_gets "$work/orders.sorted" orders
 check "a clean stop" stop_broker
+check "the store verifies" verified "$store"
 check "recover" rebuild "$store"
 cat "$work/recovered" | grep -v '^__consumer' | sed 's/^/    /'
 check "nothing is damaged" grep -q '; 0 damaged$' "$work/recovered"
@@ -123,6 +126,7 @@ check "old and new records together" same "$work/orders.sorted" orders
 produce later none "$work/third"
 check "a new topic" same "$work/third.sorted" later
 check "a clean stop of the rebuilt broker" stop_broker
+check "the store verifies after a rebuild" verified "$store"
 
 echo "it is lost again, and once more after a kill"
 check "recover what was recovered" rebuild "$store"
@@ -135,6 +139,7 @@ check "the group reads the last part" group_gets "$work/second.sorted" orders
 sleep 14 # offload by age: 10 s
 produce orders none "$work/first" # not offloaded: lost
 kill_broker
+check "the store verifies after the kill" verified "$store"
 check "recover after the kill" rebuild "$store"
 grep -v '^__consumer' "$work/recovered" | sed 's/^/    /'
 check "nothing is damaged by the kill" grep -q '; 0 damaged$' "$work/recovered"
@@ -147,6 +152,7 @@ check "the group's offsets from after the manifest file" group_gets "$work/nothi
 produce orders none "$work/third"
 check "the group goes on" group_gets "$work/third.sorted" orders
 check "the last clean stop" stop_broker
+check "the store verifies in the end" verified "$store"
 
 echo "recover: $passed passed, $failed failed"
 ((failed == 0))

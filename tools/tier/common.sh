@@ -4,6 +4,7 @@
 work=$(mktemp -d -p "${TMPDIR:-/var/tmp}")
 trap 'status=$?; leave_s3; rm -rf "$work"; (exit "$status"); leave_broker' EXIT
 passed=0 failed=0
+tailrace=${TAILRACE_BIN:-${CARGO_TARGET_DIR:-$repository/target}/release/tailrace}
 
 check() {
     local name=$1
@@ -61,7 +62,7 @@ again() {
     wait "$broker_pid" 2>/dev/null || true
     local i
     : >"$broker_home/log"
-    "${TAILRACE_BIN:-${CARGO_TARGET_DIR:-$repository/target}/release/tailrace}" dev \
+    "$tailrace" dev \
         --data-dir "$broker_home/data" --listen "$BOOTSTRAP" --admin "$admin" "${arguments[@]}" \
         >>"$broker_home/log" 2>&1 &
     broker_pid=$!

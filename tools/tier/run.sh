@@ -27,12 +27,15 @@ begins_at() { [[ $(kcat -b "$BOOTSTRAP" -t "$1" -p 0 -C -e -q -o beginning -c 1 
 
 has_more_objects_than() { (($(metric tailrace_offload_objects_total) > $1)); }
 
+# Every object and manifest file is read; a running broker does not mind.
+verified() { "$tailrace" object verify --object-store "$1"; }
+
 tier=(--wal-size 256MiB --set num.partitions=3 --set offload.bytes=4194304
     --set offload.age.ms=1000)
 
-# The same on every store.
+# The same on every store: its name, and its address.
 suite() {
-    local name=$1
+    local name=$1 store=$2
     check "$name: three WALs full of records are taken" produce log "$work/first"
     check "$name: all of them become objects" wait_until all_offloaded
     check "$name: the WAL gave up what is in objects" \
@@ -43,6 +46,7 @@ suite() {
     check "$name: nothing is lost by a kill" same log "$work/first"
     check "$name: the log goes on" produce log "$work/second"
     check "$name: old and new records make one log" same log "$work/both"
+    check "$name: the store verifies while the broker runs" verified "$store"
 }
 
 need_python
@@ -51,8 +55,10 @@ lines 20000 | sed 's/^/second /' >"$work/second"
 cat "$work/first" "$work/second" >"$work/both"
 
 begin "${tier[@]}"
-suite folder
+folder=file://$broker_home/data/objects
+suite folder "$folder"
 check "folder: a clean stop" stop_broker
+check "folder: the store verifies after it" verified "$folder"
 
 need_s3
 start_s3 tier
@@ -62,8 +68,9 @@ export AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null
 import sys, boto3
 boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1").create_bucket(Bucket="tier")
 PYTHON
-begin "${tier[@]}" --object-store "s3://tier/one?region=us-east-1&path-style=true&endpoint=$s3_url"
-suite s3
+bucket="s3://tier/one?region=us-east-1&path-style=true&endpoint=$s3_url"
+begin "${tier[@]}" --object-store "$bucket"
+suite s3 "$bucket"
 
 # The store is away: producers do not notice, and it is caught up with when it is back.
 kill -STOP "${s3_pids[-1]}"
@@ -79,6 +86,7 @@ check "s3: a reader begins after them" begins_at log 1000
 check "s3: a killed broker starts again" again
 check "s3: deleted records stay deleted" begins_at log 1000
 check "s3: a clean stop" stop_broker
+check "s3: the store verifies after it" verified "$bucket"
 
 echo "tier: $passed passed, $failed failed"
 ((failed == 0))

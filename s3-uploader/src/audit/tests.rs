@@ -61,7 +61,7 @@ impl World {
     fn step(&mut self, step: &Step, now_ms: i64) {
         let edit = match step {
             Step::Offload(lengths) => self.offload(lengths),
-            Step::Merge(id, count) => match self.merge(*id, *count) {
+            Step::Merge(id, count) => match self.merge(*id, *count, now_ms) {
                 Some(edit) => edit,
                 None => return,
             },
@@ -98,12 +98,12 @@ impl World {
         offloaded(first, first + 2, &pieces)
     }
 
-    fn merge(&self, id: u64, count: usize) -> Option<Edit> {
+    fn merge(&self, id: u64, count: usize, now_ms: i64) -> Option<Edit> {
         let extents = self.now.extents(PartitionId::new(id)).get(..count)?;
         let (first, last) = (extents.first()?, extents.last()?);
-        // The term makes the name new.
-        let term = u64::try_from(self.bucket.len()).expect("small");
-        Some(merged(id, term, &[(first.base.get(), last.end.get(), 30)]))
+        // The time makes the name new.
+        let number = u64::try_from(now_ms).expect("after 1970");
+        Some(merged(number, &[(id, first.base.get(), last.end.get(), 30)]))
     }
 
     fn listed(&self) -> Vec<Listed> {

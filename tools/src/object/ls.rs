@@ -108,14 +108,8 @@ fn print(
             let (first, last) = (name.first(), name.last());
             write!(out, "group {} term {} entries {first} to {last}", name.group(), name.term())?;
         }
-        ObjectName::Merged(merged) => {
-            let range = OffsetRange {
-                partition: merged.partition(),
-                base: merged.base(),
-                end: merged.end(),
-            };
-            let id = view.name(merged.partition());
-            write!(out, "merged {id} term {} {}", merged.term(), offsets(&range))?;
+        ObjectName::Merged(name) => {
+            write!(out, "group {} term {} merge {}", name.group(), name.term(), name.number())?;
         }
     }
     writeln!(out, ", {} extents", ranges.len())?;
