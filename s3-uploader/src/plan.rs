@@ -164,7 +164,7 @@ fn best_run(
         let is_too_old = |first: &Extent| {
             extent.max_timestamp.saturating_sub(first.max_timestamp) > AGE_SPAN_MAX
         };
-        while size > size_max || is_too_old(&extents[start]) {
+        while start <= at && (size > size_max || is_too_old(&extents[start])) {
             size -= extents[start].size;
             start += 1;
         }
