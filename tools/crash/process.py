@@ -22,19 +22,19 @@ def free_port():
     raise RuntimeError("no free port between 20000 and 30000")
 
 
+# A small log that is offloaded and trimmed all the time: a kill may come at any step of that.
+SMALL_LOG = ["--wal-size", "128MiB", "--set", "offload.age.ms=100", "--set", "offload.bytes=131072"]
+
+
 class Broker:
     READY_SECONDS_MAX = 60
 
-    def __init__(self, binary, directory, settings=()):
+    def __init__(self, binary, directory, arguments=SMALL_LOG):
         self.address = f"127.0.0.1:{free_port()}"
+        self.admin = f"127.0.0.1:{free_port()}"
         self.log_path = os.path.join(directory, "broker.log")
         self._command = [binary, "dev", "--data-dir", os.path.join(directory, "data"),
-                         "--listen", self.address, "--admin", f"127.0.0.1:{free_port()}",
-                         # A small log that is offloaded and trimmed all the time: a kill may come
-                         # at any step of that.
-                         "--wal-size", "128MiB", "--set", "offload.age.ms=100",
-                         "--set", "offload.bytes=131072"]
-        self._command += [part for setting in settings for part in ("--set", setting)]
+                         "--listen", self.address, "--admin", self.admin, *arguments]
         self._process = None
         self.kills = 0
         self.slowest_start = 0.0
@@ -91,6 +91,9 @@ class Broker:
         """SIGTERM; the exit status."""
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(30)
+
+    def is_up(self):
+        return self._process.poll() is None
 
     def clean_up(self):
         if self._process is not None and self._process.poll() is None:

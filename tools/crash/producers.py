@@ -50,8 +50,7 @@ class Sender(threading.Thread):
         sequence = self.sent[topic, partition]
         self.sent[topic, partition] += 1
         self._outstanding += 1
-        padding = b"." * self._rng.randrange(self._value_size_max)
-        value = f"{self.name}:{sequence}:".encode() + padding
+        value = self._value((topic, partition), sequence)
 
         def delivered(error, message):
             self._outstanding -= 1
@@ -63,6 +62,10 @@ class Sender(threading.Thread):
 
         self._producer.produce(topic, value, f"k{sequence % 97}".encode(), partition,
                                on_delivery=delivered)
+
+    def _value(self, _, sequence):
+        padding = b"." * self._rng.randrange(self._value_size_max)
+        return f"{self.name}:{sequence}:".encode() + padding
 
     def _on_error(self, error):
         if error.fatal():

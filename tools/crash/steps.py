@@ -16,7 +16,7 @@ import time
 from confluent_kafka import KafkaException
 
 from crash import create_topics, faults_of_end, finish, random_for, wait_for
-from process import Broker
+from process import SMALL_LOG, Broker
 from producers import senders
 from verdict import faults_of_log, read_all
 
@@ -27,8 +27,8 @@ STEPS = [
     "merge.applied", "log-start.applied", "delete.begun", "delete.done", "delete.applied",
     "sweep.listed", "sweep.done",
 ]
-SETTINGS = ["object.delete.grace.ms=500", "object.sweep.interval.ms=500",
-            "log.retention.check.interval.ms=300"]
+ARGUMENTS = [*SMALL_LOG, "--set", "object.delete.grace.ms=500", "--set",
+             "object.sweep.interval.ms=500", "--set", "log.retention.check.interval.ms=300"]
 # The second one loses its old records all the time: it makes log starts move, and is not read back.
 TOPICS = {"steps": (6, {}), "short": (2, {"retention.bytes": "100000"})}
 KEPT = [("steps", partition) for partition in range(6)]
@@ -47,7 +47,7 @@ def arguments():
 
 def run(options, directory):
     rng = random.Random(options.seed)
-    broker = Broker(options.binary, directory, SETTINGS)
+    broker = Broker(options.binary, directory, ARGUMENTS)
     faults = []
     try:
         broker.start()

@@ -1,0 +1,214 @@
+"""How fast consumers read what is only in objects, and what producers at the tail notice of it.
+
+A topic is filled so that nearly all of it is in objects only. Then, in turns: a bare reader gets the
+same objects by ranges of 1 MiB, several at a time; consumers (`tailrace bench fetch`) read the topic
+from its beginning; and `tailrace bench produce` measures the tail alone and with consumers at work.
+The broker's cache is smaller than the topic, and files are dropped from the page cache before each
+turn, so that each of them reads from the store.
+"""
+
+import argparse
+import concurrent.futures
+import http.client
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from urllib.parse import parse_qs, quote, urlparse
+
+from outage import Run  # sets the path to the crash run's modules
+
+from process import Broker
+
+CHUNK = 1 << 20
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--store", required=True, help="file:///... or s3://...")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--megabytes", type=int, default=1024)
+    parser.add_argument("--concurrency", type=int, default=8, help="requests of the bare reader")
+    parser.add_argument("--seconds", type=float, default=10, help="of each measurement of produce")
+    parser.add_argument("--rate", type=int, default=1000)
+    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--json")
+    return parser.parse_args()
+
+
+class Folder:
+    def __init__(self, path):
+        self.root = os.path.join(path, "group")
+
+    def objects(self):
+        paths = [os.path.join(folder, name) for folder, _, names in os.walk(self.root)
+                 for name in names if name.endswith(".seg")]
+        return [(path, os.path.getsize(path)) for path in sorted(paths)]
+
+    def drop_cache(self):
+        # They were flushed when they were stored, so they can be dropped.
+        for path, _ in self.objects():
+            file = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
+
+    def get(self, path, start, size):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            return len(os.pread(file, size, start))
+        finally:
+            os.close(file)
+
+
+class Bucket:
+    def __init__(self, url):
+        parts = urlparse(url)
+        endpoint = urlparse(parse_qs(parts.query)["endpoint"][0])
+        self.host, self.port = endpoint.hostname, endpoint.port
+        self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
+
+    def objects(self):
+        import boto3  # only here: the folder needs nothing of it
+        client = boto3.client("s3", endpoint_url=f"http://{self.host}:{self.port}",
+                              region_name="us-east-1")
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=f"{self.prefix}/group/")
+        return [(f"/{self.bucket}/{quote(each['Key'])}", each["Size"])
+                for page in pages for each in page.get("Contents", [])]
+
+    def drop_cache(self):
+        pass
+
+    def get(self, path, start, size):
+        connection = http.client.HTTPConnection(self.host, self.port)
+        connection.request("GET", path, headers={"Range": f"bytes={start}-{start + size - 1}"})
+        answer = connection.getresponse()
+        assert answer.status == 206, answer.status
+        return len(answer.read())
+
+
+def bare(store, options):
+    """Megabytes a second."""
+    pieces = [(path, start, min(CHUNK, size - start)) for path, size in store.objects()
+              for start in range(0, size, CHUNK)]
+    started = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(options.concurrency) as pool:
+        read = sum(pool.map(lambda piece: store.get(*piece), pieces))
+    assert read == sum(size for *_, size in pieces)
+    return read / 1e6 / (time.monotonic() - started)
+
+
+class CatchUp(Run):
+    def __init__(self, options, directory):
+        self.broker = Broker(options.binary, directory, [
+            "--cores", "1", "--wal-size", "256MiB", "--object-store", options.store,
+            "--set", "object.cache.bytes=134217728"])
+        self.options, self.directory = options, directory
+        self.senders, self.readers = [], []
+        bucket = options.store.startswith("s3://")
+        self.store = Bucket(options.store) if bucket else Folder(options.store.removeprefix("file://"))
+
+    def bench(self, *words):
+        path = os.path.join(self.directory, f"{words[0]}.json")
+        subprocess.run([self.options.binary, "bench", *words, "--bootstrap", self.broker.address,
+                        "--json", path], check=True, stdout=subprocess.DEVNULL)
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+
+    def fill(self):
+        """In bursts that offload keeps up with."""
+        size = self.options.megabytes * 1_000_000
+        while self.metric("tailrace_produce_bytes_total") < size:
+            self.bench("produce", "--topic", "old", "--partitions", str(self.options.partitions),
+                       "--connections", "4", "--rate", "30000", "--batch-records", "100",
+                       "--seconds", "2", "--warmup", "0", "--sleep", "--cores", "1")
+            self.wait("the burst is offloaded", self.is_caught_up)
+
+    def fetch(self):
+        before = self.metric("tailrace_fetch_object_bytes_total")
+        report = self.bench("fetch", "--topic", "old")
+        remote = (self.metric("tailrace_fetch_object_bytes_total") - before) / report["bytes"]
+        return report["megabytes_per_second"], remote
+
+    def produce(self):
+        report = self.bench("produce", "--topic", "tail", "--rate", str(self.options.rate), "--seconds",
+                            str(self.options.seconds), "--warmup", "1", "--cores", "1", "--sleep")
+        assert report["errors"] == 0, report["first_error"]
+        return report["latency_us"]
+
+    def produce_beside(self, work):
+        """While others do that again and again."""
+        stopping = threading.Event()
+
+        def repeat():
+            while not stopping.is_set():
+                self.store.drop_cache()
+                work()
+
+        other = threading.Thread(target=repeat)
+        other.start()
+        try:
+            return self.produce()
+        finally:
+            stopping.set()
+            other.join()
+
+    def round(self, number):
+        self.store.drop_cache()
+        reader = bare(self.store, self.options)
+        self.store.drop_cache()
+        consumers, remote = self.fetch()
+        alone = self.produce()
+        # What the device and the cores alone make of it: no broker is in this.
+        control = self.produce_beside(lambda: bare(self.store, self.options))
+        beside = self.produce_beside(self.fetch)
+        print(f"round {number}: bare reader {reader:.0f} MB/s, consumers {consumers:.0f} MB/s "
+              f"({remote:.0%} from objects); tail p99 alone {alone['p99']:.0f} us, beside the bare "
+              f"reader {control['p99']:.0f} us, beside consumers {beside['p99']:.0f} us", flush=True)
+        return {"bare": reader, "consumers": consumers, "alone": alone,
+                "control": control, "beside": beside}
+
+    def run(self):
+        try:
+            self.broker.start()
+            self.broker.wait_ready()
+            self.fill()
+            self.produce()
+            rounds = [self.round(number + 1) for number in range(self.options.rounds)]
+            self.broker.stop()
+            return rounds
+        finally:
+            self.broker.clean_up()
+
+
+def main():
+    options = arguments()
+    directory = tempfile.mkdtemp(prefix="catch-up.", dir=os.environ.get("OUTAGE_DIR"))
+    if options.store == "file":
+        options.store = f"file://{directory}/objects"
+        os.mkdir(f"{directory}/objects")
+    try:
+        rounds = CatchUp(options, directory).run()
+    finally:
+        shutil.rmtree(directory)
+    rate = statistics.median(each["consumers"] / each["bare"] for each in rounds)
+    tail = statistics.median(each["beside"]["p99"] / each["alone"]["p99"] for each in rounds)
+    print(f"{options.store.split(':')[0]}: {options.megabytes} MB, {options.partitions} partitions, "
+          f"{options.concurrency} requests of {CHUNK >> 20} MiB at a time; medians of "
+          f"{options.rounds} rounds")
+    control = statistics.median(each["beside"]["p99"] / each["control"]["p99"] for each in rounds)
+    print(f"consumers / bare reader {rate:.2f}; tail p99 beside consumers / alone {tail:.2f}, "
+          f"/ beside the bare reader {control:.2f}")
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({"kind": "catch-up", "settings": vars(options), "rounds": rounds,
+                       "ratio": {"rate": rate, "tail_p99": tail, "tail_p99_to_control": control}}, file, indent=1)
+
+
+main()
