@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use clap::Args;
 use kafka_wire::batch::BatchHeader;
 use kafka_wire::client;
@@ -91,6 +91,8 @@ struct Reader {
     positions: BTreeMap<i32, (i64, Option<i64>)>,
     bytes: u64,
     requests: u64,
+    /// Of the last reply, to be used again: fresh memory would cost as much as reading it.
+    buffer: BytesMut,
 }
 
 impl Reader {
@@ -102,17 +104,17 @@ impl Reader {
             positions: partitions.iter().map(|partition| (*partition, (0, None))).collect(),
             bytes: 0,
             requests: 0,
+            buffer: BytesMut::new(),
         })
     }
 
     fn run(mut self) -> Result<Self, BenchError> {
         while !self.positions.is_empty() {
             let request = self.request();
-            let reply = self.exchange(&request)?;
+            let frame = self.exchange(&request)?;
+            self.take_all(frame.clone())?;
+            self.buffer = frame.try_into_mut().unwrap_or_default();
             self.requests += 1;
-            for data in reply.responses.into_iter().flat_map(|topic| topic.partitions) {
-                self.take(&data)?;
-            }
             self.positions.retain(|_, (next, end)| end.is_none_or(|end| *next < end));
         }
         Ok(self)
@@ -135,6 +137,16 @@ impl Reader {
             .with_topics(vec![topic])
     }
 
+    fn take_all(&mut self, frame: Bytes) -> Result<(), BenchError> {
+        let decoded = client::decode_response::<m::FetchRequest>(FETCH_VERSION, frame);
+        let (_, reply) = decoded.map_err(KafkaError::from)?;
+        let partitions = reply.responses.iter().flat_map(|topic| &topic.partitions);
+        for data in partitions {
+            self.take(data)?;
+        }
+        Ok(())
+    }
+
     /// Notes how far one partition is read.
     fn take(&mut self, data: &m::fetch_response::PartitionData) -> Result<(), BenchError> {
         if data.error_code != 0 {
@@ -153,15 +165,17 @@ impl Reader {
         Ok(())
     }
 
-    fn exchange(&mut self, request: &m::FetchRequest) -> Result<m::FetchResponse, KafkaError> {
+    /// The reply's frame; what it holds beyond the reply is of an earlier one.
+    fn exchange(&mut self, request: &m::FetchRequest) -> Result<Bytes, KafkaError> {
         let frame = client::encode_request(FETCH_VERSION, 0, CLIENT_ID, request)?;
         self.stream.write_all(&frame).map_err(io_error("send a request"))?;
         let mut size = [0; 4];
         self.stream.read_exact(&mut size).map_err(io_error("read a reply"))?;
         let size = usize::try_from(u32::from_be_bytes(size)).unwrap_or(usize::MAX);
-        let mut reply = BytesMut::zeroed(size);
-        self.stream.read_exact(&mut reply).map_err(io_error("read a reply"))?;
-        Ok(client::decode_response::<m::FetchRequest>(FETCH_VERSION, reply.freeze())?.1)
+        let mut reply = std::mem::take(&mut self.buffer);
+        reply.resize(size.max(reply.len()), 0);
+        self.stream.read_exact(&mut reply[..size]).map_err(io_error("read a reply"))?;
+        Ok(reply.freeze())
     }
 }
 

@@ -42,6 +42,9 @@ pub(crate) type Note = Box<dyn Fn(String)>;
 
 /// For file stores, and for name look-ups of S3.
 const BLOCKING_THREADS_MAX: usize = 16;
+/// Added to the niceness of the store's threads: where there are more threads than cores, a shard
+/// that has work is to find its core free.
+const NICENESS: i32 = 10;
 /// A blocked file system must not keep a broker from ending.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -183,9 +186,11 @@ impl Worker {
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .thread_name("offload-file")
+            .on_thread_start(give_way)
             .build()?;
         let of_thread = signals.clone();
         let thread = std::thread::Builder::new().name("offload".to_owned()).spawn(move || {
+            give_way();
             LocalSet::new()
                 .block_on(&runtime, serve(store, config, ports, Box::new(note), &of_thread));
             runtime.shutdown_timeout(STOP_TIMEOUT);
@@ -212,6 +217,12 @@ impl Drop for Worker {
             let _ = thread.join();
         }
     }
+}
+
+/// Makes this thread one that others go before.
+fn give_way() {
+    // Where it is not allowed nothing is lost but smoothness.
+    let _ = rustix::process::nice(NICENESS);
 }
 
 /// Until the worker is dropped.

@@ -21,6 +21,10 @@ use super::watches::Watches;
 use crate::metrics::Metric;
 use crate::partition::{Partition, Piece, ReadError, ReadPlan, Sought, StoredBatch, VisibleEnd};
 
+/// Bytes of one partition that a fetch reads from objects, unless it asks for more at least: what a
+/// shard checks in one turn. The store's thread has the next ones ready by then.
+const REMOTE_BYTES_MAX: u32 = 1 << 20;
+
 /// The reads of a shard that wait for the device, and the fetches that wait for records.
 #[derive(Default)]
 pub(crate) struct Reads {
@@ -88,7 +92,7 @@ impl Shard {
         let (mut stored, mut remote) = (Vec::new(), Vec::new());
         let (mut size, mut settled) = (0, false);
         for (part, wanted) in read.partitions.iter().enumerate() {
-            let result = self.plan(wanted, budget, size == 0);
+            let result = self.plan(wanted, budget, size == 0, read.watch_below);
             let result = result.map(|(mut records, planned)| {
                 settled |= records.diverging.is_some();
                 let more = match planned {
@@ -124,6 +128,7 @@ impl Shard {
         wanted: &PartitionRead,
         budget: u32,
         first: bool,
+        watch_below: u32,
     ) -> Result<(ReadRecords, Planned), ReadRefused> {
         let partition = self.readable(wanted.partition, wanted.current_epoch)?;
         let mut records = ReadRecords {
@@ -148,7 +153,10 @@ impl Shard {
             Err(ReadError::Remote { .. }) if limit == 0 && !first => {
                 Ok((records, Planned::Local(ReadPlan::default())))
             }
-            Err(ReadError::Remote { from, .. }) => Ok((records, Planned::Remote(from, limit))),
+            Err(ReadError::Remote { from, .. }) => {
+                let limit = limit.min(REMOTE_BYTES_MAX.max(watch_below));
+                Ok((records, Planned::Remote(from, limit)))
+            }
             Err(error @ ReadError::OutOfRange { .. }) => Err(error.into()),
         }
     }

@@ -113,9 +113,12 @@ impl Tier {
 }
 
 impl Shard {
-    /// Takes in what the store's thread has done.
+    /// Takes in what the store's thread has done. Records of objects are checked here, byte for
+    /// byte: one reply of those in a turn, so that producers do not wait behind consumers.
     pub(crate) fn poll_store(&mut self) {
-        while let Some(Reply { token, outcome }) = self.tier.store.poll_reply() {
+        let mut has_data = false;
+        while !has_data && let Some(Reply { token, outcome }) = self.tier.store.poll_reply() {
+            has_data = matches!(outcome, Outcome::Data(_));
             let Some(of) = self.tier.jobs.remove(&token) else { continue };
             match of {
                 JobOf::Object => self.object_done(outcome),

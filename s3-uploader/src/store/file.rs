@@ -7,13 +7,14 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
@@ -353,8 +354,17 @@ fn read_range(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let size = file.metadata()?.len();
     let end = range.end.min(size);
     let wanted = usize::try_from(end.saturating_sub(range.start)).map_err(io::Error::other)?;
-    let mut bytes = vec![0; wanted];
-    file.read_exact_at(&mut bytes, range.start)?;
+    // Not zeroed first: that would cost as much as the read from a page cache.
+    let mut bytes = Vec::with_capacity(wanted);
+    while bytes.len() < wanted {
+        let at = range.start + bytes.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(wanted);
     Ok(Bytes::from(bytes))
 }
 
