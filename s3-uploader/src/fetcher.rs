@@ -21,13 +21,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
 use model::Offset;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use self::cache::Cache;
 use self::read_ahead::{ReadAhead, Step};
 use crate::object::{Extent, IndexPoint, ObjectError, decode_index};
 use crate::object_name::ObjectName;
-use crate::store::{Store, StoreError, Verb};
+use crate::store::{Store, StoreError};
 
 /// Bounds of what a [`Fetcher`] keeps and asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,8 +76,8 @@ struct Shared {
     config: FetchConfig,
     chunks: RefCell<Cache<ChunkKey, Bytes>>,
     indexes: RefCell<Cache<IndexKey, Rc<[IndexPoint]>>>,
-    /// Requests on their way; readers wait at the other ends.
-    flights: RefCell<BTreeMap<ChunkKey, watch::Receiver<Option<Arrival>>>>,
+    /// Requests on their way.
+    flights: RefCell<BTreeMap<ChunkKey, Rc<Flight>>>,
     readers: RefCell<ReadAhead>,
     requests: Semaphore,
     requests_ahead: Semaphore,
@@ -88,6 +88,31 @@ type ChunkKey = (ObjectName, u64);
 /// An object and the position of an index in it.
 type IndexKey = (ObjectName, u64);
 type Arrival = Result<Bytes, StoreError>;
+
+/// A request on its way. Who waits for it is woken in the order of coming, always: a channel of
+/// tokio's wakes in an order that chance decides, which no simulation could repeat.
+#[derive(Debug, Default)]
+struct Flight {
+    arrival: RefCell<Option<Arrival>>,
+    landed: Notify,
+}
+
+impl Flight {
+    fn land(&self, arrival: Arrival) {
+        *self.arrival.borrow_mut() = Some(arrival);
+        self.landed.notify_waiters();
+    }
+
+    async fn arrival(&self) -> Arrival {
+        loop {
+            let landed = self.landed.notified();
+            if let Some(arrival) = self.arrival.borrow().clone() {
+                return arrival;
+            }
+            landed.await;
+        }
+    }
+}
 
 /// Whether somebody waits for a chunk or may come to want it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -235,33 +260,24 @@ impl Fetcher {
             return Ok(bytes);
         }
         metrics.cache_misses.fetch_add(1, Relaxed);
-        let mut flight = self.fly(key, Need::Now);
-        let arrived = flight.wait_for(Option::is_some).await;
-        match arrived.as_deref() {
-            Ok(Some(arrival)) => arrival.clone(),
-            // Its task ended without an answer: the runtime is on its way down.
-            Ok(None) | Err(_) => {
-                let reason = "the offload thread is stopping".to_owned();
-                Err(StoreError::Unavailable { verb: Verb::Get, reason })
-            }
-        }
+        self.fly(key, Need::Now).arrival().await
     }
 
     /// The request for a chunk: one that is on its way, or a new one, which goes on even if the
     /// reader that began it does not.
-    fn fly(&self, key: ChunkKey, need: Need) -> watch::Receiver<Option<Arrival>> {
+    fn fly(&self, key: ChunkKey, need: Need) -> Rc<Flight> {
         let mut flights = self.0.flights.borrow_mut();
         if let Some(flight) = flights.get(&key) {
             return flight.clone();
         }
-        let (sender, flight) = watch::channel(None);
+        let flight = Rc::new(Flight::default());
         flights.insert(key, flight.clone());
-        let shared = self.0.clone();
+        let (shared, own) = (self.0.clone(), flight.clone());
         tokio::task::spawn_local(async move {
             let arrival = shared.load(key, need).await;
             shared.flights.borrow_mut().remove(&key);
             // Nobody may be waiting any more; the chunk is in the cache then.
-            sender.send_replace(Some(arrival));
+            own.land(arrival);
         });
         flight
     }

@@ -53,5 +53,7 @@ pub use store::{
     StoreUrl, StoreUrlError, Verb, open_claimed,
 };
 #[cfg(any(test, feature = "faults"))]
-pub use store::{Fault, Faults};
+pub use store::{Bucket, Change, Fault, Faults, Injected, Weather};
+#[cfg(any(test, feature = "faults"))]
+pub use worker::SteppedWorker;
 pub use worker::{Client, Job, Outcome, Reply, Request, Wake, Worker, WorkerConfig};

@@ -11,6 +11,8 @@ mod error;
 mod fault;
 mod file;
 mod key;
+#[cfg(any(test, feature = "faults"))]
+mod memory;
 mod s3;
 mod url;
 
@@ -26,9 +28,13 @@ pub use self::claim::{ClaimError, open_claimed};
 pub(crate) use self::error::one_line;
 pub use self::error::{StoreError, Verb};
 #[cfg(any(test, feature = "faults"))]
-pub use self::fault::{Fault, Faults};
+pub use self::fault::{Fault, Faults, Injected, Weather};
 use self::file::FileStore;
 use self::key::{check_key, check_prefix};
+#[cfg(any(test, feature = "faults"))]
+use self::memory::MemoryStore;
+#[cfg(any(test, feature = "faults"))]
+pub use self::memory::{Bucket, Change};
 use self::s3::S3Store;
 pub use self::url::{S3Url, StoreUrl, StoreUrlError};
 use crate::hedge::Hedge;
@@ -53,6 +59,9 @@ pub struct StoreOptions {
     /// Access key and secret, instead of those that the environment gives.
     #[cfg(any(test, feature = "faults"))]
     pub credentials: Option<(String, String)>,
+    /// Objects are kept in this instead of where the address says, under the address as a prefix.
+    #[cfg(any(test, feature = "faults"))]
+    pub bucket: Option<Bucket>,
 }
 
 impl Default for StoreOptions {
@@ -66,6 +75,8 @@ impl Default for StoreOptions {
             faults: Faults::default(),
             #[cfg(any(test, feature = "faults"))]
             credentials: None,
+            #[cfg(any(test, feature = "faults"))]
+            bucket: None,
         }
     }
 }
@@ -114,6 +125,21 @@ pub struct Store {
 enum Backing {
     File(FileStore),
     S3(Box<S3Store>),
+    #[cfg(any(test, feature = "faults"))]
+    Memory(MemoryStore),
+}
+
+impl Backing {
+    async fn open(url: &StoreUrl, options: &StoreOptions, seed: u64) -> Result<Self, StoreError> {
+        #[cfg(any(test, feature = "faults"))]
+        if let Some(bucket) = &options.bucket {
+            return Ok(Self::Memory(MemoryStore::new(bucket.clone(), url)));
+        }
+        Ok(match url {
+            StoreUrl::File(path) => Self::File(FileStore::open(path, seed).await?),
+            StoreUrl::S3(url) => Self::S3(Box::new(S3Store::open(url, options).await?)),
+        })
+    }
 }
 
 impl Store {
@@ -152,10 +178,7 @@ impl Store {
         metrics: Arc<StoreMetrics>,
     ) -> Result<Self, StoreError> {
         let seed = options.seed.map_or_else(seed_of_system, Ok)?;
-        let backing = match url {
-            StoreUrl::File(path) => Backing::File(FileStore::open(path, seed).await?),
-            StoreUrl::S3(url) => Backing::S3(Box::new(S3Store::open(url, &options).await?)),
-        };
+        let backing = Backing::open(url, &options, seed).await?;
         Ok(Self::new(url, options, backing, seed, metrics))
     }
 
@@ -200,7 +223,16 @@ impl Store {
                 let attempt = async || {
                     self.before(Verb::Put).await?;
                     let put = store.put_new(key, parts.clone()).await?;
-                    self.after(Verb::Put).map(|()| put)
+                    self.after(Verb::Put).await.map(|()| put)
+                };
+                self.requests.run(Verb::Put, size, attempt).await?
+            }
+            #[cfg(any(test, feature = "faults"))]
+            Backing::Memory(store) => {
+                let attempt = async || {
+                    self.before(Verb::Put).await?;
+                    let put = store.put_new(key, &parts);
+                    self.after(Verb::Put).await.map(|()| put)
                 };
                 self.requests.run(Verb::Put, size, attempt).await?
             }
@@ -230,8 +262,10 @@ impl Store {
             let etag = match &self.backing {
                 Backing::File(store) => store.put_if_match(key, etag, bytes.clone()).await?,
                 Backing::S3(store) => store.put_if_match(key, etag, bytes.clone()).await?,
+                #[cfg(any(test, feature = "faults"))]
+                Backing::Memory(store) => store.put_if_match(key, etag, bytes.clone())?,
             };
-            self.after(Verb::Put).map(|()| etag)
+            self.after(Verb::Put).await.map(|()| etag)
         };
         let etag = Box::pin(self.requests.run(Verb::Put, size, attempt)).await?;
         self.metrics().bytes_up.fetch_add(size, Relaxed);
@@ -248,8 +282,10 @@ impl Store {
             let found = match &self.backing {
                 Backing::File(store) => store.get(key).await?,
                 Backing::S3(store) => store.get(key).await?,
+                #[cfg(any(test, feature = "faults"))]
+                Backing::Memory(store) => store.get(key)?,
             };
-            self.after(Verb::Get).map(|()| found)
+            self.after(Verb::Get).await.map(|()| found)
         };
         let (bytes, etag) = Box::pin(self.requests.run(Verb::Get, 0, attempt)).await?;
         self.count_down(&bytes);
@@ -286,8 +322,10 @@ impl Store {
             let bytes = match &self.backing {
                 Backing::File(store) => store.get_range(key, range.clone()).await?,
                 Backing::S3(store) => store.get_range(key, range.clone()).await?,
+                #[cfg(any(test, feature = "faults"))]
+                Backing::Memory(store) => store.get_range(key, range.clone())?,
             };
-            self.after(Verb::Get)?;
+            self.after(Verb::Get).await?;
             #[cfg(any(test, feature = "faults"))]
             let bytes = self.options.faults.damage(bytes);
             let found = size_of(std::slice::from_ref(&bytes));
@@ -312,8 +350,10 @@ impl Store {
             let size = match &self.backing {
                 Backing::File(store) => store.size(key).await?,
                 Backing::S3(store) => store.size(key).await?,
+                #[cfg(any(test, feature = "faults"))]
+                Backing::Memory(store) => store.size(key)?,
             };
-            self.after(Verb::Get).map(|()| size)
+            self.after(Verb::Get).await.map(|()| size)
         };
         Box::pin(self.requests.run(Verb::Get, 0, attempt)).await
     }
@@ -341,8 +381,10 @@ impl Store {
             let page = match &self.backing {
                 Backing::File(store) => store.list(prefix, after).await?,
                 Backing::S3(store) => store.list(prefix, after).await?,
+                #[cfg(any(test, feature = "faults"))]
+                Backing::Memory(store) => store.list(prefix, after),
             };
-            self.after(Verb::List).map(|()| page)
+            self.after(Verb::List).await.map(|()| page)
         };
         Box::pin(self.requests.run(Verb::List, 0, attempt)).await
     }
@@ -377,8 +419,10 @@ impl Store {
                 match &self.backing {
                     Backing::File(store) => store.delete(keys).await?,
                     Backing::S3(store) => store.delete(keys).await?,
+                    #[cfg(any(test, feature = "faults"))]
+                    Backing::Memory(store) => store.delete(keys),
                 }
-                self.after(Verb::Delete)
+                self.after(Verb::Delete).await
             };
             Box::pin(self.requests.run(Verb::Delete, 0, attempt)).await?;
         }
@@ -395,10 +439,10 @@ impl Store {
         self.options.faults.before(verb).await
     }
 
-    /// Where tests lose the reply of a request that was carried out.
+    /// Where tests delay or lose the reply of a request that was carried out.
     #[cfg(any(test, feature = "faults"))]
-    fn after(&self, verb: Verb) -> Result<(), StoreError> {
-        self.options.faults.after(verb)
+    async fn after(&self, verb: Verb) -> Result<(), StoreError> {
+        self.options.faults.after(verb).await
     }
 
     #[cfg(not(any(test, feature = "faults")))]
@@ -408,12 +452,8 @@ impl Store {
     }
 
     #[cfg(not(any(test, feature = "faults")))]
-    #[expect(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        reason = "the same call as with faults"
-    )]
-    fn after(&self, _: Verb) -> Result<(), StoreError> {
+    #[expect(clippy::unused_async, reason = "the same call as with faults")]
+    async fn after(&self, _: Verb) -> Result<(), StoreError> {
         Ok(())
     }
 }

@@ -7,6 +7,8 @@
 mod client;
 mod jobs;
 mod merge;
+#[cfg(any(test, feature = "faults"))]
+mod stepped;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +28,8 @@ use uuid::Uuid;
 pub use self::client::Client;
 use self::client::{Port, pair};
 use self::jobs::Jobs;
+#[cfg(any(test, feature = "faults"))]
+pub use self::stepped::SteppedWorker;
 use crate::fetcher::FetchConfig;
 use crate::manifest_file::ManifestFile;
 use crate::metrics::StoreMetrics;

@@ -6,7 +6,7 @@ mod store_suite;
 use std::fs;
 use std::path::PathBuf;
 
-use s3_uploader::StoreUrl;
+use s3_uploader::{StoreOptions, StoreUrl};
 
 /// An empty folder of the test's own.
 fn folder(test: &str) -> StoreUrl {
@@ -15,6 +15,10 @@ fn folder(test: &str) -> StoreUrl {
         fs::remove_dir_all(&folder).expect("an old folder goes");
     }
     StoreUrl::folder(&folder)
+}
+
+fn options() -> StoreOptions {
+    StoreOptions::default()
 }
 
 all_checks!(folder);

@@ -22,6 +22,10 @@ fn prefix(test: &str) -> StoreUrl {
     url.parse().expect("an address")
 }
 
+fn options() -> StoreOptions {
+    StoreOptions::default()
+}
+
 all_checks!(prefix);
 
 /// A store on the server that checks; keys are `user/secret`.

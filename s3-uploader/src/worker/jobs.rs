@@ -146,6 +146,7 @@ impl Jobs {
             }
         };
         tokio::select! {
+            biased;
             outcome = Box::pin(writing) => {
                 fail_point(FailPoint::PutDone);
                 outcome

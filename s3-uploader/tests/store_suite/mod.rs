@@ -43,8 +43,7 @@ macro_rules! all_checks {
 }
 
 async fn open(url: &StoreUrl) -> Store {
-    let options =
-        StoreOptions { multipart_above: 6 << 20, part_size: 5 << 20, ..StoreOptions::default() };
+    let options = StoreOptions { multipart_above: 6 << 20, part_size: 5 << 20, ..crate::options() };
     Store::open(url, options).await.expect("the store opens")
 }
 

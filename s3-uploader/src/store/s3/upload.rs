@@ -38,7 +38,7 @@ impl S3Store {
             let put = put.if_none_match("*").body(ByteStream::from(body.clone())).send().await;
             let request = Request { verb: Verb::Put, action: ACTION, key };
             put.map_err(|error| self.refused(request, &error))?;
-            store.after(Verb::Put)
+            store.after(Verb::Put).await
         };
         created(Box::pin(store.requests().run(Verb::Put, size, attempt)).await)
     }
@@ -76,7 +76,7 @@ impl S3Store {
             let begin = begin.key(self.full(key)).checksum_algorithm(ChecksumAlgorithm::Crc32);
             let begun = begin.send().await;
             let begun = begun.map_err(|error| self.refused(request(key), &error))?;
-            store.after(Verb::Multipart)?;
+            store.after(Verb::Multipart).await?;
             begun.upload_id.ok_or_else(|| unusable(Verb::Multipart, "an upload without an id"))
         };
         Box::pin(store.requests().run(Verb::Multipart, 0, attempt)).await
@@ -115,7 +115,7 @@ impl S3Store {
             let send = send.upload_id(upload).part_number(number);
             let sent = send.body(ByteStream::from(body.clone())).send().await;
             let sent = sent.map_err(|error| self.refused(request(key), &error))?;
-            store.after(Verb::Multipart)?;
+            store.after(Verb::Multipart).await?;
             let part = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag);
             Ok(part.set_checksum_crc32(sent.checksum_crc32).build())
         };
@@ -136,7 +136,7 @@ impl S3Store {
             let end = end.key(self.full(key)).upload_id(upload).multipart_upload(parts.clone());
             let ended = end.if_none_match("*").send().await;
             ended.map_err(|error| self.refused(request(key), &error))?;
-            store.after(Verb::Multipart)
+            store.after(Verb::Multipart).await
         };
         let ended = Box::pin(store.requests().run(Verb::Multipart, 0, attempt)).await;
         match created(ended) {
