@@ -314,7 +314,8 @@ impl Fetcher {
         }
     }
 
-    fn forget(&self, object: ObjectName, range: Range<u64>) {
+    /// Drops the chunks of a range: what is in them was damaged on its way.
+    pub(crate) fn forget(&self, object: ObjectName, range: Range<u64>) {
         let first = range.start / self.0.config.chunk_size;
         (first..first + self.count(&range)).for_each(|chunk| self.0.remove((object, chunk)));
     }

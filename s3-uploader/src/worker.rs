@@ -144,7 +144,7 @@ pub enum Outcome {
     /// Another content is there under that name: somebody else leads.
     Conflict,
     Data(Bytes),
-    /// No batch has a timestamp as wanted.
+    /// No batch has a timestamp as wanted, or there was nothing to answer.
     Nothing,
     Deleted,
     Listed(Page),

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use kafka_wire::batch::{self, BatchHeader};
-use model::{Offset, PartitionId};
+use model::{LeaderEpoch, Offset, PartitionId};
 use s3_uploader::{Extent, Job, Outcome, StoreError};
 
 use super::Shard;
@@ -117,9 +117,12 @@ impl Shard {
             outcome => return self.remote_failed(read, &outcome),
         };
         let RemoteRead { partition, ref extent, .. } = read;
+        // A deleted topic's partition has no log: what is read of it is for nobody.
+        let log = self.hosting.get(partition);
+        let epoch_at = |offset: Offset| log?.leader_epoch_at(offset.max(log?.log_start()));
         match &read.wanted {
             Wanted::Fetch(place) => {
-                let found = batches_from(&bytes, extent, place.from, place.max_bytes);
+                let found = batches_from(&bytes, extent, &epoch_at, place.from, place.max_bytes);
                 // What comes before a damaged batch is served: a consumer gets to where it begins.
                 if found.damaged && found.batches.is_empty() {
                     return self.found_damaged(read);
@@ -128,7 +131,8 @@ impl Shard {
                 self.metrics.add(Metric::FetchRemoteBytes, size as u64);
                 self.fill_remote(place, Ok(found.batches));
             }
-            Wanted::Search { origin, search } => match search_in(&bytes, extent, search) {
+            Wanted::Search { origin, search } => match search_in(&bytes, extent, &epoch_at, search)
+            {
                 Some(found) => self.remote_searched(*origin, partition, *search, found),
                 None => self.found_damaged(read),
             },
@@ -139,9 +143,8 @@ impl Shard {
     /// asked for once more, past the cache; and the object may be restored, so the next reader asks
     /// the store again.
     fn found_damaged(&mut self, read: RemoteRead) {
-        // Nobody waits for the reply. Jobs begin in the order in which they are sent.
-        let nobody = JobOf::Read(self.reads.next_token());
-        self.tier.start(Job::Forget(read.extent.clone()), nobody);
+        // Jobs begin in the order in which they are sent.
+        self.tier.start(Job::Forget(read.extent.clone()), JobOf::Forgetting);
         if read.again {
             let object = read.extent.object;
             self.note_damage(&read, &format!("a batch in {object} is not what was written"));
@@ -226,11 +229,22 @@ struct Found {
     damaged: bool,
 }
 
+/// Tells what the log knows of an offset.
+type EpochAt<'a> = &'a dyn Fn(Offset) -> Option<LeaderEpoch>;
+
 /// Whole batches from the one that contains `from`, up to `max_bytes` but one at least. A CRC does
-/// not cover a batch's magic and base offset: offsets must ascend and be the extent's.
-fn batches_from(bytes: &Bytes, extent: &Extent, from: Offset, max_bytes: u32) -> Found {
+/// not cover what is in front of it: the offsets must follow each other inside of the extent, and
+/// the leader epoch be what the log says.
+fn batches_from(
+    bytes: &Bytes,
+    extent: &Extent,
+    epoch_at: EpochAt<'_>,
+    from: Offset,
+    max_bytes: u32,
+) -> Found {
     let mut found = Found::default();
-    let (mut at, mut size, mut end) = (0, 0, extent.base.get());
+    let (mut at, mut size) = (0, 0);
+    let mut expected = None;
     while at < bytes.len() {
         let header = BatchHeader::read(&bytes[at..]);
         let whole = header.and_then(|header| Some((header, at.checked_add(header.size()?)?)));
@@ -241,13 +255,14 @@ fn batches_from(bytes: &Bytes, extent: &Extent, from: Offset, max_bytes: u32) ->
         let batch = bytes.slice(at..next);
         at = next;
         let (base, last) = (header.base_offset(), header.last_offset());
-        if base < end || last < base || last >= extent.end.get() {
+        let inside = extent.base.get() <= base && base <= last && last < extent.end.get();
+        if !inside || expected.is_some_and(|expected| expected != base) {
             // This one or the one before it has wrong offsets.
             found.batches.pop();
             found.damaged = true;
             break;
         }
-        end = last + 1;
+        expected = Some(last + 1);
         if last < from.get() {
             continue;
         }
@@ -255,7 +270,12 @@ fn batches_from(bytes: &Bytes, extent: &Extent, from: Offset, max_bytes: u32) ->
         if size > max_bytes as usize && !found.batches.is_empty() {
             break;
         }
-        if header.magic() != batch::MAGIC || !batch::crc_is_valid(&batch) {
+        let epoch = epoch_at(Offset::new(base)).map(LeaderEpoch::get);
+        let is_sound = header.magic() == batch::MAGIC
+            && epoch == Some(header.partition_leader_epoch())
+            && batch::crc_is_valid(&batch);
+        // One that begins after what is asked for would pass over records.
+        if !is_sound || found.batches.is_empty() && base > from.get() {
             found.damaged = true;
             break;
         }
@@ -265,8 +285,15 @@ fn batches_from(bytes: &Bytes, extent: &Extent, from: Offset, max_bytes: u32) ->
 }
 
 /// The record sought in an interval of batches. The outer `None`: a damaged batch may hold it.
-fn search_in(bytes: &Bytes, extent: &Extent, search: &Search) -> Option<Option<TimestampedOffset>> {
-    let Found { batches, damaged } = batches_from(bytes, extent, search.log_start, u32::MAX);
+fn search_in(
+    bytes: &Bytes,
+    extent: &Extent,
+    epoch_at: EpochAt<'_>,
+    search: &Search,
+) -> Option<Option<TimestampedOffset>> {
+    let first = BatchHeader::read(bytes)?.base_offset();
+    let from = search.log_start.max(Offset::new(first));
+    let Found { batches, damaged } = batches_from(bytes, extent, epoch_at, from, u32::MAX);
     for batch in batches {
         let found = search.sought.find_in(search.log_start, &batch).ok()?;
         if found.is_some() {

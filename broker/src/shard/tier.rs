@@ -54,6 +54,8 @@ pub(super) enum JobOf {
     Read(u64),
     /// The object that is put together from others.
     Merge,
+    /// A damaged read: nothing is done with the answer.
+    Forgetting,
     /// The deletion of objects that nothing refers to.
     Deletion(Vec<ObjectName>),
     /// A page of what is in the bucket.
@@ -127,6 +129,7 @@ impl Shard {
                 }
                 JobOf::Read(token) => self.remote_read_done(token, outcome),
                 JobOf::Merge => self.merge_done(outcome),
+                JobOf::Forgetting => {}
                 JobOf::Deletion(objects) => self.deletion_done(objects, &outcome),
                 JobOf::Listing => self.listed(outcome),
                 JobOf::Sweep(count) => self.swept(count, &outcome),
@@ -152,10 +155,21 @@ impl Shard {
             };
             if entry.index > self.tier.edited {
                 self.apply_edit(entry.index, payload);
+            } else {
+                self.repeat_edit(payload);
             }
             if let Some((origin, start)) = self.tier.waiting.remove(&entry.index) {
                 self.answer(origin, PartAnswer::Trimmed(Ok(start)));
             }
+        }
+    }
+
+    /// An edit that the manifest of the snapshot contains already. The partitions of that snapshot
+    /// are as they were some entries before it, so a log start may have to be moved again.
+    fn repeat_edit(&mut self, payload: &Bytes) {
+        let (edit, _) = Edit::decode(payload).expect("a committed edit is well formed");
+        if let Edit::LogStart { partition, offset } = edit {
+            self.log_start_moved(partition, offset);
         }
     }
 
