@@ -24,6 +24,9 @@ const TAIL_SIZE: usize = 64 * 1024;
 /// How often the operator is told that writes still fail.
 const NOTE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// What differs may have been damaged on its way: a conflict is one that is seen again and again.
+const COMPARISONS_MAX: u32 = 3;
+
 pub(super) struct Jobs {
     store: Rc<Store>,
     fetcher: Fetcher,
@@ -216,8 +219,12 @@ impl Jobs {
         }
         let tail = tail_of(parts, compared.size(size));
         let start = stored_size - u64::try_from(tail.len()).unwrap_or(stored_size);
-        let stored = self.store.get_range(key, start..stored_size).await?;
-        Ok(if stored == tail { Outcome::Stored } else { Outcome::Conflict })
+        for _ in 0..COMPARISONS_MAX {
+            if self.store.get_range(key, start..stored_size).await? == tail {
+                return Ok(Outcome::Stored);
+            }
+        }
+        Ok(Outcome::Conflict)
     }
 }
 

@@ -157,6 +157,16 @@ fn a_lost_reply_is_not_a_conflict() {
 }
 
 #[test]
+fn damage_on_the_way_is_not_a_conflict() {
+    let bed = Bed::new("damaged", 1, WorkerConfig::default());
+    assert_eq!(bed.outcome(Job::PutObject(sample())), Outcome::Stored);
+    // The size is asked for first.
+    bed.faults.next(Verb::Get, Fault::None);
+    bed.faults.next(Verb::Get, Fault::Flip(7));
+    assert_eq!(bed.outcome(Job::PutObject(sample())), Outcome::Stored);
+}
+
+#[test]
 fn another_content_under_the_name_is_a_conflict() {
     let bed = Bed::new("conflict", 1, WorkerConfig::default());
     assert_eq!(bed.outcome(Job::PutObject(sample())), Outcome::Stored);
