@@ -50,5 +50,6 @@ bench-reactor: build
 fuzz:
 	tools/fuzz/run.sh $(FUZZ_SECONDS)
 
-sim:
-	cargo run --release --locked --package sim -- --seeds $(SEEDS)
+# Both scenarios. All of the workspace is built: another choice of features would build it twice.
+sim: build
+	$(CARGO_TARGET_DIR)/release/sim --seeds $(SEEDS)

@@ -33,6 +33,8 @@ mod random;
 mod recover;
 mod shard;
 mod shard_thread;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod start;
 
 pub use recover::{RecoverError, RecoverSettings, recover};

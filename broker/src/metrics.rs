@@ -182,7 +182,7 @@ impl ShardMetrics {
         self.numbers[metric as usize].store(value, Ordering::Relaxed);
     }
 
-    fn get(&self, metric: Metric) -> u64 {
+    pub(crate) fn get(&self, metric: Metric) -> u64 {
         self.numbers[metric as usize].load(Ordering::Relaxed)
     }
 }

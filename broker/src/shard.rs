@@ -11,6 +11,8 @@ pub(crate) mod connections;
 pub(crate) mod coordinate;
 pub(crate) mod group_snapshot;
 pub(crate) mod hosted;
+#[cfg(feature = "simulation")]
+pub(crate) mod inspect;
 pub(crate) mod mailbox;
 pub(crate) mod merge;
 pub(crate) mod message;

@@ -13,7 +13,8 @@ use tools::format::random_uuid;
 use uring::device::DeviceFile;
 use uring::{Reactor, ReactorConfig};
 use wal_uring::{
-    FileDevice, Identity, Lsn, Recovered, RecoveryReport, RingDisk, StreamId, Wal, WalOptions,
+    BlockDevice, FileDevice, Identity, Lsn, Recovered, RecoveryReport, RingDisk, StreamId, Wal,
+    WalOptions,
 };
 
 use crate::cluster::Cluster;
@@ -62,18 +63,18 @@ pub(crate) fn run(start: ShardStart) -> Result<(), StartError> {
     let file = start.device.file().map_err(|error| failed(error.to_string()))?;
     let file = reactor.io().register_file(file).map_err(|error| failed(error.to_string()))?;
     let durable = start.device.write_cache().needs_sync();
-    let (parts, mut wal) = recover(&start, durable)?;
+    let (recovery, mut wal) = open(&start, durable)?;
     wal.prepare(&mut RingDisk { io: reactor.io(), file, durable });
     let now = Now { instant: reactor.now(), unix_ms: unix_ms() };
     let ShardStart { id, node, store, listener, report, .. } = start;
-    let shard = Shard::new(parts.into_parts(id, node, store, wal, now), now);
+    let shard = Shard::new(recovery.into_parts(id, node, store, wal, now), now);
     shard.mailbox.attach(reactor.doorbell());
     shard.metrics.set(Metric::WalVolatileCache, u64::from(durable));
     Core::new(shard, file, durable, listener, report).run(reactor).map_err(failed)
 }
 
 /// What the WAL held.
-struct Recovery {
+pub(crate) struct Recovery {
     driver: Driver,
     hosting: Hosting,
     /// What a snapshot of the data group says of its objects.
@@ -88,7 +89,14 @@ struct Recovery {
 }
 
 impl Recovery {
-    fn into_parts(self, id: ShardId, node: Arc<Node>, store: Client, wal: Wal, now: Now) -> Parts {
+    pub(crate) fn into_parts(
+        self,
+        id: ShardId,
+        node: Arc<Node>,
+        store: Client,
+        wal: Wal,
+        now: Now,
+    ) -> Parts {
         let settings = &node.settings.broker;
         let reserve = settings.wal_reserve_percent;
         let log =
@@ -118,13 +126,39 @@ pub(crate) fn voter(node: NodeId) -> u64 {
     u64::try_from(node.get()).unwrap_or_default() + 1
 }
 
-fn recover(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartError> {
+/// Opens the WAL on its device, and tells the operator what it held.
+fn open(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartError> {
     let shard = start.id.get();
-    let node = &start.node;
-    let voter = voter(node.id);
-    let (election_seed, _) = random_uuid()?.as_u64_pair();
+    let (election, _) = random_uuid()?.as_u64_pair();
     let (high, low) = random_uuid()?.as_u64_pair();
-    let mut driver = Driver::new(DriverConfig::new(voter, election_seed));
+    let failed = |error: std::io::Error| StartError::Failed { shard, reason: error.to_string() };
+    let mut device = FileDevice::new(&start.device).map_err(failed)?;
+    let seeds = Seeds { election, ids: [high, low] };
+    let recovered = recover(&mut device, start.id, &start.node, options(durable), seeds)?;
+    let (recovery, wal, report) = recovered;
+    // If nobody listens any more, the process is ending.
+    let _ = start.report.send(Report::Noted(describe(shard, &report)));
+    Ok((recovery, wal))
+}
+
+/// Randomness for a shard, which has no other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seeds {
+    pub(crate) election: u64,
+    /// For the ids that it makes.
+    pub(crate) ids: [u64; 2],
+}
+
+pub(crate) fn recover(
+    device: &mut impl BlockDevice,
+    id: ShardId,
+    node: &Node,
+    options: WalOptions,
+    seeds: Seeds,
+) -> Result<(Recovery, Wal, RecoveryReport), StartError> {
+    let shard = id.get();
+    let voter = voter(node.id);
+    let mut driver = Driver::new(DriverConfig::new(voter, seeds.election));
     let mut states = BTreeMap::new();
     let mut refused = None;
     let expected = Identity {
@@ -138,33 +172,29 @@ fn recover(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartEr
             refused.get_or_insert_with(|| reason.to_string());
         }
     };
-    let options = options(durable);
-    let failed = |error: std::io::Error| StartError::Failed { shard, reason: error.to_string() };
-    let mut device = FileDevice::new(&start.device).map_err(failed)?;
-    let (wal, report) = Wal::open(&mut device, &expected, options, &mut sink)
+    let (wal, report) = Wal::open(device, &expected, options, &mut sink)
         .map_err(|source| StartError::Open { shard, source: Box::new(source) })?;
     if let Some(reason) = refused {
         return Err(StartError::Recover { shard, reason });
     }
-    // If nobody listens any more, the process is ending.
-    let _ = start.report.send(Report::Noted(describe(shard, &report)));
     let recovered = |error: &dyn ToString| StartError::Recover { shard, reason: error.to_string() };
     driver.start().map_err(|error| recovered(&error))?;
-    for group in groups(start.id) {
+    for group in groups(id) {
         if !driver.has_group(group) {
             driver.create_group(group, &[voter]);
         }
     }
     let mut hosting = Hosting::new(TAIL_CACHE_SIZE);
-    let group = Node::data_group(start.id);
+    let group = Node::data_group(id);
     let stored = rebuild(&driver, &mut hosting, group).map_err(|reason| recovered(&reason))?;
-    let cluster = (start.id == METADATA_SHARD)
+    let cluster = (id == METADATA_SHARD)
         .then(|| cluster(&driver, &node.settings.broker))
         .transpose()
         .map_err(|error| recovered(&error))?;
     let last_index = driver.last_index(group);
-    let seeds = [high, low];
-    Ok((Recovery { driver, hosting, stored, cluster, states, last_index, seeds }, wal))
+    let seeds = seeds.ids;
+    let recovery = Recovery { driver, hosting, stored, cluster, states, last_index, seeds };
+    Ok((recovery, wal, report))
 }
 
 /// Gives one record of the WAL to raft, and notes where the state records are.

@@ -123,6 +123,27 @@ impl Offload {
         self.committed = self.committed.max(index);
     }
 
+    #[cfg(feature = "simulation")]
+    pub(super) const fn phase_name(&self) -> &'static str {
+        match self.phase {
+            Phase::Idle => "idle",
+            Phase::Gathering(_) => "gathering",
+            Phase::Reading(_) => "reading",
+            Phase::Uploading(..) => "uploading",
+            Phase::Recording { proposed: false, .. } => "recording, not proposed",
+            Phase::Recording { .. } => "recording",
+        }
+    }
+
+    /// The last entry of the object that is stored and not in the manifest yet.
+    #[cfg(feature = "simulation")]
+    pub(super) fn recording(&self) -> Option<LogIndex> {
+        match self.phase {
+            Phase::Recording { upto, .. } => Some(upto),
+            _ => None,
+        }
+    }
+
     pub(crate) fn flush(&mut self) {
         self.flushing = true;
         self.not_before = None;

@@ -224,6 +224,12 @@ impl ReplicatedLog {
         self.appended_end
     }
 
+    /// Bytes that the WAL takes before it is full.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn room(&self) -> u64 {
+        self.wal.room()
+    }
+
     /// Bytes of an object at most, by the size of the WAL.
     pub(crate) fn object_size_max(&self) -> u64 {
         self.room.object_size_max()

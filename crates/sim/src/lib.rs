@@ -1,5 +1,6 @@
-//! Deterministic simulation of three nodes: the real driver over the real WAL, on disks and a
-//! network that fail.
+//! Deterministic simulation, in two scenarios: three voters, the real driver over the real WAL, on
+//! disks and a network that fail; and one whole broker that offloads to a store that misbehaves
+//! (`offload`).
 //!
 //! One thread, one seed, one clock that only this crate moves: a seed is the whole run, and a
 //! repeated run has the same trace. `scenario` says what happens, `checker` what must hold whatever
@@ -11,6 +12,7 @@ mod journal;
 mod log;
 mod network;
 mod node;
+pub mod offload;
 mod random;
 mod scenario;
 mod trace;

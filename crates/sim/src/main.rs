@@ -3,12 +3,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use sim::{Failure, Report, run, run_readable};
+use clap::{Parser, ValueEnum};
+use sim::{Failure, Report, offload};
 
-/// Deterministic simulation of three nodes.
+/// Deterministic simulation of three voters, and of a broker that offloads.
 #[derive(Parser)]
 struct Arguments {
+    /// What is simulated; both if not given.
+    #[arg(long)]
+    scenario: Option<Scenario>,
     /// Replay this seed alone, with a timeline.
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
@@ -20,48 +23,118 @@ struct Arguments {
     from: u64,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Scenario {
+    /// Three voters over WALs on failing disks and a failing network.
+    Voters,
+    /// A broker that offloads, over a failing disk and a failing store.
+    Offload,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let (from, count) = arguments.seed.map_or((arguments.from, arguments.seeds), |seed| (seed, 1));
     // A panic inside a run is reported with its seed.
     std::panic::set_hook(Box::new(|_| ()));
     let mut out = std::io::stdout().lock();
-    let result = match runs(from, count, arguments.seed.is_some(), &mut out) {
-        Ok(held) => held,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "cannot print: {error}");
-            false
+    let both = [Scenario::Voters, Scenario::Offload];
+    let chosen = arguments.scenario;
+    for scenario in
+        both.into_iter().filter(|it| chosen.is_none_or(|chosen| chosen.name() == it.name()))
+    {
+        match runs(scenario, &arguments, &mut out) {
+            Ok(true) => {}
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "cannot print: {error}");
+                return ExitCode::FAILURE;
+            }
         }
-    };
-    if result { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+    ExitCode::SUCCESS
+}
+
+/// A run that held, or its timeline and what it broke.
+type Outcome<R> = Result<R, (Vec<String>, String)>;
+
+impl Scenario {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Voters => "voters",
+            Self::Offload => "offload",
+        }
+    }
 }
 
 /// Whether all seeds held; stops at the first that did not.
-fn runs(from: u64, count: u64, readable: bool, out: &mut impl Write) -> std::io::Result<bool> {
-    writeln!(out, "SEED {from}..{}", from.saturating_add(count))?;
-    writeln!(out, "replay one: cargo run --release -p sim -- --seed SEED")?;
-    let mut total = Report::default();
-    for seed in from..from.saturating_add(count) {
-        match run(seed, None) {
-            Ok(report) => total.add(&report),
-            Err(_) => return failed(seed, out),
+fn runs(scenario: Scenario, arguments: &Arguments, out: &mut impl Write) -> std::io::Result<bool> {
+    match scenario {
+        Scenario::Voters => {
+            let mut total = Report::default();
+            let held = all_held(scenario, arguments, out, |seed, readable| {
+                let run = if readable { sim::run_readable } else { sim::run };
+                let report = run(seed, None).map_err(told)?;
+                total.add(&report);
+                Ok(report.trace_hash)
+            })?;
+            if held {
+                writeln!(out, "{} held: {total:?}", scenario.name())?;
+            }
+            Ok(held)
         }
-        if readable {
-            writeln!(out, "trace {:016x}", total.trace_hash)?;
+        Scenario::Offload => {
+            let (mut total, mut runs) = (offload::Report::default(), Vec::new());
+            let held = all_held(scenario, arguments, out, |seed, readable| {
+                let run = if readable { offload::run_readable } else { offload::run };
+                let report = run(seed, None).map_err(told)?;
+                total.add(&report);
+                runs.push(report);
+                Ok(report.trace_hash)
+            })?;
+            if held {
+                writeln!(out, "{} held; counts, and the runs with any:", scenario.name())?;
+                for (at, (name, count)) in total.counts().into_iter().enumerate() {
+                    let hit = runs.iter().filter(|run| run.counts()[at].1 > 0).count();
+                    let percent = hit * 100 / runs.len().max(1);
+                    writeln!(out, "{count:>12}  {percent:>3} %  {name}")?;
+                }
+            }
+            Ok(held)
         }
     }
-    writeln!(out, "{count} seeds held: {total:?}")?;
-    Ok(true)
 }
 
-fn failed(seed: u64, out: &mut impl Write) -> std::io::Result<bool> {
-    writeln!(out, "SEED {seed}")?;
-    writeln!(out, "replay: cargo run --release -p sim -- --seed {seed}")?;
-    if let Err(Failure { violation, timeline }) = run_readable(seed, None) {
-        for line in timeline {
-            writeln!(out, "{line}")?;
+fn told<V: std::fmt::Display>(failure: Failure<V>) -> (Vec<String>, String) {
+    (failure.timeline, failure.violation.to_string())
+}
+
+/// Runs each seed; `run` takes it, and whether to keep a timeline, and gives the trace.
+fn all_held(
+    scenario: Scenario,
+    arguments: &Arguments,
+    out: &mut impl Write,
+    mut run: impl FnMut(u64, bool) -> Outcome<u64>,
+) -> std::io::Result<bool> {
+    let (from, count) = arguments.seed.map_or((arguments.from, arguments.seeds), |seed| (seed, 1));
+    let name = scenario.name();
+    let replay = format!("sim --scenario {name} --seed");
+    writeln!(
+        out,
+        "{name}: SEED {from}..{}; replay one: {replay} SEED",
+        from.saturating_add(count)
+    )?;
+    for seed in from..from.saturating_add(count) {
+        match run(seed, false) {
+            Ok(trace) if arguments.seed.is_some() => writeln!(out, "trace {trace:016x}")?,
+            Ok(_) => {}
+            Err(_) => {
+                writeln!(out, "SEED {seed}; replay: {replay} {seed}")?;
+                if let Err((timeline, violation)) = run(seed, true) {
+                    timeline.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+                    writeln!(out, "VIOLATION {violation}")?;
+                }
+                return Ok(false);
+            }
         }
-        writeln!(out, "VIOLATION {violation}")?;
     }
-    Ok(false)
+    Ok(true)
 }

@@ -46,8 +46,8 @@ impl Report {
 
 /// A run that did not hold.
 #[derive(Clone, Debug)]
-pub struct Failure {
-    pub violation: Violation,
+pub struct Failure<V = Violation> {
+    pub violation: V,
     /// What led to it; only of a readable run.
     pub timeline: Vec<String>,
 }
@@ -107,7 +107,7 @@ fn play(cluster: &mut Cluster) -> Result<usize, Violation> {
     Ok(crashes)
 }
 
-fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text").to_owned()
 }

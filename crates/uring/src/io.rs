@@ -486,6 +486,16 @@ impl Io {
 }
 
 impl ConnId {
+    /// A connection of no reactor, for whoever stands in for one: no reactor gives this generation.
+    pub const fn simulated(index: u32) -> Self {
+        Self { index, generation: u32::MAX }
+    }
+
+    /// The number of a simulated connection.
+    pub const fn simulated_index(self) -> Option<u32> {
+        if self.generation == u32::MAX { Some(self.index) } else { None }
+    }
+
     pub(crate) fn slot(self) -> SlotRef {
         SlotRef { index: self.index, generation: self.generation }
     }

@@ -1,0 +1,105 @@
+//! What a simulation sees of a shard, to check it, and the bugs that it plants.
+
+use std::sync::Arc;
+
+use model::{Offset, PartitionId};
+use s3_uploader::{Job, Manifest, ObjectName};
+use wal_uring::Pressure;
+
+use super::Shard;
+use super::tier::JobOf;
+use crate::metrics::Metric;
+
+/// Where the records of a partition are.
+#[derive(Clone, Debug)]
+pub struct PartitionState {
+    pub topic: Arc<str>,
+    pub index: i32,
+    pub id: PartitionId,
+    pub log_start: Offset,
+    /// What is below is in no entry of the log any more.
+    pub local_start: Offset,
+    pub high_watermark: Offset,
+}
+
+/// Numbers that tell what a shard has done since its start, or has to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    pub pending_bytes: u64,
+    pub phase: &'static str,
+    pub wal_room: u64,
+    pub is_under_pressure: bool,
+    pub throttles: u64,
+    pub wal_reads: u64,
+    pub object_reads: u64,
+    pub object_read_failures: u64,
+    pub objects: u64,
+    pub objects_deleted: u64,
+    pub offload_failures: u64,
+    pub edits_void: u64,
+    /// The first entry of the data group that is in its log.
+    pub first_index: u64,
+    /// The last entry whose edit the manifest contains.
+    pub edited: u64,
+}
+
+impl Shard {
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.tier.manifest
+    }
+
+    pub(crate) fn partition_states(&self) -> Vec<PartitionState> {
+        let mut states = Vec::new();
+        for topic in self.metadata.image().topics().filter(|topic| !topic.internal) {
+            for (index, partition) in (0_i32..).zip(&topic.partitions) {
+                let Some(log) = self.hosting.get(partition.id) else { continue };
+                states.push(PartitionState {
+                    topic: Arc::clone(&topic.name),
+                    index,
+                    id: partition.id,
+                    log_start: log.log_start(),
+                    local_start: log.local_start(),
+                    high_watermark: log.high_watermark(),
+                });
+            }
+        }
+        states
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        let metrics = &self.metrics;
+        Counters {
+            pending_bytes: self.tier.offload.pending(),
+            phase: self.tier.offload.phase_name(),
+            wal_room: self.log.room(),
+            is_under_pressure: self.log.pressure() > Pressure::Normal,
+            throttles: metrics.get(Metric::Throttles),
+            wal_reads: metrics.get(Metric::FetchStoredBytes),
+            object_reads: metrics.get(Metric::FetchRemoteBytes),
+            object_read_failures: metrics.get(Metric::FetchRemoteFailures),
+            objects: metrics.get(Metric::OffloadObjects),
+            objects_deleted: metrics.get(Metric::TierObjectsDeleted),
+            offload_failures: metrics.get(Metric::OffloadFailures),
+            edits_void: metrics.get(Metric::TierEditsVoid),
+            first_index: self.log.first_index(self.data_group()).get(),
+            edited: self.tier.edited.get(),
+        }
+    }
+
+    /// See `SimBroker`.
+    pub(crate) fn trim_early(&mut self) {
+        if let Some(upto) = self.tier.offload.recording() {
+            self.hosting.release_before(upto);
+            self.compact_to(upto);
+        }
+    }
+
+    /// See `SimBroker`.
+    pub(crate) fn delete_unasked(&mut self) {
+        let retired: Vec<ObjectName> = self.tier.manifest.retired(i64::MAX).copied().collect();
+        if !retired.is_empty() && self.log.has_caught_up(self.data_group()) {
+            let of = JobOf::Deletion(retired.clone());
+            self.tier.start(Job::Delete(retired), of);
+        }
+    }
+}
