@@ -72,7 +72,6 @@ fn a_name_that_is_used_again_is_found() {
 fn find(bug: Bug) -> Violation {
     for seed in 0..BUG_SEED_MAX {
         if let Err(failure) = run(seed, Some(bug)) {
-            println!("SEED {seed}: {}", failure.violation);
             return failure.violation;
         }
     }

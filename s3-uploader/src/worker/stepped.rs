@@ -50,8 +50,8 @@ impl SteppedWorker {
         let wake = Box::new(move || wake.notify_one());
         let (client, port) = pair(config.jobs_max, wake, signals.clone());
         let tasks = LocalSet::new();
-        tasks
-            .spawn_local(async move { Box::pin(serve(store, config, vec![port], &signals)).await });
+        let serving = async move { Box::pin(serve(store, config, vec![port], &signals)).await };
+        tasks.spawn_local(serving);
         Ok((Self { tasks, runtime, started, replied, metrics }, client))
     }
 
