@@ -55,8 +55,8 @@ impl SteppedWorker {
         Ok((Self { tasks, runtime, started, replied, metrics }, client))
     }
 
-    /// Lets its time pass to `until`, in whole milliseconds, but only to the next reply. Returns the
-    /// time reached.
+    /// Lets its time pass to `until`, in whole milliseconds, but only to the next reply. Returns
+    /// the time reached.
     pub fn run_until(&mut self, until: Duration) -> Duration {
         let millis = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
         let until = self.started + Duration::from_millis(millis);
