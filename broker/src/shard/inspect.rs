@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use model::{Offset, PartitionId};
 use s3_uploader::{Job, Manifest, ObjectName};
-use wal_uring::Pressure;
 
 use super::Shard;
 use super::tier::JobOf;
@@ -28,6 +27,7 @@ pub struct Counters {
     pub pending_bytes: u64,
     pub phase: &'static str,
     pub wal_room: u64,
+    /// Producers are slowed down.
     pub is_under_pressure: bool,
     pub throttles: u64,
     pub wal_reads: u64,
@@ -37,6 +37,8 @@ pub struct Counters {
     pub objects_deleted: u64,
     pub offload_failures: u64,
     pub edits_void: u64,
+    pub merges: u64,
+    pub orphans_deleted: u64,
     /// The first entry of the data group that is in its log.
     pub first_index: u64,
     /// The last entry whose edit the manifest contains.
@@ -72,7 +74,9 @@ impl Shard {
             pending_bytes: self.tier.offload.pending(),
             phase: self.tier.offload.phase_name(),
             wal_room: self.log.room(),
-            is_under_pressure: self.log.pressure() > Pressure::Normal,
+            is_under_pressure: self.log.throttle_ms() > 0,
+            merges: metrics.get(Metric::Merges),
+            orphans_deleted: metrics.get(Metric::TierOrphansDeleted),
             throttles: metrics.get(Metric::Throttles),
             wal_reads: metrics.get(Metric::FetchStoredBytes),
             object_reads: metrics.get(Metric::FetchRemoteBytes),
@@ -98,8 +102,8 @@ impl Shard {
     pub(crate) fn delete_unasked(&mut self) {
         let retired: Vec<ObjectName> = self.tier.manifest.retired(i64::MAX).copied().collect();
         if !retired.is_empty() && self.log.has_caught_up(self.data_group()) {
-            let of = JobOf::Deletion(retired.clone());
-            self.tier.start(Job::Delete(retired), of);
+            let keys = retired.iter().map(ToString::to_string).collect();
+            self.tier.start(Job::Delete(keys), JobOf::Deletion(retired));
         }
     }
 }

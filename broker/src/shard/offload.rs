@@ -53,6 +53,9 @@ pub(crate) struct Offload {
     /// Nothing is begun before.
     not_before: Option<Instant>,
     pause: Duration,
+    /// Another content than ours is stored under the name of an object that ends here: what had to
+    /// be left out has changed since it was written. The next one ends elsewhere.
+    taken: Option<LogIndex>,
     /// The broker stops: offload what there is, whatever its size and age.
     flushing: bool,
 }
@@ -93,6 +96,7 @@ impl Offload {
             began: Lsn::ZERO,
             not_before: None,
             pause: PAUSE,
+            taken: None,
             flushing: false,
         }
     }
@@ -221,10 +225,14 @@ impl Shard {
     fn gather(&mut self, mut gathered: Gathered) {
         let size_max = self.object_size();
         for _ in 0..GATHERED_PER_TURN {
-            if gathered.upto >= self.tier.offload.committed
-                || gathered.bytes >= size_max
-                || gathered.batches.len() >= ENTRIES_MAX
-            {
+            let offload = &mut self.tier.offload;
+            let is_taken = offload.taken == Some(gathered.upto);
+            if gathered.upto >= offload.committed && is_taken {
+                // The entry that was proposed then makes another name possible.
+                return offload.rest(self.now.instant);
+            }
+            let is_full = gathered.bytes >= size_max || gathered.batches.len() >= ENTRIES_MAX;
+            if gathered.upto >= offload.committed || is_full && !is_taken {
                 return self.read_gathered(gathered);
             }
             gathered.upto = gathered.upto.next();
@@ -306,12 +314,18 @@ impl Shard {
             Outcome::Sealed { object, size, extents } => {
                 fail_point(FailPoint::OffloadStored);
                 self.tier.offload.pause = PAUSE;
+                self.tier.offload.taken = None;
                 self.metrics.add(Metric::OffloadObjects, 1);
                 self.metrics.add(Metric::OffloadBytes, size);
                 let edit = Edit::Offloaded { upto, object, object_size: size, extents };
                 self.record_object(Box::new(edit), upto, bytes);
             }
-            _ => {
+            outcome => {
+                if outcome == Outcome::Conflict {
+                    self.tier.offload.taken = Some(upto);
+                    // It changes nothing but the end of the log.
+                    let _ = self.propose_edit(&Edit::Dropped { partitions: Vec::new() });
+                }
                 self.metrics.add(Metric::OffloadFailures, 1);
                 self.tier.offload.rest(self.now.instant);
             }

@@ -32,8 +32,8 @@ fn interval(count: i64) -> (Vec<u8>, usize, Extent) {
 
 /// That of all batches above.
 fn epoch(_: Offset) -> Option<LeaderEpoch> {
-    let header = BatchHeader::read(&RecordBatchBuilder::new().build());
-    header.map(|header| LeaderEpoch::new(header.partition_leader_epoch()))
+    let batch = RecordBatchBuilder::new().build();
+    BatchHeader::read(&batch).map(|header| LeaderEpoch::new(header.partition_leader_epoch()))
 }
 
 fn bases(found: &Found) -> Vec<i64> {
@@ -45,7 +45,8 @@ fn bases(found: &Found) -> Vec<i64> {
 fn a_reader_gets_whole_batches_from_where_it_is() {
     let (bytes, size, extent) = interval(4);
     let bytes = Bytes::from(bytes);
-    let read = |from, max_bytes| batches_from(&bytes, &extent, &epoch, Offset::new(from), max_bytes);
+    let read =
+        |from, max_bytes| batches_from(&bytes, &extent, &epoch, Offset::new(from), max_bytes);
     let two = u32::try_from(2 * size).expect("small");
     for (from, max_bytes, expected) in [
         (100, u32::MAX, &[100, 110, 120, 130][..]),

@@ -126,13 +126,12 @@ impl Shard {
 
     fn is_orphan(&self, listed: &Listed, term: Term) -> bool {
         let Ok(object) = listed.key.parse::<ObjectName>() else { return false };
-        let manifest = &self.tier.manifest;
         let is_passed = match object {
-            ObjectName::Range(range) => range.last() <= manifest.offloaded_upto(),
+            ObjectName::Range(range) => range.last() <= self.tier.offload.upto(),
             ObjectName::Merged(_) => !self.tier.merging.makes(&object),
         };
         let is_ours = object.group() == self.data_group() && object.term() <= term;
-        is_ours && is_passed && !manifest.contains(&object)
+        is_ours && is_passed && !self.tier.manifest.contains(&object)
     }
 
     /// Whether this broker has stored a newer file of the group since it started.

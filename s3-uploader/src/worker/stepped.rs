@@ -50,7 +50,10 @@ impl SteppedWorker {
         let wake = Box::new(move || wake.notify_one());
         let (client, port) = pair(config.jobs_max, wake, signals.clone());
         let tasks = LocalSet::new();
-        let serving = async move { Box::pin(serve(store, config, vec![port], &signals)).await };
+        // Nobody is there to be told.
+        let note: super::Note = Box::new(|_| {});
+        let serving =
+            async move { Box::pin(serve(store, config, vec![port], note, &signals)).await };
         tasks.spawn_local(serving);
         Ok((Self { tasks, runtime, started, replied, metrics }, client))
     }
@@ -119,7 +122,7 @@ mod tests {
             let extent = built.extents[0].1.clone();
             let token = round * 2;
             client.try_send(Request { token, job: Job::PutObject(built) }).expect("room");
-            let job = Job::FetchSection(extent);
+            let job = Job::Find { extent, timestamp: 0 };
             client.try_send(Request { token: token + 1, job }).expect("room");
             while client.unanswered() > 0 {
                 now = worker.run_until(now + Duration::from_secs(1));

@@ -29,8 +29,6 @@ pub(super) fn come_to_rest(it: &mut Simulation) -> Result<(), Violation> {
     it.plan.retain(|_, event| matches!(event, Event::Start));
     wait(it, REST_MAX, unrest)?;
     read_all(it)?;
-    let orphans = it.machine.broker().map(|broker| it.watch.orphans(broker.manifest()));
-    it.report.orphans += orphans.map_or(0, |orphans| orphans.len());
     // Once more from the disk and the bucket alone.
     it.end_broker(End::PowerCut);
     it.plan.clear();
@@ -52,7 +50,11 @@ fn unrest(it: &Simulation) -> Option<String> {
     if counters.is_under_pressure {
         return Some(format!("the log is full: {counters:?}"));
     }
-    (retired > 0).then(|| format!("{retired} objects are not deleted"))
+    if retired > 0 {
+        return Some(format!("{retired} objects are not deleted"));
+    }
+    let orphan = it.watch.orphans(broker.manifest()).into_iter().next();
+    orphan.map(|object| format!("{object} is an orphan: {counters:?}"))
 }
 
 /// Lets time pass until nothing is wrong any more.

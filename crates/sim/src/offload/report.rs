@@ -36,8 +36,9 @@ pub struct Report {
     pub ends_at_deletion: usize,
     pub objects: usize,
     pub objects_deleted: usize,
-    /// Not named by the manifest at the end.
-    pub orphans: usize,
+    /// Objects put together from smaller ones, and what a crash had left and the broker deleted.
+    pub merges: usize,
+    pub orphans_deleted: usize,
     pub manifest_files: usize,
     /// Times that the log was compacted.
     pub compactions: usize,
@@ -71,6 +72,8 @@ impl Report {
     pub(crate) fn add_life(&mut self, counters: &Counters) {
         self.wal_reads += usize::from(counters.wal_reads > 0);
         self.object_reads += usize::from(counters.object_reads > 0);
+        self.merges += usize::try_from(counters.merges).unwrap_or(usize::MAX);
+        self.orphans_deleted += usize::try_from(counters.orphans_deleted).unwrap_or(usize::MAX);
         self.offload_failures += usize::try_from(counters.offload_failures).unwrap_or(usize::MAX);
     }
 
@@ -95,6 +98,6 @@ macro_rules! counts {
 counts! {
     seconds acknowledged repeats refused timed_out closed throttled batches_read reads_failed
     reads_too_late wal_reads object_reads power_cuts kills clean_stops ends_before_edit
-    ends_at_trim ends_at_deletion objects objects_deleted orphans manifest_files compactions trims
+    ends_at_trim ends_at_deletion objects objects_deleted merges orphans_deleted manifest_files compactions trims
     expiries offload_failures outages store_failures lost_replies stalls damages
 }

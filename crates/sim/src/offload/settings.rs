@@ -46,6 +46,7 @@ impl Settings {
         set("offload.age.ms", random.between(300, 4_000));
         set("offload.bytes", [131_072, 524_288, 33_554_432][random.index(3)]);
         set("object.delete.grace.ms", grace);
+        set("object.sweep.interval.ms", random.between(1_000, 8_000));
         set("log.retention.check.interval.ms", random.between(500, 4_000));
         set("shutdown.offload.max.ms", 10_000);
         let kept = random.between(50_000, 400_000);

@@ -27,8 +27,6 @@ pub enum Violation {
     Missing { object: String, namer: &'static str },
     #[error("{object} was deleted {after_ms} ms after the last reference to it went")]
     NoGrace { object: String, after_ms: i64 },
-    #[error("{object} is an orphan")]
-    Orphan { object: String },
     #[error("a producer was refused for what it did right: {reason}")]
     Refused { reason: String },
     #[error("all is well again, but after {seconds} s {what}")]
