@@ -267,7 +267,8 @@ fn describe(shard: u16, report: &RecoveryReport) -> Vec<String> {
 
 pub(crate) fn options(durable: bool) -> WalOptions {
     let base = if durable { WalOptions::VOLATILE_CACHE } else { WalOptions::WRITE_THROUGH };
-    WalOptions { frame_size_max: FRAME_SIZE_MAX as usize, ..base }
+    // One for states, one for what makes room.
+    WalOptions { frame_size_max: FRAME_SIZE_MAX as usize, reserve_segments: 2, ..base }
 }
 
 fn group_config(settings: &BrokerSettings) -> GroupConfig {

@@ -45,7 +45,8 @@ fn new_wal() -> Wal {
 fn commit(wal: &mut Wal, disk: &mut NoDisk, records: u64, data: &[u8]) {
     for index in 0..records {
         let stream = StreamId::new(1);
-        let record = Record::Entry { stream, term: 1, index, parts: &[black_box(data)] };
+        let record =
+            Record::Entry { stream, term: 1, index, parts: &[black_box(data)], vital: false };
         wal.append(record).expect("there is room");
     }
     wal.submit(disk);

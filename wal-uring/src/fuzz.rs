@@ -115,7 +115,7 @@ fn work(wal: &mut Wal, disk: &mut SimDisk) {
         let data = vec![7; size];
         let index = index as u64;
         let stream = StreamId::new(3);
-        let record = Record::Entry { stream, term: 1, index, parts: &[&data] };
+        let record = Record::Entry { stream, term: 1, index, parts: &[&data], vital: false };
         places.extend(wal.append(record).map(|appended| appended.data));
     }
     wal.submit(disk);

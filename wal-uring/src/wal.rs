@@ -35,7 +35,8 @@ pub struct WalOptions {
     /// Bytes of one frame buffer, so about the largest group commit of small records. Capped at a
     /// quarter of the segment.
     pub frame_size_max: usize,
-    /// Segments that only state records may use, so that trimming can always be recorded.
+    /// Segments that only state records and vital entries may use. The last of them is for states
+    /// alone, so that trimming can always be recorded.
     pub reserve_segments: u32,
     /// Catch-up reads in flight at most, 1 to 64.
     pub reads_in_flight_max: usize,
@@ -86,12 +87,11 @@ pub enum Record<'a> {
         term: u64,
         index: u64,
         parts: &'a [&'a [u8]],
+        /// Without it nothing would ever become free: it may use what others may not.
+        vital: bool,
     },
     /// The latest state of a stream replaces those before it.
-    State {
-        stream: StreamId,
-        parts: &'a [&'a [u8]],
-    },
+    State { stream: StreamId, parts: &'a [&'a [u8]] },
 }
 
 /// Where a record was put.
@@ -250,8 +250,8 @@ impl Wal {
             return Err(AppendError::Failed);
         }
         let (key, parts, segment_end) = match record {
-            Record::Entry { stream, term, index, parts } => {
-                (RecordKey::Entry { stream, term, index }, parts, self.entry_segment_end())
+            Record::Entry { stream, term, index, parts, vital } => {
+                (RecordKey::Entry { stream, term, index }, parts, self.entry_segment_end(vital))
             }
             Record::State { stream, parts } => {
                 (RecordKey::State { stream }, parts, self.segment_end())
@@ -355,10 +355,11 @@ impl Wal {
         if to > self.trimmed_lsn { to.since(self.trimmed_lsn) } else { 0 }
     }
 
-    /// Bytes of the segments that entries may still open: what is left of the open one not counted.
-    pub fn room(&self) -> u64 {
+    /// Bytes of the segments that entries, vital or others, may still open: what is left of the
+    /// open one not counted.
+    pub fn room(&self, vital: bool) -> u64 {
         let open = self.layout.segment_of(self.commit.end());
-        self.entry_segment_end().saturating_sub(open + 1) * self.layout.segment_size
+        self.entry_segment_end(vital).saturating_sub(open + 1) * self.layout.segment_size
     }
 
     /// Bytes of the ring between the trim point and the end of the log.
@@ -379,7 +380,7 @@ impl Wal {
     pub fn pressure(&self) -> Pressure {
         let first = self.layout.segment_of(self.superblock.current().trimmed_lsn);
         let used = self.layout.segment_of(self.commit.end()) - first;
-        let usable = self.entry_segment_end() - first;
+        let usable = self.entry_segment_end(false) - first;
         if used >= usable {
             Pressure::Full
         } else if (used + 1) * 4 > usable * 3 {
@@ -440,8 +441,9 @@ impl Wal {
         self.layout.segment_of(trimmed) + u64::from(self.layout.segment_count)
     }
 
-    fn entry_segment_end(&self) -> u64 {
-        self.segment_end() - u64::from(self.options.reserve_segments)
+    fn entry_segment_end(&self, vital: bool) -> u64 {
+        let reserve = self.options.reserve_segments;
+        self.segment_end() - u64::from(if vital { reserve.min(1) } else { reserve })
     }
 
     fn update_superblock(&mut self) {

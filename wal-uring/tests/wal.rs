@@ -45,7 +45,13 @@ fn open(disk: &mut SimDisk) -> Result<(Wal, RecoveryReport, Vec<Vec<u8>>), OpenE
 }
 
 fn append(wal: &mut Wal, data: &[u8]) -> Result<wal_uring::Appended, AppendError> {
-    wal.append(Record::Entry { stream: StreamId::new(1), term: 1, index: 1, parts: &[data] })
+    wal.append(Record::Entry {
+        stream: StreamId::new(1),
+        term: 1,
+        index: 1,
+        parts: &[data],
+        vital: false,
+    })
 }
 
 /// Appends one frame of one record and hands it to the disk.

@@ -19,6 +19,7 @@ use wal_uring::{AppendError, Disk, Location, Lsn, ReadError, Record, StreamId, W
 
 use super::wal_room::{WalRoom, WriteRate};
 use crate::metrics::{Metric, ShardMetrics};
+use crate::partition::{KIND_EDIT, entry_kind};
 
 /// Raft's tick (`engine-choices`: 100 ms with elections after 10).
 const TICK: Duration = Duration::from_millis(100);
@@ -71,22 +72,28 @@ pub(crate) enum Refused {
 /// from committing offsets, and least of all the manifest from saying what may be trimmed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Claim {
-    /// A client's batch: leaves two whole segments free.
+    /// A client's batch: leaves a whole segment free to other entries.
     Client,
-    /// An entry of the broker's own: leaves one.
+    /// An entry of the broker's own: may use that one.
     Broker,
-    /// An edit of the manifest: may use the last one.
+    /// An edit of the manifest: may use one more, that the WAL keeps for what is vital.
     Edit,
 }
 
 impl Claim {
     const fn segments_kept_free(self) -> u64 {
         match self {
-            Self::Client => 2,
-            Self::Broker => 1,
-            Self::Edit => 0,
+            Self::Client => 1,
+            Self::Broker | Self::Edit => 0,
         }
     }
+}
+
+/// Whether an entry must find room when no other does: the first one of a leader, without which
+/// the log would not even be read, and edits, which say what may be trimmed.
+fn is_vital(descriptor: &[u8]) -> bool {
+    let decoded = Descriptor::decode(descriptor);
+    decoded.map_or(true, |descriptor| entry_kind(&descriptor.app) == Some(KIND_EDIT))
 }
 
 /// One step of what raft wants persisted.
@@ -114,6 +121,8 @@ pub(crate) struct ReplicatedLog {
     /// Not yet taken by the WAL, in order.
     steps: VecDeque<Step>,
     queued_bytes: usize,
+    /// Proposed since raft was last asked what to write: on the way into `steps`.
+    proposed_bytes: usize,
     /// Where the last record that the WAL took ends: beyond what is written, as long as its frame
     /// is open.
     appended_end: Lsn,
@@ -158,6 +167,7 @@ impl ReplicatedLog {
             groups,
             steps: VecDeque::new(),
             queued_bytes: 0,
+            proposed_bytes: 0,
             states,
             rewriting: 0,
             unpersisted: VecDeque::new(),
@@ -193,16 +203,19 @@ impl ReplicatedLog {
         if size > self.wal.entry_size_max() {
             return Err(Refused::TooLarge);
         }
-        let queued = self.queued_bytes + size;
+        let queued = self.queued_bytes + self.proposed_bytes + size;
         let kept_free = claim.segments_kept_free() * self.wal.segment_size();
         let needed = kept_free + 2 * queued as u64;
-        if queued > QUEUED_BYTES_MAX || self.wal.room() < needed {
+        if queued > QUEUED_BYTES_MAX || self.wal.room(claim == Claim::Edit) < needed {
             return Err(Refused::Full);
         }
-        self.driver.propose(group, descriptor, payload).map_err(|error| match error {
+        let proposed = self.driver.propose(group, descriptor, payload);
+        let place = proposed.map_err(|error| match error {
             ProposeError::NotLeader { .. } => Refused::NotLeader,
             ProposeError::Busy => Refused::Full,
-        })
+        })?;
+        self.proposed_bytes += size;
+        Ok(place)
     }
 
     /// Milliseconds for which a producer should hold back, given how full the WAL is.
@@ -227,7 +240,7 @@ impl ReplicatedLog {
     /// Bytes that the WAL takes before it is full.
     #[cfg(feature = "simulation")]
     pub(crate) fn room(&self) -> u64 {
-        self.wal.room()
+        self.wal.room(false)
     }
 
     /// Bytes of an object at most, by the size of the WAL.
@@ -260,6 +273,7 @@ impl ReplicatedLog {
         while let Some(action) = self.driver.poll_action() {
             self.act(action);
         }
+        self.proposed_bytes = 0;
         self.fill_wal(now);
         self.wal.submit(disk);
     }
@@ -482,6 +496,7 @@ impl ReplicatedLog {
             term: entry.term.get(),
             index: entry.index.get(),
             parts: &[&entry.descriptor, &entry.payload],
+            vital: is_vital(&entry.descriptor),
         })?;
         self.appended_end = appended.end;
         self.queued_bytes -= entry.payload.len();

@@ -58,7 +58,8 @@ fn open(disk: &mut SimDisk, now: Instant) -> (ReplicatedLog, Payloads) {
             found.insert((group_of(stream), index), data[start..].to_vec());
         }
     };
-    let options = WalOptions { depth: 4, frame_size_max: 16 << 10, ..WalOptions::default() };
+    let (depth, frame_size_max, reserve_segments) = (4, 16 << 10, 2);
+    let options = WalOptions { depth, frame_size_max, reserve_segments, ..WalOptions::default() };
     let (wal, _) = Wal::open(disk, &identity(), options, &mut sink).expect("the WAL opens");
     driver.start().expect("what was written can be recovered");
     for group in GROUPS {
@@ -177,4 +178,67 @@ fn what_was_committed_survives_a_power_cut() {
     }
     assert!(committed_count > 1000, "the runs commit little: {committed_count}");
     assert!(laps > 100, "the ring is seldom used again: {laps}");
+}
+
+/// Lets everything happen that follows.
+fn settle(log: &mut ReplicatedLog, disk: &mut SimDisk, now: Instant) {
+    let metrics = ShardMetrics::new();
+    loop {
+        log.pump(disk, now, &metrics);
+        while log.next_event().is_some() {}
+        let Some(done) = disk.step() else { break };
+        log.disk_done(disk, done);
+    }
+}
+
+fn propose(log: &mut ReplicatedLog, claim: Claim, size: usize) -> Result<LogIndex, Refused> {
+    let kind: &[u8] = if claim == Claim::Edit { &[KIND_EDIT] } else { &[] };
+    let payload = Bytes::from(vec![7; size]);
+    let app = AppBytes::new(kind).expect("one byte fits");
+    let descriptor = Descriptor::of(&payload, true, app).expect("small");
+    log.propose(GROUPS[0], claim, descriptor, payload).map(|(_, index)| index)
+}
+
+/// As many as are taken, all in one turn.
+fn flood(log: &mut ReplicatedLog, claim: Claim, size: usize) -> usize {
+    (0..).take_while(|_| propose(log, claim, size).is_ok()).count()
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test's clock may be any")]
+fn a_full_log_keeps_room_for_what_makes_room() {
+    let now = Instant::now();
+    let mut disk = formatted(1);
+    let (mut log, _) = open(&mut disk, now);
+    settle(&mut log, &mut disk, now);
+    let taken = flood(&mut log, Claim::Client, 20_000);
+    assert!((10..200).contains(&taken), "{taken} in one turn, before anything is written");
+    for claim in [Claim::Client, Claim::Broker] {
+        for size in [20_000, 100] {
+            while flood(&mut log, claim, size) > 0 {
+                settle(&mut log, &mut disk, now);
+            }
+        }
+    }
+    propose(&mut log, Claim::Edit, 100).expect("an edit has room");
+    settle(&mut log, &mut disk, now);
+    // Nothing waits for room.
+    assert_eq!((log.steps.len(), log.queued_bytes), (0, 0));
+    for life in 0..20 {
+        disk = SimDisk::with_image(life, disk_options(), disk.crash());
+        (log, _) = open(&mut disk, now);
+        settle(&mut log, &mut disk, now);
+        assert!(log.has_caught_up(GROUPS[0]), "life {life}: a new leader has room");
+        assert_eq!(propose(&mut log, Claim::Broker, 100), Err(Refused::Full));
+        propose(&mut log, Claim::Edit, 100).expect("an edit has room");
+        settle(&mut log, &mut disk, now);
+        if life == 19 {
+            for group in GROUPS {
+                let applied = log.driver.applied(group);
+                log.compact(group, applied, Bytes::from_static(b"all")).expect("it is applied");
+            }
+            settle(&mut log, &mut disk, now);
+            assert!(flood(&mut log, Claim::Client, 20_000) > 10, "the log is free again");
+        }
+    }
 }

@@ -113,7 +113,7 @@ impl NodeLog {
         parts: &[&[u8]],
     ) -> Result<Appended, AppendError> {
         let stream = stream(group, Kind::State);
-        self.wal.append(Record::Entry { stream, term, index, parts })
+        self.wal.append(Record::Entry { stream, term, index, parts, vital: false })
     }
 
     pub(crate) fn append_state(

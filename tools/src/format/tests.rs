@@ -48,7 +48,7 @@ fn fill(path: &Path, slice_index: u16) {
     let (mut wal, _) = opened.expect("formatted");
     for index in 0..10 {
         let stream = StreamId::new(9);
-        let record = Record::Entry { stream, term: 1, index, parts: &[b"some data"] };
+        let record = Record::Entry { stream, term: 1, index, parts: &[b"some data"], vital: false };
         wal.append(record).expect("room");
         let disk: &mut dyn Disk = &mut disk;
         wal.submit(disk);

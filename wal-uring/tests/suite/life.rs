@@ -80,7 +80,7 @@ impl<'a, S: Store> Life<'a, S> {
         let place = (self.random.below(9), self.random.next());
         let is_entry = self.random.below(5) > 0;
         let record = if is_entry {
-            Record::Entry { stream, term: place.0, index: place.1, parts: &parts }
+            Record::Entry { stream, term: place.0, index: place.1, parts: &parts, vital: false }
         } else {
             Record::State { stream, parts: &parts }
         };

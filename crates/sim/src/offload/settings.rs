@@ -61,6 +61,7 @@ impl Settings {
             wal: WalOptions {
                 depth: 1 + random.index(8),
                 frame_size_max: [16 << 10, 64 << 10][random.index(2)],
+                reserve_segments: 2,
                 ..WalOptions::VOLATILE_CACHE
             },
             disk_delay_max: [100, 1_000, 20_000][random.index(3)],
