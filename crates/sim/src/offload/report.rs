@@ -98,6 +98,6 @@ macro_rules! counts {
 counts! {
     seconds acknowledged repeats refused timed_out closed throttled batches_read reads_failed
     reads_too_late wal_reads object_reads power_cuts kills clean_stops ends_before_edit
-    ends_at_trim ends_at_deletion objects objects_deleted merges orphans_deleted manifest_files compactions trims
-    expiries offload_failures outages store_failures lost_replies stalls damages
+    ends_at_trim ends_at_deletion objects objects_deleted merges orphans_deleted manifest_files
+    compactions trims expiries offload_failures outages store_failures lost_replies stalls damages
 }
