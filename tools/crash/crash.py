@@ -167,10 +167,10 @@ def report(broker, load, members, records, started):
           f"read by groups {read}; {time.monotonic() - started:.0f} s")
 
 
-def main():
-    options = arguments()
+def conclude(name, passed, options, run):
+    """Runs in a directory of its own, which is kept if there are faults; prints the verdict."""
     print(f"seed {options.seed}", flush=True)
-    directory = tempfile.mkdtemp(prefix="crash.", dir=os.environ.get("CRASH_DIR"))
+    directory = tempfile.mkdtemp(prefix=f"{name}.", dir=os.environ.get("CRASH_DIR"))
     try:
         faults = run(options, directory)
     except (AssertionError, KafkaException) as error:
@@ -179,11 +179,11 @@ def main():
         print(f"FAULT {fault}")
     if faults:
         print(f"data and broker log are kept in {directory}")
-        print(f"crash: 0 passed, {len(faults)} failed")
+        print(f"{name}: 0 passed, {len(faults)} failed")
         sys.exit(1)
     shutil.rmtree(directory)
-    print("crash: 1 passed, 0 failed")
+    print(f"{name}: {passed} passed, 0 failed")
 
 
 if __name__ == "__main__":
-    main()
+    conclude("crash", 1, arguments(), run)

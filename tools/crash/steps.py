@@ -8,14 +8,10 @@ must be there, at its offset, once and in order, and what the deaths left in the
 import argparse
 import os
 import random
-import shutil
-import sys
-import tempfile
+import subprocess
 import time
 
-from confluent_kafka import KafkaException
-
-from crash import create_topics, faults_of_end, finish, random_for, wait_for
+from crash import conclude, create_topics, faults_of_end, finish, random_for, wait_for
 from process import SMALL_LOG, Broker
 from producers import senders
 from verdict import faults_of_log, read_all
@@ -34,6 +30,7 @@ TOPICS = {"steps": (6, {}), "short": (2, {"retention.bytes": "100000"})}
 KEPT = [("steps", partition) for partition in range(6)]
 SHORT = [("short", partition) for partition in range(2)]
 STEP_SECONDS_MAX = 90
+BUCKET_SECONDS_MAX = 60
 
 
 def arguments():
@@ -43,6 +40,20 @@ def arguments():
     parser.add_argument("--steps", nargs="*", default=STEPS)
     parser.add_argument("--no-wal-verify", action="store_true")
     return parser.parse_args()
+
+
+def faults_of_bucket(binary, folder):
+    """All that the manifests name must be there and whole, and in time nothing else."""
+    deadline = time.monotonic() + BUCKET_SECONDS_MAX
+    while True:
+        command = [binary, "object", "verify", "--strict", "--object-store", f"file://{folder}"]
+        verified = subprocess.run(command, capture_output=True, text=True, check=False)
+        if verified.returncode == 0:
+            print(verified.stdout.strip())
+            return []
+        if time.monotonic() > deadline:
+            return [f"object verify: {verified.stdout.strip()} {verified.stderr.strip()}"]
+        time.sleep(1)
 
 
 def run(options, directory):
@@ -79,29 +90,13 @@ def run(options, directory):
         print(f"deaths {broker.kills}; records acknowledged "
               f"{sum(sender.acknowledged_count for sender in kept)}, in the log "
               f"{sum(len(log) for log in logs.values())}")
+        faults += faults_of_bucket(options.binary, os.path.join(directory, "data", "objects"))
         faults += faults_of_end(broker, options, directory)
         return faults
     finally:
         broker.clean_up()
 
 
-def main():
-    options = arguments()
-    print(f"seed {options.seed}", flush=True)
-    directory = tempfile.mkdtemp(prefix="steps.", dir=os.environ.get("CRASH_DIR"))
-    try:
-        faults = run(options, directory)
-    except (AssertionError, KafkaException) as error:
-        faults = [str(error)]
-    for fault in faults[:40]:
-        print(f"FAULT {fault}")
-    if faults:
-        print(f"data and broker log are kept in {directory}")
-        print(f"steps: 0 passed, {len(faults)} failed")
-        sys.exit(1)
-    shutil.rmtree(directory)
-    print(f"steps: {len(options.steps)} passed, 0 failed")
-
-
 if __name__ == "__main__":
-    main()
+    given = arguments()
+    conclude("steps", len(given.steps), given, run)
