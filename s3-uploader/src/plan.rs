@@ -44,6 +44,13 @@ struct Gathering {
     count_min: usize,
 }
 
+impl Gathering {
+    /// Of so many objects with so many bytes; one alone would not be fewer afterwards.
+    fn is_due(&self, count: usize, size: u64) -> bool {
+        count >= self.count_min || count > 1 && size >= self.size_min
+    }
+}
+
 /// Extents that one merged object is to replace.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct MergePlan {
@@ -98,22 +105,40 @@ impl Manifest {
 
     fn gather_kind(&self, kind: &Gathering, aside: &BTreeSet<ObjectName>) -> Option<MergePlan> {
         let small = self.small().filter(|(name, size)| *size < kind.below && !aside.contains(name));
-        let small: BTreeMap<ObjectName, u64> = small.collect();
-        let is_due = |count, size| count >= kind.count_min || count > 1 && size >= kind.size_min;
-        if !is_due(small.len(), small.values().sum()) {
-            return None;
-        }
-        let (mut plan, mut room) = (MergePlan::default(), TARGET_SIZE);
-        for partition in self.partitions() {
-            let extents = self.extents(partition);
-            let is_small = |extent: &Extent| small.contains_key(&extent.object);
-            let run = best_run(extents, room, is_small, |count, _| count as u64);
-            if !run.is_empty() {
-                plan.add(self, partition, &extents[run]);
-                room = TARGET_SIZE - plan.size();
+        let small: Vec<(ObjectName, u64)> = small.collect();
+        let mut rest = &small[..];
+        while !rest.is_empty() {
+            // As many as fit one object.
+            let mut size = 0;
+            let fits = |(_, more): &&(ObjectName, u64)| {
+                size += more;
+                size <= TARGET_SIZE
+            };
+            let (some, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            rest = others;
+            let due = kind.is_due(some.len(), some.iter().map(|(_, size)| size).sum());
+            let plan = due.then(|| self.gather_all(some));
+            let plan = plan.filter(|plan| kind.is_due(plan.freed(self), plan.size()));
+            if plan.is_some() {
+                return plan;
             }
         }
-        is_due(plan.freed(self), plan.size()).then_some(plan)
+        None
+    }
+
+    /// All extents in these objects, of each partition as many as follow each other.
+    fn gather_all(&self, objects: &[(ObjectName, u64)]) -> MergePlan {
+        let wanted: BTreeSet<ObjectName> = objects.iter().map(|(name, _)| *name).collect();
+        let mut plan = MergePlan::default();
+        for partition in self.partitions() {
+            let extents = self.extents(partition);
+            let is_wanted = |extent: &Extent| wanted.contains(&extent.object);
+            let run = best_run(extents, TARGET_SIZE, is_wanted, |count, _| count as u64);
+            if !run.is_empty() {
+                plan.add(self, partition, &extents[run]);
+            }
+        }
+        plan
     }
 
     /// The separation that is due among some of the partitions, beginning with `from`.

@@ -85,9 +85,11 @@ fn small_objects_are_gathered_when_they_are_many_bytes() {
     assert_eq!(gathered(&repeat(&[(1, 3), (2, 4)], 5)), Some(vec![(1, 5), (2, 5)]));
     assert_eq!(gathered(&repeat(&[(1, 4), (2, 4)], 9)), None, "each is large enough");
     assert_eq!(gathered(&repeat(&[(1, 7)], 12)), Some(vec![(1, 9)]), "at most 64 MiB");
-    // No extent of partition 2 fits what partition 1 leaves of the 64 MiB.
-    assert_eq!(gathered(&repeat(&[(1, 4), (2, 3)], 20)), Some(vec![(1, 16)]));
-    assert_eq!(gathered(&repeat(&[(1, 5), (2, 2)], 20)), Some(vec![(1, 12), (2, 2)]));
+    assert_eq!(gathered(&repeat(&[(1, 4), (2, 3)], 20)), Some(vec![(1, 9), (2, 9)]));
+    // The first nine cannot be merged with each other, the others can.
+    let lonely: Vec<Extents> = (0..18).map(|at| vec![(1, [7, 9][at % 2])]).collect();
+    let mixed = [lonely, repeat(&[(2, 7)], 5)].concat();
+    assert_eq!(gathered(&mixed), Some(vec![(2, 5)]));
 }
 
 #[test]
