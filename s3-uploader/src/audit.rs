@@ -12,7 +12,7 @@ use crate::manifest::Manifest;
 use crate::manifest_file::ManifestName;
 use crate::object::Extent;
 use crate::object_name::{ObjectName, RangeName};
-use crate::store::{CLUSTER_KEY, Listed};
+use crate::store::{CLUSTER_KEY, Listed, PROBE_PREFIX};
 
 #[cfg(test)]
 mod tests;
@@ -142,7 +142,10 @@ impl Audit<'_> {
                     _ => Standing::Orphan,
                 };
                 report.objects.push(AuditedObject { name, size: *size, standing });
-            } else if *key != CLUSTER_KEY && key.parse::<ManifestName>().is_err() {
+            } else if *key != CLUSTER_KEY
+                && !key.starts_with(PROBE_PREFIX)
+                && key.parse::<ManifestName>().is_err()
+            {
                 report.findings.push(Finding::UnknownKey { key: key.clone() });
             }
         }

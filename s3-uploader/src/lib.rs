@@ -49,8 +49,8 @@ pub use object_name::{MergedName, ObjectName, ObjectNameError, RangeName};
 pub use plan::{MergePlan, Separable};
 pub use retry::RetryPolicy;
 pub use store::{
-    BlockingStore, ClaimError, Etag, Listed, Page, Put, S3Url, Store, StoreError, StoreOptions,
-    StoreUrl, StoreUrlError, Verb, open_claimed,
+    BlockingStore, ClaimError, Etag, Listed, PROBE_PREFIX, Page, Put, S3Url, Store, StoreError,
+    StoreOptions, StoreUrl, StoreUrlError, Verb, open_claimed,
 };
 #[cfg(any(test, feature = "faults"))]
 pub use store::{Bucket, Change, Fault, Faults, Injected, Weather};

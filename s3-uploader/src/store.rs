@@ -24,7 +24,7 @@ use bytes::{Bytes, BytesMut};
 
 pub use self::blocking::BlockingStore;
 pub(crate) use self::claim::CLUSTER_KEY;
-pub use self::claim::{ClaimError, open_claimed};
+pub use self::claim::{ClaimError, PROBE_PREFIX, open_claimed};
 pub(crate) use self::error::one_line;
 pub use self::error::{StoreError, Verb};
 #[cfg(any(test, feature = "faults"))]

@@ -49,11 +49,14 @@ offloaded=$bucket/group/00000000000000000001/term/00000000000000000000
 merged=$bucket/merged/00000000000000000001/term/00000000000000000000
 later=$bucket/merged/00000000000000000001/term/00000000000000009999
 mkdir -p "$offloaded" "$merged" "$later"
+mkdir -p "$bucket/probe"
+echo probe >"$bucket/probe/0123456789abcdef"
 orphan=$offloaded/00000000000000000001-00000000000000000002.seg
 echo orphan | tee "$orphan" "$merged/00000000000000000001.seg" \
     >"$later/00000000000000000001.seg"
 check "an orphan of an offload is removed" wait_until absent "$orphan"
 check "an orphan of a merge is removed" wait_until absent "$merged/00000000000000000001.seg"
+check "a probe of a start is removed" wait_until absent "$bucket/probe/0123456789abcdef"
 check "what a later leader may have written stays" test -e "$later/00000000000000000001.seg"
 files=("$bucket"/manifest/00000000000000000001/*)
 check "manifest files do not pile up" test "${#files[@]}" -lt 8

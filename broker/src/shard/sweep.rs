@@ -10,11 +10,15 @@
 //!   range beyond what is offloaded is kept even if an earlier leader left it: until the range is
 //!   stored anew, a cluster could be rebuilt from it;
 //! - it is older than the grace period by the store's clock.
+//!
+//! What the probe of a start wrote is left over if the broker died in the middle of it.
 
 use std::time::Instant;
 
 use model::{RaftGroupId, Term};
-use s3_uploader::{FailPoint, Job, Listed, ManifestName, ObjectName, Outcome, Page, fail_point};
+use s3_uploader::{
+    FailPoint, Job, Listed, ManifestName, ObjectName, Outcome, PROBE_PREFIX, Page, fail_point,
+};
 
 use super::Shard;
 use super::metadata::METADATA_SHARD;
@@ -62,6 +66,7 @@ impl Shard {
         ];
         if self.id == METADATA_SHARD {
             prefixes.push(ManifestName::prefix(RaftGroupId::METADATA));
+            prefixes.push(PROBE_PREFIX.to_owned());
         }
         prefixes
     }
@@ -118,7 +123,8 @@ impl Shard {
             return Vec::new();
         };
         let old = || page.objects.iter().filter(|listed| listed.modified_ms < before);
-        let orphans = old().filter(|listed| self.is_orphan(listed, term));
+        let orphans = old()
+            .filter(|listed| listed.key.starts_with(PROBE_PREFIX) || self.is_orphan(listed, term));
         let mut files: Vec<_> = old().filter(|listed| self.is_replaced(listed)).collect();
         files.truncate(files.len().saturating_sub(FILES_KEPT));
         orphans.chain(files).map(|listed| listed.key.clone()).collect()

@@ -112,7 +112,8 @@ impl World {
             size: *size,
             modified_ms: *modified_ms,
         });
-        let others = ["cluster".to_owned(), ManifestName { group: GROUP, sequence: 7 }.to_string()];
+        let file = ManifestName { group: GROUP, sequence: 7 }.to_string();
+        let others = ["cluster".to_owned(), file, "probe/0123456789abcdef".to_owned()];
         let others = others.map(|key| Listed { key, size: 64, modified_ms: 0 });
         listed.chain(others).collect()
     }

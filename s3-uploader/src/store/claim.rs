@@ -8,6 +8,8 @@ use uuid::Uuid;
 use crate::store::{Etag, Put, Store, StoreError, StoreOptions, StoreUrl};
 
 pub(crate) const CLUSTER_KEY: &str = "cluster";
+/// What the keys of probes begin with. One is left over if a broker dies while it starts.
+pub const PROBE_PREFIX: &str = "probe/";
 /// The first line of the object under that key; the cluster's id is the second.
 const FIRST_LINE: &str = "tailrace cluster 1";
 const RACERS: usize = 8;
@@ -60,14 +62,14 @@ impl Store {
         id.map(Some).ok_or(ClaimError::Unreadable)
     }
 
-    /// Writes, overwrites and races for a name under `probe/`, and removes it again.
+    /// Writes, overwrites and races for a name under [`PROBE_PREFIX`], and removes it again.
     ///
     /// # Errors
     ///
     /// A store that ignores conditions, as some S3 servers do, is refused.
     pub async fn probe_conditional_writes(&self) -> Result<(), StoreError> {
         let random = self.requests().random().borrow_mut().u64(..);
-        let key = format!("probe/{random:016x}");
+        let key = format!("{PROBE_PREFIX}{random:016x}");
         let outcome = self.probe(&key).await;
         let deleted = self.delete(&[key]).await;
         outcome.and(deleted)
