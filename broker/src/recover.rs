@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use model::{LogIndex, Offset, PartitionId, RaftGroupId, Term};
-use s3_uploader::{ClaimError, StoreError, StoreUrl};
+use s3_uploader::{BucketError, StoreUrl};
 use tools::size::Size;
 
 use self::bucket::Bucket;
@@ -51,12 +51,8 @@ pub struct RecoverSettings {
 /// Why nothing was rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    #[error("cannot read the object store {url}: {source}")]
-    Store { url: Box<StoreUrl>, source: StoreError },
-    #[error("cannot use the object store {url}: {source}")]
-    Claim { url: Box<StoreUrl>, source: ClaimError },
-    #[error("no cluster has written to the object store {url}: was the right one given?")]
-    Nobody { url: Box<StoreUrl> },
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     #[error("the object store holds no metadata of cluster {cluster_id} that can be read")]
     NoMetadata { cluster_id: uuid::Uuid },
     #[error("the cluster had {count} nodes: only a cluster of one node can be rebuilt")]

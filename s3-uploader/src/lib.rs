@@ -13,6 +13,7 @@
 //! **Invariant:** an object that an extent refers to is never among those that may be deleted.
 
 mod audit;
+mod bucket_reader;
 mod codec;
 mod edit;
 mod fail_point;
@@ -33,6 +34,7 @@ mod store;
 mod worker;
 
 pub use audit::{Audit, AuditReport, AuditedGroup, AuditedObject, Finding, OffsetRange, Standing};
+pub use bucket_reader::{BucketError, BucketReader, Sound, Unsound};
 pub use codec::DecodeError;
 pub use edit::{Edit, EditError};
 pub use fail_point::{Armed, FAIL_POINT_VARIABLE, FailPoint, FailPointError, arm, fail_point};

@@ -246,22 +246,10 @@ def object_flipped(world):
     return error
 
 
-def object_deleted(world):
+def object_lost(world, harm):
+    """All records of an object are lost, and named; the rest is served."""
     store = Stored(world)
-    os.remove(store.path(store.keys[1]))
-    with world.broker(store.directory) as (address, output):
-        store.check_served(address, lost={"kept", "other"})
-        store.check_named(output)
-        [error] = store.verify()
-    for topic in ("kept", "other"):
-        assert f"{topic}-0 offsets {RECORDS} to {2 * RECORDS}" in error, error
-    assert "no such object" in error and store.keys[1] in error, error
-    return error
-
-
-def object_truncated(world):
-    store = Stored(world)
-    store.change(store.keys[1], lambda data: data[:len(data) // 2])
+    harm(store, store.keys[1])
     with world.broker(store.directory) as (address, output):
         store.check_served(address, lost={"kept", "other"})
         store.check_named(output)
@@ -270,6 +258,17 @@ def object_truncated(world):
         assert f"{topic}-0 offsets {RECORDS} to {2 * RECORDS}" in error, error
     assert store.keys[1] in error, error
     return error
+
+
+def object_deleted(world):
+    error = object_lost(world, lambda store, key: os.remove(store.path(key)))
+    assert "no such object" in error, error
+    return error
+
+
+def object_truncated(world):
+    halve = lambda data: data[:len(data) // 2]
+    return object_lost(world, lambda store, key: store.change(key, halve))
 
 
 def manifest_flipped(world):

@@ -1,17 +1,17 @@
 //! `tailrace object ls|dump|verify`: looks at the objects and manifests of a store, read-only.
 //!
-//! A broker may go on writing meanwhile: see `bucket.rs` for what makes that safe.
+//! A broker may go on writing meanwhile: see `view.rs` for what makes that safe.
 
-mod bucket;
 mod content;
 mod dump;
 mod ls;
 mod topics;
 mod verify;
+mod view;
 
 use std::io::{self, Write};
 
-use s3_uploader::{ClaimError, OffsetRange, StoreError, StoreUrl};
+use s3_uploader::{BucketError, OffsetRange, StoreUrl};
 
 pub use dump::DumpArgs;
 pub use ls::LsArgs;
@@ -30,12 +30,8 @@ pub enum ObjectCommand {
 /// Why a look at a store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
-    #[error("cannot read the object store {url}: {source}")]
-    Store { url: Box<StoreUrl>, source: StoreError },
-    #[error("cannot use the object store {url}: {source}")]
-    Claim { url: Box<StoreUrl>, source: ClaimError },
-    #[error("no cluster has written to the object store {url}: was the right one given?")]
-    Nobody { url: Box<StoreUrl> },
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     #[error("manifests of {url} change faster than its objects can be listed: try again later")]
     Unsettled { url: Box<StoreUrl> },
     #[error("`{key}` names neither an object nor a manifest file; see `tailrace object ls`")]

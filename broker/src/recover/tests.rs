@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kafka_wire::records::RecordBatchBuilder;
 use model::{NodeId, ShardId};
-use s3_uploader::{BatchMeta, LooseObject, Manifest, ManifestFile, ObjectName};
+use s3_uploader::{BatchMeta, BucketError, LooseObject, Manifest, ManifestFile, ObjectName};
 use uuid::Uuid;
 
 use super::*;
@@ -283,6 +283,6 @@ fn a_store_of_nobody_is_refused() {
         wal_size: Size::mib(64),
     };
     let error = recover(&settings, &mut Vec::new()).expect_err("nobody's");
-    assert!(matches!(error, RecoverError::Nobody { .. }));
+    assert!(matches!(error, RecoverError::Bucket(BucketError::Nobody { .. })));
     assert!(!folder.0.join("new/wal").exists());
 }

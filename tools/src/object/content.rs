@@ -4,12 +4,11 @@
 use kafka_wire::batch::{BatchHeader, BatchView, Batches, crc_is_valid};
 use model::{Offset, PartitionId};
 use s3_uploader::{
-    AuditedObject, Extent, IndexPoint, ObjectError as Malformed, OffsetRange, Section, Standing,
-    decode_index,
+    AuditedObject, BucketReader, Extent, IndexPoint, ObjectError as Malformed, OffsetRange,
+    Section, Sound, Standing, Unsound, decode_index,
 };
 
 use super::ObjectError;
-use super::bucket::{Bucket, Sound, Unsound};
 
 /// Bytes asked for at a time.
 const PART_SIZE: u64 = 4 << 20;
@@ -58,14 +57,14 @@ impl Batch {
 /// Reads a whole object. What is compared is what somebody may read: of a live object its extents,
 /// of one that is newer than the manifest all that it says it has.
 pub(super) fn check(
-    bucket: &Bucket,
+    bucket: &BucketReader,
     object: &AuditedObject,
     extents: &[(PartitionId, Extent)],
 ) -> Result<Sound<Vec<Fault>>, ObjectError> {
     let mut faults = Vec::new();
     let sections = match bucket.directory(object.name, object.size)? {
         Ok(directory) => directory.sections,
-        Err(Unsound::Gone) => return Ok(Err(Unsound::Gone)),
+        Err(gone @ Unsound::Gone(_)) => return Ok(Err(gone)),
         Err(Unsound::Damaged(reason)) => {
             faults.push(Fault { range: None, reason });
             Vec::new()
@@ -95,7 +94,7 @@ pub(super) fn check(
 
 /// Walks the batches of a section.
 pub(super) fn walk(
-    bucket: &Bucket,
+    bucket: &BucketReader,
     extent: &Extent,
     section: Option<&Section>,
     on_batch: &mut dyn FnMut(Batch),
@@ -157,7 +156,7 @@ impl<'a> SectionCheck<'a> {
 
     fn run(
         &mut self,
-        bucket: &Bucket,
+        bucket: &BucketReader,
         section: Option<&Section>,
     ) -> Result<Sound<()>, ObjectError> {
         let extent = self.extent;
@@ -169,12 +168,12 @@ impl<'a> SectionCheck<'a> {
         match index {
             Ok(points) => self.points = points,
             Err(Unsound::Damaged(reason)) => self.fault(extent.base, extent.end, reason),
-            Err(Unsound::Gone) => return Ok(Err(Unsound::Gone)),
+            Err(gone @ Unsound::Gone(_)) => return Ok(Err(gone)),
         }
         match walk(bucket, extent, section, &mut |batch| self.batch(&batch))? {
             Ok(walked) => self.ended(&walked),
             Err(Unsound::Damaged(reason)) => self.fault(self.end, extent.end, reason),
-            Err(Unsound::Gone) => return Ok(Err(Unsound::Gone)),
+            Err(gone @ Unsound::Gone(_)) => return Ok(Err(gone)),
         }
         Ok(Ok(()))
     }

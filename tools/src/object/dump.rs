@@ -4,13 +4,13 @@ use std::io::{self, Write};
 
 use kafka_wire::compression::Compression;
 use s3_uploader::{
-    Extent, GroupHead, ManifestFile, ManifestName, ObjectName, Section, StoreError, StoreUrl,
-    decode_index,
+    BucketReader, Extent, GroupHead, ManifestFile, ManifestName, ObjectName, Section, StoreUrl,
+    Unsound, decode_index,
 };
 
 use super::ObjectError;
-use super::bucket::{Bucket, Contents, Unsound, contents};
 use super::content::{Batch, walk};
+use super::view::{Contents, contents};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct DumpArgs {
@@ -22,7 +22,7 @@ pub struct DumpArgs {
 }
 
 pub(super) fn dump(args: &DumpArgs, out: &mut dyn Write) -> Result<(), ObjectError> {
-    let bucket = Bucket::open(&args.object_store)?;
+    let bucket = BucketReader::open(&args.object_store)?;
     let key = &args.key;
     let dumped = if let Ok(name) = key.parse::<ObjectName>() {
         dump_object(&bucket, name, out)?
@@ -34,7 +34,7 @@ pub(super) fn dump(args: &DumpArgs, out: &mut dyn Write) -> Result<(), ObjectErr
     match dumped {
         Ok(0) => Ok(()),
         Ok(count) => Err(ObjectError::Damaged { what: key.clone(), count }),
-        Err(Unsound::Gone) => Err(ObjectError::Absent { key: key.clone() }),
+        Err(Unsound::Gone(_)) => Err(ObjectError::Absent { key: key.clone() }),
         Err(Unsound::Damaged(reason)) => {
             writeln!(out, "error: {reason}")?;
             Err(ObjectError::Damaged { what: key.clone(), count: 1 })
@@ -45,13 +45,10 @@ pub(super) fn dump(args: &DumpArgs, out: &mut dyn Write) -> Result<(), ObjectErr
 /// The number of errors, each of which has its line.
 type Dumped = Result<Result<u64, Unsound>, ObjectError>;
 
-fn dump_object(bucket: &Bucket, name: ObjectName, out: &mut dyn Write) -> Dumped {
-    let size = match bucket.store.size(&name.to_string()) {
-        Err(StoreError::NotFound { .. }) => return Ok(Err(Unsound::Gone)),
-        size => match bucket.sound(size)? {
-            Ok(size) => size,
-            Err(unsound) => return Ok(Err(unsound)),
-        },
+fn dump_object(bucket: &BucketReader, name: ObjectName, out: &mut dyn Write) -> Dumped {
+    let size = match bucket.sound(bucket.store.size(&name.to_string()))? {
+        Ok(size) => size,
+        Err(unsound) => return Ok(Err(unsound)),
     };
     let directory = match bucket.directory(name, size)? {
         Ok(directory) => directory,
@@ -69,7 +66,7 @@ fn dump_object(bucket: &Bucket, name: ObjectName, out: &mut dyn Write) -> Dumped
     Ok(Ok(errors))
 }
 
-fn dump_section(bucket: &Bucket, section: &Section, out: &mut dyn Write) -> Dumped {
+fn dump_section(bucket: &BucketReader, section: &Section, out: &mut dyn Write) -> Dumped {
     let Section { partition, extent, data_crc } = section;
     write!(out, "section partition {partition} ")?;
     print_extent(extent, out)?;
@@ -144,7 +141,7 @@ fn print_batch(batch: &Batch, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-fn dump_manifest(bucket: &Bucket, name: ManifestName, out: &mut dyn Write) -> Dumped {
+fn dump_manifest(bucket: &BucketReader, name: ManifestName, out: &mut dyn Write) -> Dumped {
     let file = match bucket.manifest_file(name)? {
         Ok(file) => file,
         Err(unsound) => return Ok(Err(unsound)),

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 
 use model::PartitionId;
 use s3_uploader::{
-    AuditedObject, Finding, ManifestName, ObjectName, OffsetRange, Standing, StoreUrl,
+    AuditedObject, BucketReader, Finding, ManifestName, ObjectName, OffsetRange, Standing, StoreUrl,
 };
 
-use super::bucket::{Bucket, View};
+use super::view::View;
 use super::{ObjectError, offsets};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -28,8 +28,8 @@ pub struct LsArgs {
 type Ranges = BTreeMap<ObjectName, Vec<OffsetRange>>;
 
 pub(super) fn ls(args: &LsArgs, out: &mut dyn Write) -> Result<(), ObjectError> {
-    let bucket = Bucket::open(&args.object_store)?;
-    let view = bucket.view()?;
+    let bucket = BucketReader::open(&args.object_store)?;
+    let view = View::of(&bucket)?;
     let wanted = match &args.topic {
         Some(topic) => {
             let ids = view.topics.as_ref().and_then(|topics| topics.of(topic));

@@ -311,5 +311,8 @@ fn objects_and_manifest_files_are_dumped() {
     assert!(matches!(folder.dump("beach.jpg").1, Err(ObjectError::Key { .. })));
     assert!(matches!(folder.dump(&file_key(99)).1, Err(ObjectError::Absent { .. })));
     std::fs::remove_file(folder.path("cluster")).expect("removed");
-    assert!(matches!(folder.verify(false, false).1, Err(ObjectError::Nobody { .. })));
+    assert!(matches!(
+        folder.verify(false, false).1,
+        Err(ObjectError::Bucket(BucketError::Nobody { .. }))
+    ));
 }

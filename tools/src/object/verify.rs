@@ -6,12 +6,12 @@ use std::io::Write;
 
 use model::PartitionId;
 use s3_uploader::{
-    AuditReport, AuditedObject, Extent, Finding, ManifestName, ObjectName, OffsetRange, Standing,
-    StoreUrl,
+    AuditReport, AuditedObject, BucketReader, Extent, Finding, ManifestName, ObjectName,
+    OffsetRange, Standing, StoreUrl, Unsound,
 };
 
-use super::bucket::{Bucket, DamagedFile, Unsound, View, contents};
 use super::content::{self, Fault};
+use super::view::{DamagedFile, View, contents};
 use super::{ObjectError, offsets};
 
 /// Bytes of objects between two lines of progress.
@@ -42,9 +42,9 @@ pub(super) fn verify(
     out: &mut dyn Write,
     progress: &mut dyn Write,
 ) -> Result<(), ObjectError> {
-    let bucket = Bucket::open(&args.object_store)?;
+    let bucket = BucketReader::open(&args.object_store)?;
     writeln!(out, "cluster {}", bucket.cluster_id)?;
-    let view = bucket.view()?;
+    let view = View::of(&bucket)?;
     let report = view.audit();
     let mut verifier = Verifier { args, bucket: &bucket, view: &view, out, errors: 0 };
     verifier.manifests()?;
@@ -65,7 +65,7 @@ pub(super) fn verify(
 
 struct Verifier<'a> {
     args: &'a VerifyArgs,
-    bucket: &'a Bucket,
+    bucket: &'a BucketReader,
     view: &'a View,
     out: &'a mut dyn Write,
     errors: u64,
@@ -180,7 +180,7 @@ impl Verifier<'_> {
                 Err(Unsound::Damaged(reason)) => {
                     self.fault(object, &Fault { range: None, reason }, own)?;
                 }
-                Err(Unsound::Gone) => gone = true,
+                Err(Unsound::Gone(_)) => gone = true,
             }
             read += object.size;
             if read - shown >= PROGRESS_STEP {
@@ -195,7 +195,7 @@ impl Verifier<'_> {
     /// An object was deleted while others were read: by the broker, after it had stored a newer
     /// manifest, or by somebody else. What the newest manifest misses now tells.
     fn look_again(&mut self, before: &AuditReport) -> Result<(), ObjectError> {
-        let report = self.bucket.view()?.audit();
+        let report = View::of(self.bucket)?.audit();
         let is_new = |found: &&Finding| found.is_loss() && !before.findings.contains(found);
         report.findings.iter().filter(is_new).try_for_each(|found| self.finding(found))
     }
