@@ -53,6 +53,8 @@ pub(crate) struct TierUpkeep {
     retired_then: BTreeSet<ObjectName>,
     retired_in_file: BTreeSet<ObjectName>,
     deleting: bool,
+    /// When this broker first could have deleted anything.
+    led_since: Option<Instant>,
     flushing: bool,
     next_round: Option<Instant>,
 }
@@ -179,9 +181,15 @@ impl Shard {
     }
 
     /// Deletes objects that nothing has referred to for the grace period. The bucket's newest
-    /// manifest file must know them as retired too.
+    /// manifest file must know them as retired too. The period counts at least from this broker's
+    /// start: neither the time that it was down nor a clock that is set anew shortens it.
     fn delete_retired(&mut self) {
         let grace = self.node.settings.broker.object_delete_grace;
+        let now = self.now.instant;
+        let led_since = *self.tier.upkeep.led_since.get_or_insert(now);
+        if now.saturating_duration_since(led_since) < grace {
+            return;
+        }
         let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
         let before = self.now.unix_ms.saturating_sub(grace_ms);
         let upkeep = &self.tier.upkeep;
