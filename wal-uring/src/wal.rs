@@ -355,11 +355,24 @@ impl Wal {
         if to > self.trimmed_lsn { to.since(self.trimmed_lsn) } else { 0 }
     }
 
-    /// Bytes of the segments that entries, vital or others, may still open: what is left of the
-    /// open one not counted.
-    pub fn room(&self, vital: bool) -> u64 {
+    /// Bytes of the segments that entries may still open: what is left of the open one not counted.
+    pub fn room(&self) -> u64 {
+        self.room_before(self.entry_segment_end(false))
+    }
+
+    /// The same for vital entries; in the last segment that they may use, what is left of it.
+    pub fn vital_room(&self) -> u64 {
+        let (end, last) = (self.commit.end(), self.entry_segment_end(true));
+        if self.layout.segment_of(end) + 1 == last {
+            self.layout.room_in_segment(end) as u64
+        } else {
+            self.room_before(last)
+        }
+    }
+
+    fn room_before(&self, segment_end: u64) -> u64 {
         let open = self.layout.segment_of(self.commit.end());
-        self.entry_segment_end(vital).saturating_sub(open + 1) * self.layout.segment_size
+        segment_end.saturating_sub(open + 1) * self.layout.segment_size
     }
 
     /// Bytes of the ring between the trim point and the end of the log.

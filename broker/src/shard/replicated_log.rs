@@ -68,6 +68,9 @@ pub(crate) enum Refused {
     Full,
 }
 
+/// What the frames take that an edit and the state after it are written in, beside their bytes.
+const FRAMES_OF_EDIT: u64 = 64 << 10;
+
 /// How far an entry may fill the WAL. A full log must not keep topics from being deleted or groups
 /// from committing offsets, and least of all the manifest from saying what may be trimmed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -78,15 +81,6 @@ pub(crate) enum Claim {
     Broker,
     /// An edit of the manifest: may use one more, that the WAL keeps for what is vital.
     Edit,
-}
-
-impl Claim {
-    const fn segments_kept_free(self) -> u64 {
-        match self {
-            Self::Client => 1,
-            Self::Broker | Self::Edit => 0,
-        }
-    }
 }
 
 /// Whether an entry must find room when no other does: the first one of a leader, without which
@@ -204,9 +198,12 @@ impl ReplicatedLog {
             return Err(Refused::TooLarge);
         }
         let queued = self.queued_bytes + self.proposed_bytes + size;
-        let kept_free = claim.segments_kept_free() * self.wal.segment_size();
-        let needed = kept_free + 2 * queued as u64;
-        if queued > QUEUED_BYTES_MAX || self.wal.room(claim == Claim::Edit) < needed {
+        let (room, kept_free) = match claim {
+            Claim::Client => (self.wal.room(), self.wal.segment_size()),
+            Claim::Broker => (self.wal.room(), 0),
+            Claim::Edit => (self.wal.vital_room(), FRAMES_OF_EDIT),
+        };
+        if queued > QUEUED_BYTES_MAX || room < kept_free + 2 * queued as u64 {
             return Err(Refused::Full);
         }
         let proposed = self.driver.propose(group, descriptor, payload);
@@ -240,7 +237,7 @@ impl ReplicatedLog {
     /// Bytes that the WAL takes before it is full.
     #[cfg(feature = "simulation")]
     pub(crate) fn room(&self) -> u64 {
-        self.wal.room(false)
+        self.wal.room()
     }
 
     /// Bytes of an object at most, by the size of the WAL.
