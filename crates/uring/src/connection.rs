@@ -10,8 +10,8 @@ use bytes::{Buf, Bytes};
 /// Pieces that one send hands to the kernel.
 const PIECES_PER_SEND_MAX: usize = 64;
 
-/// Bytes that one send hands to the kernel; it takes less than 2 GiB at once.
-const BYTES_PER_SEND_MAX: usize = 1 << 30;
+/// Bytes that one send hands to the kernel, which takes some 30 us to copy them.
+pub(crate) const BYTES_PER_SEND_MAX: usize = 64 << 10;
 
 /// Why a connection ended without `Io::close`.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use io_uring::types::{CancelBuilder, Fd, Fixed};
 use io_uring::{cqueue, opcode, squeue};
 
 use crate::buffer::{AlignedBuf, BUFFER_ALIGNMENT, FixedPool};
-use crate::connection::{Connection, Phase, Recv, SendSource};
+use crate::connection::{BYTES_PER_SEND_MAX, Connection, Phase, Recv, SendSource};
 use crate::doorbell::{Bell, Doorbell};
 use crate::provided::ProvidedBuffers;
 use crate::ring::Ring;
@@ -82,8 +82,9 @@ pub struct Io {
     files: Vec<OwnedFd>,
     /// Where the eventfd's count is read to.
     wake_count: Option<AlignedBuf>,
-    /// Connections with something to send.
+    /// Connections with something to send, and those of them that send much, oldest first.
     dirty: Vec<SlotRef>,
+    bulk: VecDeque<SlotRef>,
     /// Connections that have sent their last, and when they have waited enough, in that order.
     lingering: VecDeque<(Instant, SlotRef)>,
     /// Connections whose held bytes are to be handed on.
@@ -136,6 +137,7 @@ impl Io {
             files: Vec::new(),
             wake_count: None,
             dirty: Vec::new(),
+            bulk: VecDeque::new(),
             lingering: VecDeque::new(),
             resumed: VecDeque::new(),
             reaped: VecDeque::new(),
@@ -314,29 +316,47 @@ impl Io {
         self.ops
     }
 
-    /// Turns queued bytes into send requests.
+    /// Turns queued bytes into send requests: all that is small, and one of those that are not. The
+    /// kernel copies a send while it takes it, and everything else of this core waits meanwhile.
     pub(crate) fn flush(&mut self) {
         while let Some(slot) = self.dirty.pop() {
-            let Some(connection) = self.connections.get_mut(slot) else { continue };
-            connection.dirty = false;
-            if connection.phase == Phase::Closing {
-                continue;
+            let Some(connection) = self.connections.get(slot) else { continue };
+            if connection.out.unsent() > BYTES_PER_SEND_MAX {
+                self.bulk.push_back(slot);
+            } else {
+                self.start_send(slot);
             }
-            let fd = Fd(connection.stream.as_raw_fd());
-            let Some(source) = connection.out.start() else { continue };
-            connection.ops += 1;
-            let entry = match source {
-                SendSource::One { start, len } => {
-                    opcode::Send::new(fd, start, len).flags(libc::MSG_NOSIGNAL).build()
-                }
-                SendSource::Many(message) => {
-                    opcode::SendMsg::new(fd, message).flags(libc::MSG_NOSIGNAL as u32).build()
-                }
-            };
-            // SAFETY: the pieces and their vector stay in the connection's queue, unchanged, until
-            // `SendQueue::finish`; the connection and its socket stay until `ops` is 0.
-            unsafe { self.push(entry, Token::Send(slot)) };
         }
+        if let Some(slot) = self.bulk.pop_front() {
+            self.start_send(slot);
+        }
+    }
+
+    /// Whether a send is left for the next pass.
+    pub(crate) fn has_bulk(&self) -> bool {
+        !self.bulk.is_empty()
+    }
+
+    fn start_send(&mut self, slot: SlotRef) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.dirty = false;
+        if connection.phase == Phase::Closing {
+            return;
+        }
+        let fd = Fd(connection.stream.as_raw_fd());
+        let Some(source) = connection.out.start() else { return };
+        connection.ops += 1;
+        let entry = match source {
+            SendSource::One { start, len } => {
+                opcode::Send::new(fd, start, len).flags(libc::MSG_NOSIGNAL).build()
+            }
+            SendSource::Many(message) => {
+                opcode::SendMsg::new(fd, message).flags(libc::MSG_NOSIGNAL as u32).build()
+            }
+        };
+        // SAFETY: the pieces and their vector stay in the connection's queue, unchanged, until
+        // `SendQueue::finish`; the connection and its socket stay until `ops` is 0.
+        unsafe { self.push(entry, Token::Send(slot)) };
     }
 
     pub(crate) fn mark_dirty(&mut self, slot: SlotRef) {

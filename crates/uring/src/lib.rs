@@ -38,4 +38,4 @@ pub use error::SetupError;
 pub use io::{ConnId, DiskDone, DiskOpKind, FileId, Io, ListenerId};
 pub use mapped::{MappedFile, map_readonly};
 pub use reactor::{Handler, Reactor, ReactorConfig};
-pub use thread::{core_count, pin_to_core, spawn_pinned};
+pub use thread::{avoid_cores, core_count, pin_to_core, spawn_pinned};

@@ -154,7 +154,8 @@ impl Reactor {
     /// own synced write may be waiting for it, and would wait for a whole tick.
     fn look(&mut self) -> io::Result<()> {
         self.io.ring.submit()?;
-        if self.io.ring.has_completions() && self.busy_passes < BUSY_PASSES_MAX {
+        let waited_for = self.io.writes_in_flight > 0;
+        if self.io.ring.has_completions() && !waited_for && self.busy_passes < BUSY_PASSES_MAX {
             self.busy_passes += 1;
             return Ok(());
         }
@@ -197,7 +198,7 @@ fn dispatch<H: Handler>(io: &mut Io, event: Event, handler: &mut H) {
 impl Io {
     /// Whether a sleep would leave something lying that no completion announces.
     fn has_local_work(&self) -> bool {
-        !self.resumed.is_empty() || !self.reaped.is_empty()
+        !self.resumed.is_empty() || !self.reaped.is_empty() || self.has_bulk()
     }
 
     fn register(&mut self) -> Result<(), SetupError> {

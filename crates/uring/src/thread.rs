@@ -28,36 +28,51 @@ pub fn pin_to_core(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Starts a thread bound to `core` (see [`pin_to_core`]), or free to run on all of the process's
-/// CPUs, whatever the caller is bound to.
+/// Keeps the calling thread, and the threads that it starts from now on without a core of their
+/// own, off the first `count` of those CPUs. If that leaves none, they may use all, and it says so
+/// by false.
+pub fn avoid_cores(count: usize) -> io::Result<bool> {
+    let all = allowed()?;
+    let mut set = all;
+    for cpu in cpus(&all).take(count) {
+        set.unset(cpu);
+    }
+    let some_left = set.count() > 0;
+    sched_setaffinity(None, if some_left { &set } else { &all })?;
+    Ok(some_left)
+}
+
+/// Starts a thread bound to `core` (see [`pin_to_core`]), or free to run where the caller may.
 pub fn spawn_pinned<F, T>(name: &str, core: Option<usize>, f: F) -> io::Result<JoinHandle<T>>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let everywhere = allowed()?;
+    let all = allowed()?;
     if let Some(core) = core {
-        cpu_set(&everywhere, core)?;
+        cpu_set(&all, core)?;
     }
     Builder::new().name(name.to_owned()).spawn(move || {
-        // The core was there a moment ago. If it has gone, running elsewhere is slower, not wrong.
-        let _ = match core {
-            Some(core) => pin_to_core(core),
-            None => sched_setaffinity(None, &everywhere).map_err(io::Error::from),
-        };
+        if let Some(core) = core {
+            // It was there a moment ago. If it has gone, running elsewhere is slower, not wrong.
+            let _ = pin_to_core(core);
+        }
         f()
     })
 }
 
+fn cpus(set: &CpuSet) -> impl Iterator<Item = usize> {
+    (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu))
+}
+
 fn cpu_set(allowed: &CpuSet, core: usize) -> io::Result<CpuSet> {
     let count = allowed.count();
-    let cpu =
-        (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).nth(core).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("there is no core {core}: this process may use {count}, counted from 0"),
-            )
-        })?;
+    let cpu = cpus(allowed).nth(core).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("there is no core {core}: this process may use {count}, counted from 0"),
+        )
+    })?;
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(set)
@@ -67,19 +82,38 @@ fn cpu_set(allowed: &CpuSet, core: usize) -> io::Result<CpuSet> {
 mod tests {
     use super::*;
 
+    fn of_thread(f: impl FnOnce() -> CpuSet + Send + 'static) -> Vec<usize> {
+        let thread = spawn_pinned("test", None, f).expect("a thread starts");
+        cpus(&thread.join().expect("no panic")).collect()
+    }
+
+    fn current() -> CpuSet {
+        sched_getaffinity(None).expect("affinity is readable")
+    }
+
     #[test]
-    fn a_pinned_thread_may_use_one_core_and_a_free_one_all() {
-        let total = core_count();
-        let count =
-            || sched_getaffinity(None).map(|set| set.count()).expect("affinity is readable");
-        let (pinned, free) = spawn_pinned("outer", Some(total - 1), move || {
-            let inner = spawn_pinned("inner", None, count).expect("a thread starts");
-            (count(), inner.join().expect("no panic"))
-        })
-        .expect("a thread starts")
-        .join()
-        .expect("no panic");
-        assert_eq!((pinned, free as usize), (1, total));
+    fn a_pinned_thread_may_use_one_core_and_another_what_its_parent_may() {
+        let all: Vec<_> = cpus(&allowed().expect("affinity is readable")).collect();
+        let last = all.len() - 1;
+        let pinned = spawn_pinned("pinned", Some(last), current).expect("a thread starts");
+        let pinned: Vec<_> = cpus(&pinned.join().expect("no panic")).collect();
+        assert_eq!(pinned, all[last..]);
+        assert_eq!(of_thread(current), all);
+    }
+
+    #[test]
+    fn cores_are_left_to_those_who_have_them() {
+        let all: Vec<_> = cpus(&allowed().expect("affinity is readable")).collect();
+        let beside = |count, some_left| {
+            of_thread(move || {
+                assert_eq!(avoid_cores(count).expect("an affinity can be set"), some_left);
+                let heir = spawn_pinned("heir", None, current).expect("a thread starts");
+                heir.join().expect("no panic")
+            })
+        };
+        assert_eq!(beside(0, true), all);
+        assert_eq!(beside(all.len() - 1, true), all[all.len() - 1..]);
+        assert_eq!(beside(all.len(), false), all);
     }
 
     #[test]

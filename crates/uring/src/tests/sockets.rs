@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Recorder, pattern, tight, turn_for, turn_until};
+use crate::connection::BYTES_PER_SEND_MAX;
 use crate::{CloseReason, ConnId, Reactor, ReactorConfig, spawn_pinned};
 
 fn listen(reactor: &mut Reactor) -> SocketAddr {
@@ -106,6 +107,43 @@ fn one_send_of_many_pieces_arrives_in_order_and_is_reported_once() {
     let _peer = reader.join().unwrap();
     assert_eq!(recorder.sent, [conn]);
     assert!(recorder.closed.is_empty());
+}
+
+#[test]
+fn what_is_small_does_not_wait_for_what_is_large() {
+    const LARGE: usize = 8 << 20;
+    let mut reactor = Reactor::new(&ReactorConfig::default()).unwrap();
+    let mut recorder = Recorder::default();
+    let address = listen(&mut reactor);
+    let pairs = [(); 4].map(|()| connect(&mut reactor, &mut recorder, address));
+    let conns = pairs.each_ref().map(|(conn, _)| *conn);
+    let lens = [LARGE, LARGE, LARGE, 10];
+    let reader = |((_, mut peer), len): ((_, TcpStream), usize)| {
+        thread(move || {
+            let mut got = vec![0; len];
+            peer.read_exact(&mut got).unwrap();
+            (peer, got == pattern(0, len))
+        })
+    };
+    let readers: Vec<_> = pairs.into_iter().zip(lens).map(reader).collect();
+    for conn in &conns[..3] {
+        reactor.io().send(*conn, [Bytes::from(pattern(0, LARGE))]);
+    }
+    reactor.io().send(conns[3], [Bytes::from(pattern(0, 10))]);
+    let mut turns = 0;
+    turn_until(&mut reactor, &mut recorder, "the small one", |_, seen| {
+        turns += 1;
+        !seen.sent.is_empty()
+    });
+    assert_eq!(recorder.sent, [conns[3]]);
+    // One large send begins in each turn, and one more may end that found its socket full.
+    let sent = 3 * LARGE - conns[..3].iter().map(|conn| reactor.io().unsent(*conn)).sum::<usize>();
+    assert!(sent <= turns * 4 * BYTES_PER_SEND_MAX, "{sent} bytes in {turns} turns");
+    turn_until(&mut reactor, &mut recorder, "the large ones", |_, seen| seen.sent.len() == 4);
+    for reader in readers {
+        let (_peer, same) = reader.join().unwrap();
+        assert!(same);
+    }
 }
 
 #[test]
@@ -218,7 +256,7 @@ fn drains(half_closed: bool) {
         got
     });
     turn_until(&mut reactor, &mut recorder, "requests end", |io, _| {
-        io.requests_in_flight() == idle
+        io.requests_in_flight() == idle && io.unsent(conn) == 0
     });
     assert!(reader.join().unwrap() == pattern(3, 5_000_000));
     assert!(recorder.sent.is_empty() && recorder.closed.is_empty() && recorder.received.is_empty());
