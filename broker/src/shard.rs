@@ -20,6 +20,7 @@ pub(crate) mod metadata;
 pub(crate) mod offload;
 pub(crate) mod read;
 pub(crate) mod remote;
+mod remote_check;
 pub(crate) mod replicated_log;
 pub(crate) mod sweep;
 pub(crate) mod tier;
@@ -133,7 +134,10 @@ impl Shard {
 
     /// A message of another shard, a reply of the object store or more of its own waits.
     pub(crate) fn has_work(&self) -> bool {
-        self.mailbox.has_work() || self.tier.has_replies() || self.is_gathering()
+        self.mailbox.has_work()
+            || self.tier.has_replies()
+            || !self.reads.checks.is_empty()
+            || self.is_gathering()
     }
 
     /// Takes in what other shards and the object store sent.

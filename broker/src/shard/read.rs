@@ -17,12 +17,13 @@ use super::message::{
     ReadRecords, ReadRefused,
 };
 use super::remote::{RemotePlace, RemoteRead};
+use super::remote_check::Check;
 use super::watches::Watches;
 use crate::metrics::Metric;
 use crate::partition::{Partition, Piece, ReadError, ReadPlan, Sought, StoredBatch, VisibleEnd};
 
-/// Bytes of one partition that a fetch reads from objects, unless it asks for more at least: what a
-/// shard checks in one turn. The store's thread has the next ones ready by then.
+/// Bytes of one partition that a fetch reads from objects, unless it asks for more at least. The
+/// store's thread has the next ones ready by then.
 const REMOTE_BYTES_MAX: u32 = 1 << 20;
 
 /// The reads of a shard that wait for the device, and the fetches that wait for records.
@@ -37,6 +38,8 @@ pub(crate) struct Reads {
     places: BTreeMap<u64, Place>,
     /// Where the answer of the object tier belongs, by token.
     pub(super) remote: BTreeMap<u64, RemoteRead>,
+    /// What came from there and is not checked to its end.
+    pub(super) checks: VecDeque<(RemoteRead, Check)>,
     /// Damaged objects that the log tells of already.
     pub(super) told: BTreeSet<ObjectName>,
 }

@@ -1,15 +1,16 @@
 //! Reading what the WAL has given up: from the objects that the manifest names. The store's thread
-//! fetches, caches and reads ahead; here the bytes become batches again, each checked.
+//! fetches, caches and reads ahead; here the bytes become batches again, each checked (`remote_check.rs`).
 
 use bytes::Bytes;
-use kafka_wire::batch::{self, BatchHeader};
-use model::{LeaderEpoch, Offset, PartitionId};
+use kafka_wire::batch::BatchHeader;
+use model::{Offset, PartitionId};
 use s3_uploader::{Extent, Job, Outcome, StoreError};
 
 use super::Shard;
 use super::call::Origin;
 use super::message::{FoundOffset, PartAnswer, ReadRefused};
 use super::read::Search;
+use super::remote_check::Check;
 use super::tier::JobOf;
 use crate::metrics::Metric;
 use crate::partition::{Partition, Sought, TimestampedOffset};
@@ -109,31 +110,51 @@ impl Shard {
         true
     }
 
-    /// The object tier answered a read.
+    /// The object tier answered a read: what came is checked before it is used.
     pub(super) fn remote_read_done(&mut self, token: u64, outcome: Outcome) {
         let Some(read) = self.reads.remote.remove(&token) else { return };
         let bytes = match outcome {
             Outcome::Data(bytes) => bytes,
             outcome => return self.remote_failed(read, &outcome),
         };
-        let RemoteRead { partition, ref extent, .. } = read;
+        let (from, max_bytes) = match &read.wanted {
+            Wanted::Fetch(place) => (place.from, place.max_bytes),
+            Wanted::Search { search, .. } => {
+                let first = BatchHeader::read(&bytes).map_or(0, BatchHeader::base_offset);
+                (search.log_start.max(Offset::new(first)), u32::MAX)
+            }
+        };
+        let check = Check::new(bytes, &read.extent, from, max_bytes);
+        self.reads.checks.push_back((read, check));
+    }
+
+    /// Goes on with the oldest check, so far that nothing else has to wait long.
+    pub(super) fn check_on(&mut self) {
+        let Some((read, mut check)) = self.reads.checks.pop_front() else { return };
         // A deleted topic's partition has no log: what is read of it is for nobody.
-        let log = self.hosting.get(partition);
+        let log = self.hosting.get(read.partition);
         let epoch_at = |offset: Offset| log?.leader_epoch_at(offset.max(log?.log_start()));
+        if check.go_on(&epoch_at) {
+            self.checked(read, check);
+        } else {
+            self.reads.checks.push_front((read, check));
+        }
+    }
+
+    fn checked(&mut self, read: RemoteRead, check: Check) {
         match &read.wanted {
             Wanted::Fetch(place) => {
-                let found = batches_from(&bytes, extent, &epoch_at, place.from, place.max_bytes);
                 // What comes before a damaged batch is served: a consumer gets to where it begins.
-                if found.damaged && found.batches.is_empty() {
+                if check.is_damaged() && check.batches().is_empty() {
                     return self.found_damaged(read);
                 }
-                let size: usize = found.batches.iter().map(Bytes::len).sum();
+                let batches = check.into_batches();
+                let size: usize = batches.iter().map(Bytes::len).sum();
                 self.metrics.add(Metric::FetchRemoteBytes, size as u64);
-                self.fill_remote(place, Ok(found.batches));
+                self.fill_remote(place, Ok(batches));
             }
-            Wanted::Search { origin, search } => match search_in(&bytes, extent, &epoch_at, search)
-            {
-                Some(found) => self.remote_searched(*origin, partition, *search, found),
+            Wanted::Search { origin, search } => match search_in(&check, search) {
+                Some(found) => self.remote_searched(*origin, read.partition, *search, found),
                 None => self.found_damaged(read),
             },
         }
@@ -221,86 +242,15 @@ impl Shard {
     }
 }
 
-/// What an interval of an object gives a reader.
-#[derive(Debug, Default)]
-struct Found {
-    batches: Vec<Bytes>,
-    /// The batch after these is not what was written: it is never served.
-    damaged: bool,
-}
-
-/// Tells what the log knows of an offset.
-type EpochAt<'a> = &'a dyn Fn(Offset) -> Option<LeaderEpoch>;
-
-/// Whole batches from the one that contains `from`, up to `max_bytes` but one at least. A CRC does
-/// not cover what is in front of it: the offsets must follow each other inside of the extent, and
-/// the leader epoch be what the log says.
-fn batches_from(
-    bytes: &Bytes,
-    extent: &Extent,
-    epoch_at: EpochAt<'_>,
-    from: Offset,
-    max_bytes: u32,
-) -> Found {
-    let mut found = Found::default();
-    let (mut at, mut size) = (0, 0);
-    let mut expected = None;
-    while at < bytes.len() {
-        let header = BatchHeader::read(&bytes[at..]);
-        let whole = header.and_then(|header| Some((header, at.checked_add(header.size()?)?)));
-        let Some((header, next)) = whole.filter(|(_, next)| *next <= bytes.len()) else {
-            found.damaged = true;
-            break;
-        };
-        let batch = bytes.slice(at..next);
-        at = next;
-        let (base, last) = (header.base_offset(), header.last_offset());
-        let inside = extent.base.get() <= base && base <= last && last < extent.end.get();
-        if !inside || expected.is_some_and(|expected| expected != base) {
-            // This one or the one before it has wrong offsets.
-            found.batches.pop();
-            found.damaged = true;
-            break;
-        }
-        expected = Some(last + 1);
-        if last < from.get() {
-            continue;
-        }
-        size += batch.len();
-        if size > max_bytes as usize && !found.batches.is_empty() {
-            break;
-        }
-        let epoch = epoch_at(Offset::new(base)).map(LeaderEpoch::get);
-        let is_sound = header.magic() == batch::MAGIC
-            && epoch == Some(header.partition_leader_epoch())
-            && batch::crc_is_valid(&batch);
-        // One that begins after what is asked for would pass over records.
-        if !is_sound || found.batches.is_empty() && base > from.get() {
-            found.damaged = true;
-            break;
-        }
-        found.batches.push(batch);
-    }
-    found
-}
-
 /// The record sought in an interval of batches. The outer `None`: a damaged batch may hold it.
-fn search_in(
-    bytes: &Bytes,
-    extent: &Extent,
-    epoch_at: EpochAt<'_>,
-    search: &Search,
-) -> Option<Option<TimestampedOffset>> {
-    let first = BatchHeader::read(bytes)?.base_offset();
-    let from = search.log_start.max(Offset::new(first));
-    let Found { batches, damaged } = batches_from(bytes, extent, epoch_at, from, u32::MAX);
-    for batch in batches {
-        let found = search.sought.find_in(search.log_start, &batch).ok()?;
+fn search_in(check: &Check, search: &Search) -> Option<Option<TimestampedOffset>> {
+    for batch in check.batches() {
+        let found = search.sought.find_in(search.log_start, batch).ok()?;
         if found.is_some() {
             return Some(found);
         }
     }
-    (!damaged).then_some(None)
+    (!check.is_damaged()).then_some(None)
 }
 
 #[cfg(test)]

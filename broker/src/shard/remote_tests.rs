@@ -36,17 +36,22 @@ fn epoch(_: Offset) -> Option<LeaderEpoch> {
     BatchHeader::read(&batch).map(|header| LeaderEpoch::new(header.partition_leader_epoch()))
 }
 
-fn bases(found: &Found) -> Vec<i64> {
+/// A check that is at its end.
+fn check(bytes: &Bytes, extent: &Extent, from: i64, max_bytes: u32) -> Check {
+    let mut check = Check::new(bytes.clone(), extent, Offset::new(from), max_bytes);
+    while !check.go_on(&epoch) {}
+    check
+}
+
+fn bases(found: &Check) -> Vec<i64> {
     let base = |batch: &Bytes| BatchHeader::read(batch).expect("a header").base_offset();
-    found.batches.iter().map(base).collect()
+    found.batches().iter().map(base).collect()
 }
 
 #[test]
 fn a_reader_gets_whole_batches_from_where_it_is() {
     let (bytes, size, extent) = interval(4);
     let bytes = Bytes::from(bytes);
-    let read =
-        |from, max_bytes| batches_from(&bytes, &extent, &epoch, Offset::new(from), max_bytes);
     let two = u32::try_from(2 * size).expect("small");
     for (from, max_bytes, expected) in [
         (100, u32::MAX, &[100, 110, 120, 130][..]),
@@ -55,8 +60,8 @@ fn a_reader_gets_whole_batches_from_where_it_is() {
         (110, two - 1, &[110]),
         (135, 1, &[130]),
     ] {
-        let found = read(from, max_bytes);
-        assert_eq!((bases(&found).as_slice(), found.damaged), (expected, false), "{from}");
+        let found = check(&bytes, &extent, from, max_bytes);
+        assert_eq!((bases(&found).as_slice(), found.is_damaged()), (expected, false), "{from}");
     }
 }
 
@@ -68,12 +73,12 @@ fn a_flipped_bit_is_never_served_and_what_is_before_it_is() {
             let mut bytes = good.clone();
             bytes[at] ^= 1 << bit;
             let bytes = Bytes::from(bytes);
-            let first = batches_from(&bytes, &extent, &epoch, Offset::new(110), u32::MAX);
-            assert!(first.damaged && first.batches.is_empty(), "byte {at} bit {bit}");
-            let found = batches_from(&bytes, &extent, &epoch, Offset::new(100), u32::MAX);
-            assert!(found.damaged, "byte {at} bit {bit}");
-            assert!(found.batches.iter().all(|batch| *batch == good[..size]), "{at} {bit}");
-            assert!(found.batches.len() < 2, "byte {at} bit {bit}");
+            let first = check(&bytes, &extent, 110, u32::MAX);
+            assert!(first.is_damaged() && first.batches().is_empty(), "byte {at} bit {bit}");
+            let found = check(&bytes, &extent, 100, u32::MAX);
+            assert!(found.is_damaged(), "byte {at} bit {bit}");
+            assert!(found.batches().iter().all(|batch| *batch == good[..size]), "{at} {bit}");
+            assert!(found.batches().len() < 2, "byte {at} bit {bit}");
         }
     }
 }
@@ -96,7 +101,15 @@ fn a_search_does_not_pass_over_a_damaged_batch() {
         (1025, Some(Some(125)), None),
         (9999, Some(None), None),
     ] {
-        assert_eq!(search_in(&good, &extent, &epoch, &search(at)).map(offset), in_good, "{at}");
-        assert_eq!(search_in(&bad, &extent, &epoch, &search(at)).map(offset), in_bad, "{at}");
+        assert_eq!(
+            search_in(&check(&good, &extent, 100, u32::MAX), &search(at)).map(offset),
+            in_good,
+            "{at}"
+        );
+        assert_eq!(
+            search_in(&check(&bad, &extent, 100, u32::MAX), &search(at)).map(offset),
+            in_bad,
+            "{at}"
+        );
     }
 }

@@ -115,12 +115,9 @@ impl Tier {
 }
 
 impl Shard {
-    /// Takes in what the store's thread has done. Records of objects are checked here, byte for
-    /// byte: one reply of those in a turn, so that producers do not wait behind consumers.
+    /// Takes in what the store's thread has done.
     pub(crate) fn poll_store(&mut self) {
-        let mut has_data = false;
-        while !has_data && let Some(Reply { token, outcome }) = self.tier.store.poll_reply() {
-            has_data = matches!(outcome, Outcome::Data(_));
+        while let Some(Reply { token, outcome }) = self.tier.store.poll_reply() {
             let Some(of) = self.tier.jobs.remove(&token) else { continue };
             match of {
                 JobOf::Object => self.object_done(outcome),
@@ -135,6 +132,7 @@ impl Shard {
                 JobOf::Sweep(count) => self.swept(count, &outcome),
             }
         }
+        self.check_on();
     }
 
     /// Proposes a change of the manifest. It is made when the entry is applied.

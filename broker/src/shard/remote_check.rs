@@ -1,0 +1,111 @@
+//! Bytes of an object become batches again, each checked, some at a time: a producer that comes
+//! meanwhile does not wait until a whole reply is through.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use kafka_wire::batch::{self, BatchHeader};
+use model::{LeaderEpoch, Offset};
+use s3_uploader::Extent;
+
+/// Bytes that are checked at a time: some 20 us. One batch may be larger.
+const BYTES_AT_A_TIME: usize = 128 << 10;
+
+/// Tells what the log knows of an offset.
+pub(super) type EpochAt<'a> = &'a dyn Fn(Offset) -> Option<LeaderEpoch>;
+
+/// Finds whole batches from the one that contains `from`, up to `max_bytes` but one at least. A CRC
+/// does not cover what is in front of it: the offsets must follow each other inside of the extent,
+/// and the leader epoch be what the log says.
+pub(super) struct Check {
+    bytes: Bytes,
+    offsets: Range<i64>,
+    from: i64,
+    max_bytes: usize,
+    /// What is before it is checked.
+    at: usize,
+    /// Base offset of the next batch, but for the first one.
+    expected: Option<i64>,
+    size: usize,
+    batches: Vec<Bytes>,
+    /// The batch after these is not what was written: it is never served.
+    damaged: bool,
+}
+
+impl Check {
+    pub(super) fn new(bytes: Bytes, extent: &Extent, from: Offset, max_bytes: u32) -> Self {
+        Self {
+            bytes,
+            offsets: extent.base.get()..extent.end.get(),
+            from: from.get(),
+            max_bytes: max_bytes as usize,
+            at: 0,
+            expected: None,
+            size: 0,
+            batches: Vec::new(),
+            damaged: false,
+        }
+    }
+
+    /// True when it is at its end.
+    pub(super) fn go_on(&mut self, epoch_at: EpochAt<'_>) -> bool {
+        let until = self.at.saturating_add(BYTES_AT_A_TIME);
+        while self.at < until {
+            if self.at >= self.bytes.len() || !self.next_batch(epoch_at) {
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(super) fn batches(&self) -> &[Bytes] {
+        &self.batches
+    }
+
+    pub(super) fn into_batches(self) -> Vec<Bytes> {
+        self.batches
+    }
+
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// False if no batch after it is looked at.
+    fn next_batch(&mut self, epoch_at: EpochAt<'_>) -> bool {
+        let header = BatchHeader::read(&self.bytes[self.at..]);
+        let whole = header.and_then(|header| Some((header, self.at.checked_add(header.size()?)?)));
+        let Some((header, next)) = whole.filter(|(_, next)| *next <= self.bytes.len()) else {
+            self.damaged = true;
+            return false;
+        };
+        let batch = self.bytes.slice(self.at..next);
+        self.at = next;
+        let (base, last) = (header.base_offset(), header.last_offset());
+        let inside = self.offsets.start <= base && base <= last && last < self.offsets.end;
+        if !inside || self.expected.is_some_and(|expected| expected != base) {
+            // This one or the one before it has wrong offsets.
+            self.batches.pop();
+            self.damaged = true;
+            return false;
+        }
+        self.expected = Some(last + 1);
+        if last < self.from {
+            return true;
+        }
+        self.size += batch.len();
+        if self.size > self.max_bytes && !self.batches.is_empty() {
+            return false;
+        }
+        let epoch = epoch_at(Offset::new(base)).map(LeaderEpoch::get);
+        let is_sound = header.magic() == batch::MAGIC
+            && epoch == Some(header.partition_leader_epoch())
+            && batch::crc_is_valid(&batch);
+        // One that begins after what is asked for would pass over records.
+        if !is_sound || self.batches.is_empty() && base > self.from {
+            self.damaged = true;
+            return false;
+        }
+        self.batches.push(batch);
+        true
+    }
+}
