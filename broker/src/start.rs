@@ -17,7 +17,7 @@ use s3_uploader::{
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use uring::device::DeviceError;
-use uring::{SetupError, core_count, spawn_pinned};
+use uring::{SetupError, avoid_cores, core_count, spawn_pinned};
 
 use crate::admin;
 use crate::cluster::Endpoint;
@@ -95,13 +95,15 @@ pub fn serve(settings: NodeSettings, out: &mut dyn Write) -> Result<(), StartErr
         writeln!(out, "{line}").map_err(StartError::Output)?;
     }
     let (id, cluster_id, shard_count) = (data.node_id, data.cluster_id, data.shard_count);
+    // What is not a shard runs on cores that no shard has, if there are any.
+    let some_left = avoid_cores(usize::from(shard_count)).map_err(StartError::Thread)?;
     let endpoints = listeners.endpoints;
     let node = Arc::new(Node::new(id, settings, cluster_id, shard_count, endpoints));
     let admin_node = Arc::clone(&node);
     spawn_pinned("admin", None, move || admin::serve(&admin_listener, &admin_node))
         .map_err(StartError::Thread)?;
     let (report, reports) = channel();
-    let (worker, clients) = start_store(&node, &data, report.clone(), out)?;
+    let (worker, clients) = start_store(&node, &data, !some_left, report.clone(), out)?;
     #[expect(clippy::disallowed_methods, reason = "the start of the store's rates")]
     node.set_store_metrics(worker.metrics(), std::time::Instant::now());
     watch_signals(report.clone())?;
@@ -160,6 +162,7 @@ fn note(out: &mut dyn Write, lines: &[String]) -> Result<(), StartError> {
 fn start_store(
     node: &Arc<Node>,
     data: &DataDir,
+    gives_way: bool,
     report: Sender<Report>,
     out: &mut dyn Write,
 ) -> Result<(Worker, Vec<Client>), StartError> {
@@ -176,7 +179,7 @@ fn start_store(
     let cache_bytes = settings.broker.object_cache_bytes;
     let fetch = FetchConfig { cache_bytes, ..FetchConfig::default() };
     let cluster_id = Some(node.cluster_id);
-    let config = WorkerConfig { cluster_id, fetch, ..WorkerConfig::default() };
+    let config = WorkerConfig { cluster_id, fetch, gives_way, ..WorkerConfig::default() };
     let wake = |shard: u16| -> Wake {
         let switchboard = Arc::clone(&node.switchboard);
         Box::new(move || switchboard.wake(ShardId::new(shard)))

@@ -66,6 +66,8 @@ pub struct WorkerConfig {
     pub put_delay_max: Duration,
     /// The cluster whose the store must be before anything is written.
     pub cluster_id: Option<Uuid>,
+    /// Whether its threads are less urgent to the system than others: they share cores with shards.
+    pub gives_way: bool,
 }
 
 impl Default for WorkerConfig {
@@ -77,6 +79,7 @@ impl Default for WorkerConfig {
             read_deadline: Duration::from_secs(20),
             put_delay_max: Duration::from_secs(10),
             cluster_id: None,
+            gives_way: false,
         }
     }
 }
@@ -186,15 +189,16 @@ impl Worker {
         let metrics = store.metrics().clone();
         let pairs = wake.into_iter().map(|wake| pair(config.jobs_max, wake, signals.clone()));
         let (clients, ports): (Vec<_>, Vec<_>) = pairs.unzip();
+        let enter = if config.gives_way { give_way } else { || () };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .thread_name("offload-file")
-            .on_thread_start(give_way)
+            .on_thread_start(enter)
             .build()?;
         let of_thread = signals.clone();
         let thread = std::thread::Builder::new().name("offload".to_owned()).spawn(move || {
-            give_way();
+            enter();
             LocalSet::new()
                 .block_on(&runtime, serve(store, config, ports, Box::new(note), &of_thread));
             runtime.shutdown_timeout(STOP_TIMEOUT);
