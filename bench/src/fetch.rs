@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::BenchError;
 use crate::clock::Clock;
 use crate::kafka::{self, CLIENT_ID, KafkaError, error_name, io_error, topic_name};
+use crate::produce::float;
 
 const FETCH_VERSION: i16 = 12;
 const WAIT_MS: i32 = 500;
@@ -35,6 +36,9 @@ pub struct FetchArgs {
     /// Bytes of a partition that are asked for in a request
     #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(i32).range(1..))]
     pub partition_bytes: i32,
+    /// Read no faster than so many units of 1,000,000 bytes a second, on each connection
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
     /// Also write settings and result to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -71,7 +75,7 @@ pub fn run(args: &FetchArgs, out: &mut dyn Write) -> Result<Report, BenchError> 
         requests += done.requests;
     }
     let seconds = Duration::from_nanos(clock.now()).as_secs_f64();
-    let megabytes_per_second = crate::produce::float(bytes) / 1e6 / seconds;
+    let megabytes_per_second = float(bytes) / 1e6 / seconds;
     let settings = args.clone();
     let report = Report { kind: "fetch", settings, bytes, requests, seconds, megabytes_per_second };
     writeln!(out, "{bytes} bytes in {requests} requests: {megabytes_per_second:.1} MB/s")
@@ -87,6 +91,8 @@ struct Reader {
     stream: TcpStream,
     topic: String,
     partition_bytes: i32,
+    /// Bytes a second.
+    rate: Option<u64>,
     /// By partition, the next offset, and the end once it is known.
     positions: BTreeMap<i32, (i64, Option<i64>)>,
     bytes: u64,
@@ -101,6 +107,7 @@ impl Reader {
             stream: kafka::connect(address)?,
             topic: args.topic.clone(),
             partition_bytes: args.partition_bytes,
+            rate: args.rate.map(|rate| u64::from(rate) * 1_000_000),
             positions: partitions.iter().map(|partition| (*partition, (0, None))).collect(),
             bytes: 0,
             requests: 0,
@@ -109,6 +116,7 @@ impl Reader {
     }
 
     fn run(mut self) -> Result<Self, BenchError> {
+        let clock = Clock::start();
         while !self.positions.is_empty() {
             let request = self.request();
             let frame = self.exchange(&request)?;
@@ -116,8 +124,17 @@ impl Reader {
             self.buffer = frame.try_into_mut().unwrap_or_default();
             self.requests += 1;
             self.positions.retain(|_, (next, end)| end.is_none_or(|end| *next < end));
+            self.pace(&clock);
         }
         Ok(self)
+    }
+
+    /// Waits until as much may have been read.
+    #[expect(clippy::disallowed_methods, reason = "nothing else is to be done on this thread")]
+    fn pace(&self, clock: &Clock) {
+        let Some(rate) = self.rate else { return };
+        let due = Duration::from_secs_f64(float(self.bytes) / float(rate));
+        std::thread::sleep(due.saturating_sub(Duration::from_nanos(clock.now())));
     }
 
     fn request(&self) -> m::FetchRequest {
@@ -193,6 +210,7 @@ mod tests {
             bootstrap: String::new(),
             topic: "t".to_owned(),
             partition_bytes: 1000,
+            rate: None,
             json: None,
         };
         Reader::new(&args, listener.local_addr().unwrap(), &[0, 3]).unwrap()
