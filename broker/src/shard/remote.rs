@@ -1,5 +1,6 @@
 //! Reading what the WAL has given up: from the objects that the manifest names. The store's thread
-//! fetches, caches and reads ahead; here the bytes become batches again, each checked (`remote_check.rs`).
+//! fetches, caches and reads ahead; here the bytes become batches again, each checked
+//! (`remote_check.rs`).
 
 use bytes::Bytes;
 use kafka_wire::batch::BatchHeader;
