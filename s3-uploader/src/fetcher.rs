@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use futures_util::future::try_join_all;
 use model::Offset;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -27,6 +27,7 @@ use self::cache::Cache;
 use self::read_ahead::{ReadAhead, Step};
 use crate::object::{Extent, IndexPoint, ObjectError, decode_index};
 use crate::object_name::ObjectName;
+use crate::pieces::Pieces;
 use crate::store::{Store, StoreError};
 
 /// Bounds of what a [`Fetcher`] keeps and asks for.
@@ -147,7 +148,7 @@ impl Fetcher {
         next: Option<&Extent>,
         from: Offset,
         max_bytes: u32,
-    ) -> Result<Bytes, FetchError> {
+    ) -> Result<Pieces, FetchError> {
         if !extent.holds(from) {
             let Extent { object, base, end, .. } = *extent;
             return Err(FetchError::Outside { object, base, end, from });
@@ -157,7 +158,7 @@ impl Fetcher {
         let step = self.0.readers.borrow_mut().step(extent.object, &range, extent.data_range());
         // Before this read is waited for: the requests are under way together.
         self.read_ahead(extent, next, step);
-        self.bytes(extent.object, range).await
+        self.pieces(extent.object, range).await
     }
 
     /// The first interval with a batch whose timestamp is at least that, if there is one.
@@ -165,7 +166,11 @@ impl Fetcher {
     /// # Errors
     ///
     /// The store failed or the object is damaged.
-    pub async fn find(&self, extent: &Extent, timestamp: i64) -> Result<Option<Bytes>, FetchError> {
+    pub async fn find(
+        &self,
+        extent: &Extent,
+        timestamp: i64,
+    ) -> Result<Option<Pieces>, FetchError> {
         if extent.max_timestamp < timestamp {
             return Ok(None);
         }
@@ -174,7 +179,7 @@ impl Fetcher {
             return Ok(None);
         };
         let end = points.get(at + 1).map_or_else(|| extent.data_range().end, |next| next.position);
-        self.bytes(extent.object, points[at].position..end).await.map(Some)
+        self.pieces(extent.object, points[at].position..end).await.map(Some)
     }
 
     /// Lets go of what is cached of an extent: the next reader asks the store again.
@@ -203,22 +208,16 @@ impl Fetcher {
     }
 
     async fn decoded(&self, extent: &Extent) -> Result<Rc<[IndexPoint]>, FetchError> {
-        let bytes = self.bytes(extent.object, extent.index_range()).await?;
-        let points = decode_index(&bytes, extent);
+        let mut pieces = self.pieces(extent.object, extent.index_range()).await?;
+        let points = decode_index(&pieces.copy_to_bytes(pieces.remaining()), extent);
         points.map(Rc::from).map_err(|error| FetchError::Object { object: extent.object, error })
     }
 
-    /// Exactly this range of the object; a copy only if it is in more than one chunk.
-    async fn bytes(&self, object: ObjectName, range: Range<u64>) -> Result<Bytes, FetchError> {
+    /// Exactly this range of the object.
+    async fn pieces(&self, object: ObjectName, range: Range<u64>) -> Result<Pieces, FetchError> {
         let (first, count) = (range.start / self.0.config.chunk_size, self.count(&range));
         let wanted = (first..first + count).map(|chunk| self.part(object, chunk, &range));
-        let parts = try_join_all(wanted).await?;
-        if let [part] = parts.as_slice() {
-            return Ok(part.clone());
-        }
-        let mut joined = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
-        parts.iter().for_each(|part| joined.extend_from_slice(part));
-        Ok(joined.freeze())
+        try_join_all(wanted).await.map(Pieces::from)
     }
 
     /// Chunks that a range touches.

@@ -25,6 +25,7 @@ mod manifest_file;
 mod metrics;
 mod object;
 mod object_name;
+mod pieces;
 mod plan;
 mod retention;
 mod retry;
@@ -48,6 +49,7 @@ pub use object::{
     ObjectBuilder, ObjectError, Section, TRAILER_SIZE, decode_index,
 };
 pub use object_name::{MergedName, ObjectName, ObjectNameError, RangeName};
+pub use pieces::Pieces;
 pub use plan::{MergePlan, Separable};
 pub use retry::RetryPolicy;
 pub use store::{

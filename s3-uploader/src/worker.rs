@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::Release};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
 use model::{Offset, PartitionId};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
@@ -35,6 +34,7 @@ use crate::manifest_file::ManifestFile;
 use crate::metrics::StoreMetrics;
 use crate::object::{BuiltObject, Extent, LooseObject};
 use crate::object_name::ObjectName;
+use crate::pieces::Pieces;
 use crate::plan::MergePlan;
 use crate::store::{Page, Store, StoreError};
 
@@ -146,7 +146,7 @@ pub enum Outcome {
     },
     /// Another content is there under that name: somebody else leads.
     Conflict,
-    Data(Bytes),
+    Data(Pieces),
     /// No batch has a timestamp as wanted, or there was nothing to answer.
     Nothing,
     Deleted,

@@ -3,7 +3,7 @@
 //! (`remote_check.rs`).
 
 use bytes::Bytes;
-use kafka_wire::batch::BatchHeader;
+use kafka_wire::batch::{BatchHeader, HEADER_SIZE};
 use model::{Offset, PartitionId};
 use s3_uploader::{Extent, Job, Outcome, StoreError};
 
@@ -114,18 +114,20 @@ impl Shard {
     /// The object tier answered a read: what came is checked before it is used.
     pub(super) fn remote_read_done(&mut self, token: u64, outcome: Outcome) {
         let Some(read) = self.reads.remote.remove(&token) else { return };
-        let bytes = match outcome {
-            Outcome::Data(bytes) => bytes,
+        let pieces = match outcome {
+            Outcome::Data(pieces) => pieces,
             outcome => return self.remote_failed(read, &outcome),
         };
         let (from, max_bytes) = match &read.wanted {
             Wanted::Fetch(place) => (place.from, place.max_bytes),
             Wanted::Search { search, .. } => {
-                let first = BatchHeader::read(&bytes).map_or(0, BatchHeader::base_offset);
+                let head = pieces.peek::<HEADER_SIZE>();
+                let first = head.as_ref().and_then(|head| BatchHeader::read(head));
+                let first = first.map_or(0, BatchHeader::base_offset);
                 (search.log_start.max(Offset::new(first)), u32::MAX)
             }
         };
-        let check = Check::new(bytes, &read.extent, from, max_bytes);
+        let check = Check::new(pieces, &read.extent, from, max_bytes);
         self.reads.checks.push_back((read, check));
     }
 

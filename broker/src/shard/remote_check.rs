@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-use kafka_wire::batch::{self, BatchHeader};
+use bytes::{Buf, Bytes};
+use kafka_wire::batch::{self, BatchHeader, HEADER_SIZE};
 use model::{LeaderEpoch, Offset};
-use s3_uploader::Extent;
+use s3_uploader::{Extent, Pieces};
 
 /// Bytes that are checked at a time: some 20 us. One batch may be larger.
 const BYTES_AT_A_TIME: usize = 128 << 10;
@@ -18,12 +18,11 @@ pub(super) type EpochAt<'a> = &'a dyn Fn(Offset) -> Option<LeaderEpoch>;
 /// does not cover what is in front of it: the offsets must follow each other inside of the extent,
 /// and the leader epoch be what the log says.
 pub(super) struct Check {
-    bytes: Bytes,
+    /// Not checked yet.
+    rest: Pieces,
     offsets: Range<i64>,
     from: i64,
     max_bytes: usize,
-    /// What is before it is checked.
-    at: usize,
     /// Base offset of the next batch, but for the first one.
     expected: Option<i64>,
     size: usize,
@@ -33,13 +32,12 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn new(bytes: Bytes, extent: &Extent, from: Offset, max_bytes: u32) -> Self {
+    pub(super) fn new(pieces: Pieces, extent: &Extent, from: Offset, max_bytes: u32) -> Self {
         Self {
-            bytes,
+            rest: pieces,
             offsets: extent.base.get()..extent.end.get(),
             from: from.get(),
             max_bytes: max_bytes as usize,
-            at: 0,
             expected: None,
             size: 0,
             batches: Vec::new(),
@@ -49,13 +47,13 @@ impl Check {
 
     /// True when it is at its end.
     pub(super) fn go_on(&mut self, epoch_at: EpochAt<'_>) -> bool {
-        let until = self.at.saturating_add(BYTES_AT_A_TIME);
-        while self.at < until {
-            if self.at >= self.bytes.len() || !self.next_batch(epoch_at) {
+        let until = self.rest.remaining().saturating_sub(BYTES_AT_A_TIME);
+        while self.rest.remaining() > until {
+            if !self.next_batch(epoch_at) {
                 return true;
             }
         }
-        false
+        !self.rest.has_remaining()
     }
 
     pub(super) fn batches(&self) -> &[Bytes] {
@@ -72,14 +70,14 @@ impl Check {
 
     /// False if no batch after it is looked at.
     fn next_batch(&mut self, epoch_at: EpochAt<'_>) -> bool {
-        let header = BatchHeader::read(&self.bytes[self.at..]);
-        let whole = header.and_then(|header| Some((header, self.at.checked_add(header.size()?)?)));
-        let Some((header, next)) = whole.filter(|(_, next)| *next <= self.bytes.len()) else {
+        let head = self.rest.peek::<HEADER_SIZE>();
+        let header = head.as_ref().and_then(|head| BatchHeader::read(head));
+        let whole = header.and_then(|header| Some((header, header.size()?)));
+        let Some((header, size)) = whole.filter(|(_, size)| *size <= self.rest.remaining()) else {
             self.damaged = true;
             return false;
         };
-        let batch = self.bytes.slice(self.at..next);
-        self.at = next;
+        let batch = self.rest.copy_to_bytes(size);
         let (base, last) = (header.base_offset(), header.last_offset());
         let inside = self.offsets.start <= base && base <= last && last < self.offsets.end;
         if !inside || self.expected.is_some_and(|expected| expected != base) {

@@ -38,7 +38,7 @@ fn epoch(_: Offset) -> Option<LeaderEpoch> {
 
 /// A check that is at its end.
 fn check(bytes: &Bytes, extent: &Extent, from: i64, max_bytes: u32) -> Check {
-    let mut check = Check::new(bytes.clone(), extent, Offset::new(from), max_bytes);
+    let mut check = Check::new(bytes.clone().into(), extent, Offset::new(from), max_bytes);
     while !check.go_on(&epoch) {}
     check
 }
@@ -62,6 +62,19 @@ fn a_reader_gets_whole_batches_from_where_it_is() {
     ] {
         let found = check(&bytes, &extent, from, max_bytes);
         assert_eq!((bases(&found).as_slice(), found.is_damaged()), (expected, false), "{from}");
+    }
+}
+
+#[test]
+fn batches_may_lie_in_more_than_one_buffer() {
+    let (bytes, _, extent) = interval(4);
+    let bytes = Bytes::from(bytes);
+    for at in 0..=bytes.len() {
+        let pieces = vec![bytes.slice(..at), bytes.slice(at..)];
+        let mut check = Check::new(pieces.into(), &extent, Offset::new(100), u32::MAX);
+        while !check.go_on(&epoch) {}
+        assert_eq!(check.batches().concat(), bytes, "{at}");
+        assert_eq!((bases(&check).len(), check.is_damaged()), (4, false), "{at}");
     }
 }
 

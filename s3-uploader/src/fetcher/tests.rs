@@ -46,9 +46,9 @@ impl Bed {
         self.fetcher.0.store.metrics().verb(Verb::Get).requests()
     }
 
-    fn part(&self, range: Range<u64>) -> &[u8] {
+    fn part(&self, range: Range<u64>) -> Pieces {
         let [start, end] = [range.start, range.end].map(|at| usize::try_from(at).expect("small"));
-        &self.bytes[start..end]
+        self.bytes.slice(start..end).into()
     }
 }
 

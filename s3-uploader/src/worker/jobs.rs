@@ -14,6 +14,7 @@ use crate::fail_point::{FailPoint, fail_point};
 use crate::fetcher::{FetchError, Fetcher};
 use crate::object::BuiltObject;
 use crate::object_name::ObjectName;
+use crate::pieces::Pieces;
 use crate::plan::MergePlan;
 use crate::retry::RetryPolicy;
 use crate::store::{ClaimError, Put, Store, StoreError, Verb};
@@ -70,7 +71,7 @@ impl Jobs {
             }
             Job::Find { extent, timestamp } => {
                 match self.in_time(self.fetcher.find(&extent, timestamp)).await {
-                    Ok(Some(bytes)) => Outcome::Data(bytes),
+                    Ok(Some(pieces)) => Outcome::Data(pieces),
                     Ok(None) => Outcome::Nothing,
                     Err(error) => Outcome::Failed(error),
                 }
@@ -256,6 +257,6 @@ fn tail_of(parts: &[Bytes], size: usize) -> Bytes {
     tail.freeze()
 }
 
-fn data(outcome: Result<Bytes, StoreError>) -> Outcome {
+fn data(outcome: Result<Pieces, StoreError>) -> Outcome {
     outcome.map_or_else(Outcome::Failed, Outcome::Data)
 }

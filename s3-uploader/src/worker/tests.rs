@@ -1,5 +1,6 @@
 use std::sync::mpsc::{self, Receiver};
 
+use bytes::Bytes;
 use model::{LogIndex, RaftGroupId, Term};
 use uuid::Uuid;
 
@@ -100,11 +101,11 @@ fn every_job_is_done_and_answered() {
         from: Offset::new(from),
         max_bytes,
     };
-    assert_eq!(bed.outcome(read(0, 1)), Outcome::Data(section.slice(..100_000)));
-    assert_eq!(bed.outcome(read(39, 1)), Outcome::Data(section.slice(100_000..)));
-    assert_eq!(bed.outcome(read(5, u32::MAX)), Outcome::Data(section.clone()));
+    assert_eq!(bed.outcome(read(0, 1)), Outcome::Data(section.slice(..100_000).into()));
+    assert_eq!(bed.outcome(read(39, 1)), Outcome::Data(section.slice(100_000..).into()));
+    assert_eq!(bed.outcome(read(5, u32::MAX)), Outcome::Data(section.clone().into()));
     let find = |timestamp| Job::Find { extent: extent.clone(), timestamp };
-    assert_eq!(bed.outcome(find(2000)), Outcome::Data(section.slice(100_000..)));
+    assert_eq!(bed.outcome(find(2000)), Outcome::Data(section.slice(100_000..).into()));
     assert_eq!(bed.outcome(find(4000)), Outcome::Nothing);
 
     let list = |prefix: &str| Job::List { prefix: prefix.to_owned(), after: None };
@@ -182,7 +183,7 @@ fn another_content_under_the_name_is_a_conflict() {
     let extent = sample().extents[0].1.clone();
     let (next, from, max_bytes) = (None, Offset::ZERO, u32::MAX);
     let section = bed.outcome(Job::Read { extent, next, from, max_bytes });
-    assert_eq!(section, Outcome::Data(Bytes::from(sample().parts[..4].concat())), "unchanged");
+    assert_eq!(section, Outcome::Data(sample().parts[..4].to_vec().into()), "unchanged");
 }
 
 #[test]
@@ -203,7 +204,7 @@ fn what_arrived_damaged_is_read_anew() {
         let (extent, from) = (extent.clone(), Offset::ZERO);
         bed.outcome(Job::Read { extent, next: None, from, max_bytes: u32::MAX })
     };
-    let whole = Outcome::Data(Bytes::from(sample().parts[..4].concat()));
+    let whole = Outcome::Data(sample().parts[..4].to_vec().into());
     let position = usize::try_from(extent.position).expect("small");
     bed.faults.next(Verb::Get, Fault::Flip(position + 7));
     assert_ne!(read(), whole, "damaged on its way");
