@@ -13,9 +13,9 @@ def read_all(address, places):
     ends = {place: consumer.get_watermark_offsets(TopicPartition(*place), 30)[1] for place in places}
     consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in places])
     logs = {place: [] for place in places}
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 480
     while any((log[-1][0] + 1 if log else 0) < ends[place] for place, log in logs.items()):
-        assert time.monotonic() < deadline, "the log could not be read to its end in 120 s"
+        assert time.monotonic() < deadline, "the log could not be read to its end in 480 s"
         for message in consumer.consume(5_000, 0.5):
             assert not message.error(), message.error()
             sender, sequence, _ = message.value().split(b":", 2)
