@@ -136,7 +136,7 @@ impl Shard {
     pub(crate) fn has_work(&self) -> bool {
         self.mailbox.has_work()
             || self.tier.has_replies()
-            || !self.reads.checks.is_empty()
+            || self.reads.checking.is_some()
             || self.is_gathering()
     }
 

@@ -38,8 +38,8 @@ pub(crate) struct Reads {
     places: BTreeMap<u64, Place>,
     /// Where the answer of the object tier belongs, by token.
     pub(super) remote: BTreeMap<u64, RemoteRead>,
-    /// What came from there and is not checked to its end.
-    pub(super) checks: VecDeque<(RemoteRead, Check)>,
+    /// What came from there last, until it is checked to its end.
+    pub(super) checking: Option<(RemoteRead, Check)>,
     /// Damaged objects that the log tells of already.
     pub(super) told: BTreeSet<ObjectName>,
 }

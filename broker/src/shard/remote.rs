@@ -128,19 +128,19 @@ impl Shard {
             }
         };
         let check = Check::new(pieces, &read.extent, from, max_bytes);
-        self.reads.checks.push_back((read, check));
+        self.reads.checking = Some((read, check));
     }
 
-    /// Goes on with the oldest check, so far that nothing else has to wait long.
+    /// Goes on with the check under way, so far that nothing else has to wait long.
     pub(super) fn check_on(&mut self) {
-        let Some((read, mut check)) = self.reads.checks.pop_front() else { return };
+        let Some((read, mut check)) = self.reads.checking.take() else { return };
         // A deleted topic's partition has no log: what is read of it is for nobody.
         let log = self.hosting.get(read.partition);
         let epoch_at = |offset: Offset| log?.leader_epoch_at(offset.max(log?.log_start()));
         if check.go_on(&epoch_at) {
             self.checked(read, check);
         } else {
-            self.reads.checks.push_front((read, check));
+            self.reads.checking = Some((read, check));
         }
     }
 

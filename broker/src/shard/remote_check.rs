@@ -33,6 +33,8 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn new(pieces: Pieces, extent: &Extent, from: Offset, max_bytes: u32) -> Self {
+        // An interval of an index holds a batch at least.
+        let damaged = !pieces.has_remaining();
         Self {
             rest: pieces,
             offsets: extent.base.get()..extent.end.get(),
@@ -41,7 +43,7 @@ impl Check {
             expected: None,
             size: 0,
             batches: Vec::new(),
-            damaged: false,
+            damaged,
         }
     }
 

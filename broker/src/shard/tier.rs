@@ -115,9 +115,12 @@ impl Tier {
 }
 
 impl Shard {
-    /// Takes in what the store's thread has done.
+    /// Takes in what the store's thread has done. While records are checked the next replies stay
+    /// in their queue, which bounds how many there are.
     pub(crate) fn poll_store(&mut self) {
-        while let Some(Reply { token, outcome }) = self.tier.store.poll_reply() {
+        while self.reads.checking.is_none()
+            && let Some(Reply { token, outcome }) = self.tier.store.poll_reply()
+        {
             let Some(of) = self.tier.jobs.remove(&token) else { continue };
             match of {
                 JobOf::Object => self.object_done(outcome),
