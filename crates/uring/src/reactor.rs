@@ -154,8 +154,7 @@ impl Reactor {
     /// own synced write may be waiting for it, and would wait for a whole tick.
     fn look(&mut self) -> io::Result<()> {
         self.io.ring.submit()?;
-        let waited_for = self.io.writes_in_flight > 0;
-        if self.io.ring.has_completions() && !waited_for && self.busy_passes < BUSY_PASSES_MAX {
+        if self.io.ring.has_completions() && self.busy_passes < BUSY_PASSES_MAX {
             self.busy_passes += 1;
             return Ok(());
         }

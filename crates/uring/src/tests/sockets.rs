@@ -136,7 +136,7 @@ fn what_is_small_does_not_wait_for_what_is_large() {
         !seen.sent.is_empty()
     });
     assert_eq!(recorder.sent, [conns[3]]);
-    // One large send begins in each turn, and one more may end that found its socket full.
+    // One large send begins in each turn, and of each connection one may end that had to wait.
     let sent = 3 * LARGE - conns[..3].iter().map(|conn| reactor.io().unsent(*conn)).sum::<usize>();
     assert!(sent <= turns * 4 * BYTES_PER_SEND_MAX, "{sent} bytes in {turns} turns");
     turn_until(&mut reactor, &mut recorder, "the large ones", |_, seen| seen.sent.len() == 4);
