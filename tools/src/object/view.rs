@@ -86,13 +86,13 @@ impl View {
     }
 
     pub(super) fn audit(&self) -> AuditReport {
-        let audited = |group: &Group| (group.file.group, group.stored_ms);
         let groups: Vec<_> = self
             .groups
             .iter()
-            .map(|known| {
-                let (group, stored_ms) = audited(known);
-                AuditedGroup { group, manifest: &known.manifest, stored_ms }
+            .map(|Group { file, manifest, stored_ms }| AuditedGroup {
+                group: file.group,
+                manifest,
+                stored_ms: *stored_ms,
             })
             .collect();
         let hosted = self.topics.as_ref().map(Topics::ids);
