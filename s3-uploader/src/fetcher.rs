@@ -13,7 +13,7 @@ mod read_ahead;
 mod tests;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,7 +34,8 @@ use crate::store::{Store, StoreError};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FetchConfig {
     pub chunk_size: u64,
-    /// Of cached chunks.
+    /// Of cached chunks. What is asked for ahead takes a quarter of it at most, so
+    /// that what readers are at stays.
     pub cache_bytes: u64,
     /// Of decoded indexes.
     pub index_bytes: u64,
@@ -80,6 +81,8 @@ struct Shared {
     /// Requests on their way.
     flights: RefCell<BTreeMap<ChunkKey, Rc<Flight>>>,
     readers: RefCell<ReadAhead>,
+    /// Chunks asked for ahead of readers that have not come to them.
+    unread: RefCell<BTreeSet<ChunkKey>>,
     requests: Semaphore,
     requests_ahead: Semaphore,
 }
@@ -131,6 +134,7 @@ impl Fetcher {
             indexes: RefCell::new(Cache::new(config.index_bytes)),
             flights: RefCell::default(),
             readers: RefCell::new(ReadAhead::new(config.ahead_max)),
+            unread: RefCell::default(),
             requests: Semaphore::new(config.requests_max),
             requests_ahead: Semaphore::new(config.requests_max.div_ceil(2)),
         }))
@@ -254,6 +258,7 @@ impl Fetcher {
 
     async fn chunk(&self, key: ChunkKey) -> Arrival {
         let metrics = self.0.store.metrics();
+        self.0.unread.borrow_mut().remove(&key);
         if let Some(bytes) = self.0.chunks.borrow_mut().get(key) {
             metrics.cache_hits.fetch_add(1, Relaxed);
             return Ok(bytes);
@@ -305,11 +310,15 @@ impl Fetcher {
         let first = range.start / self.0.config.chunk_size;
         for chunk in first..first + self.count(&range) {
             let key = (object, chunk);
-            let is_here = self.0.chunks.borrow().contains(key);
-            if !is_here && !self.0.flights.borrow().contains_key(&key) {
-                self.0.store.metrics().read_ahead.fetch_add(1, Relaxed);
-                self.fly(key, Need::Ahead);
+            if self.0.is_here_or_coming(key) {
+                continue;
             }
+            if !self.0.has_room_ahead() {
+                return;
+            }
+            self.0.store.metrics().read_ahead.fetch_add(1, Relaxed);
+            self.0.unread.borrow_mut().insert(key);
+            self.fly(key, Need::Ahead);
         }
     }
 
@@ -336,6 +345,24 @@ impl Shared {
         self.chunks.borrow_mut().insert(key, bytes.clone(), size);
         self.show_size();
         Ok(bytes)
+    }
+
+    fn is_here_or_coming(&self, key: ChunkKey) -> bool {
+        self.chunks.borrow().contains(key) || self.flights.borrow().contains_key(&key)
+    }
+
+    /// Whether one more chunk can be asked for without pushing out others before they are read.
+    fn has_room_ahead(&self) -> bool {
+        let has_room = |unread: &BTreeSet<_>| {
+            let bytes = self.config.chunk_size.saturating_mul(unread.len() as u64 + 1);
+            bytes <= self.config.cache_bytes / 4
+        };
+        let mut unread = self.unread.borrow_mut();
+        if !has_room(&unread) {
+            // Readers that went elsewhere leave chunks behind, which the cache lets go in time.
+            unread.retain(|&key| self.is_here_or_coming(key));
+        }
+        has_room(&unread)
     }
 
     fn remove(&self, key: ChunkKey) {

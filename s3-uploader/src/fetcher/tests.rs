@@ -187,6 +187,53 @@ async fn a_reader_that_goes_on_does_not_wait_for_each_chunk() {
 }
 
 #[tokio::test]
+async fn no_more_is_asked_for_ahead_than_the_cache_keeps() {
+    let objects = [1, 2, 3, 4].map(|first| object(first, 1, 0, &sizes(60)));
+    // 18 chunks of data and one of the index in each object, and room for ten chunks.
+    let config = FetchConfig { cache_bytes: 1_000_000, ..CONFIG };
+    let bed = Bed::new("room", config, &objects).await;
+    let reads = async {
+        for from in (0..600).step_by(30) {
+            for object in &objects {
+                let extent = &object.extents[0].1;
+                bed.fetcher.read(extent, None, Offset::new(from), 1).await.expect("records");
+                let unread = bed.fetcher.0.unread.borrow().len();
+                assert!(unread <= 2, "{unread} chunks that nobody has read");
+            }
+        }
+    };
+    LocalSet::new().run_until(reads).await;
+    let ahead = bed.fetcher.0.store.metrics().read_ahead.load(Relaxed);
+    assert!(ahead >= 18, "{ahead}: it reads ahead all the time");
+    assert_eq!(bed.gets(), 4 * 19, "no chunk twice");
+}
+
+#[tokio::test]
+async fn chunks_that_nobody_came_for_do_not_stop_reading_ahead() {
+    let objects = [1, 2, 3].map(|first| object(first, 1, 0, &sizes(60)));
+    let config = FetchConfig { cache_bytes: 1_200_000, ..CONFIG };
+    let bed = Bed::new("left", config, &objects).await;
+    let ahead = || bed.fetcher.0.store.metrics().read_ahead.load(Relaxed);
+    let reads = async {
+        let read = |object: usize, from: i64| {
+            let extent = &objects[object].extents[0].1;
+            bed.fetcher.read(extent, None, Offset::new(from), 1)
+        };
+        for object in [0, 1] {
+            for from in [0, 30] {
+                read(object, from).await.expect("records");
+            }
+        }
+        let left = ahead();
+        for from in (0..600).step_by(30) {
+            read(2, from).await.expect("records");
+        }
+        assert!(ahead() >= left + 8, "{left} and then {}", ahead());
+    };
+    LocalSet::new().run_until(reads).await;
+}
+
+#[tokio::test]
 async fn what_is_damaged_on_its_way_is_asked_for_again() {
     let objects = [object(1, 1, 0, &sizes(4))];
     let extent = objects[0].extents[0].1.clone();
