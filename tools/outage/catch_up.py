@@ -4,7 +4,8 @@ A topic is filled so that nearly all of it is in objects only. Then, in turns: a
 same objects by ranges of 1 MiB, several at a time; consumers (`tailrace bench fetch`) read the topic
 from its beginning; and `tailrace bench produce` measures the tail alone and with consumers at work.
 The broker's cache is smaller than the topic, and files are dropped from the page cache before each
-turn, so that each of them reads from the store.
+turn, so that each of them reads from the store. The S3 server is on the same two cores as all that
+use it; `--delay-ms` has it answer as late as one does that is elsewhere.
 """
 
 import argparse
@@ -21,20 +22,20 @@ import threading
 import time
 from urllib.parse import parse_qs, urlparse
 
-from outage import Run  # sets the path to the crash run's modules
+from outage import Proxy, Run  # sets the path to the crash run's modules
 
 from process import Broker
 
 CHUNK = 1 << 20
-# moto wants requests to be signed, and does not look by whom.
-SIGNED = ("AWS4-HMAC-SHA256 Credential=first/20260101/us-east-1/s3/aws4_request, "
-          "SignedHeaders=host, Signature=0")
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", required=True)
     parser.add_argument("--store", required=True, help="file:///... or s3://...")
+    parser.add_argument("--control", type=int, help="of the proxy before an S3 server")
+    parser.add_argument("--presign", help="program that makes URLs of keys")
+    parser.add_argument("--delay-ms", type=int, default=0, help="of each answer of an S3 server")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=int, default=1024)
     parser.add_argument("--concurrency", type=int, default=8, help="requests of the bare reader")
@@ -66,21 +67,25 @@ class Folder:
 
 
 class Bucket:
-    def __init__(self, url):
+    def __init__(self, url, presign):
         parts = urlparse(url)
-        endpoint = urlparse(parse_qs(parts.query)["endpoint"][0])
-        self.host, self.port = endpoint.hostname, endpoint.port
-        self.path = f"/{parts.netloc}/{parts.path.strip('/')}"
+        self.endpoint = parse_qs(parts.query)["endpoint"][0]
+        self.bucket, self.prefix, self.presign = parts.netloc, parts.path.strip("/"), presign
+        self.urls = {}
 
     def drop_cache(self, objects):
-        pass
+        keys = "".join(f"{self.prefix}/{key}\n" for key, _ in objects)
+        urls = subprocess.run([*self.presign.split(), self.endpoint, self.bucket], input=keys,
+                              check=True, capture_output=True, text=True).stdout.split()
+        self.urls = {key: url for (key, _), url in zip(objects, urls, strict=True)}
 
     def get(self, key, start, size):
-        connection = http.client.HTTPConnection(self.host, self.port)
-        connection.request("GET", f"{self.path}/{key}", headers={
-            "Range": f"bytes={start}-{start + size - 1}", "Authorization": SIGNED})
+        url = urlparse(self.urls[key])
+        connection = http.client.HTTPConnection(url.hostname, url.port)
+        connection.request("GET", f"{url.path}?{url.query}", headers={
+            "Range": f"bytes={start}-{start + size - 1}"})
         answer = connection.getresponse()
-        assert answer.status == 206, answer.status
+        assert answer.status == 206, answer.read()
         return len(answer.read())
 
 
@@ -103,7 +108,8 @@ class CatchUp(Run):
         self.options, self.directory = options, directory
         self.senders, self.readers = [], []
         bucket = options.store.startswith("s3://")
-        self.store = Bucket(options.store) if bucket else Folder(options.store)
+        self.store = Bucket(options.store, options.presign) if bucket else Folder(options.store)
+        self.proxy = Proxy(options.control) if bucket else None
         # Beside the broker's core.
         self.core = str(max(os.sched_getaffinity(0)))
 
@@ -171,7 +177,7 @@ class CatchUp(Run):
             other.join()
 
     def round(self, number):
-        self.drop_cache()
+        self.drop_cache()  # and looks which objects there are now
         reader = self.bare()
         self.drop_cache()
         consumers, remote = self.fetch()
@@ -193,6 +199,8 @@ class CatchUp(Run):
             self.broker.wait_ready()
             self.fill()
             self.produce()
+            if self.options.delay_ms:
+                self.proxy.tell(f"fault delay seconds={self.options.delay_ms / 1000}")
             rounds = [self.round(number + 1) for number in range(self.options.rounds)]
             self.broker.stop()
             return rounds
@@ -214,8 +222,8 @@ def main():
     tail = {other: statistics.median(each[other]["p99"] / each["alone"]["p99"] for each in rounds)
             for other in ("paced", "unpaced", "bare_reader")}
     print(f"{options.store.split(':')[0]}: {options.megabytes} MB, {options.partitions} partitions, "
-          f"{options.concurrency} requests of {CHUNK >> 20} MiB at a time; medians of "
-          f"{options.rounds} rounds")
+          f"{options.concurrency} requests of {CHUNK >> 20} MiB at a time, each answered after "
+          f"{options.delay_ms} ms; medians of {options.rounds} rounds")
     print(f"consumers / bare reader {rate:.2f}; tail p99 to that alone: beside consumers at "
           f"{options.pace} MB/s {tail['paced']:.2f}, as fast as they can {tail['unpaced']:.2f}, "
           f"beside the bare reader {tail['bare_reader']:.2f}")

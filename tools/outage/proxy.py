@@ -68,10 +68,10 @@ async def read_request(reader, writer):
 
 
 async def forward(server, request):
-    """The server's answer; it closes the connection after each."""
+    """The server's answer; it is told to close the connection after each."""
     reader, writer = await asyncio.open_connection(*server, limit=BODY_MAX)
     try:
-        writer.write(request.head)
+        writer.write(request.head.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n")
         writer.write(request.body)
         await writer.drain()
         head = await reader.readuntil(b"\r\n\r\n")
@@ -113,6 +113,7 @@ class Proxy:
         self.listener = None
         self.port = 0
         self.open = set()
+        self.conditional = asyncio.Lock()
 
     async def listen(self):
         if self.listener is None:
@@ -167,13 +168,17 @@ def reset(writer):
 
 
 async def none(proxy, request):
+    if request.header(b"if-none-match") or request.header(b"if-match"):
+        # s3s-fs looks at the condition and then writes; it must not be asked twice at a time.
+        async with proxy.conditional:
+            return await forward(proxy.server, request)
     return await forward(proxy.server, request)
 
 
 async def delay(proxy, request):
     proxy.hit()
     await asyncio.sleep(float(proxy.settings["seconds"]))
-    return await forward(proxy.server, request)
+    return await none(proxy, request)
 
 
 async def fail(proxy, request):

@@ -1,6 +1,6 @@
 # Sourced. An S3 server with a bucket, and a proxy before it that misbehaves on demand.
 #
-# start_outage sets $store (an s3:// address with the proxy as its endpoint), $direct (the same without
+# start_outage [HOW] starts the server, by start_s3 or as told (see tools/s3/server.sh). It sets $store (an s3:// address with the proxy as its endpoint), $direct (the same without
 # it), $proxy_control (a port, see proxy.py) and $binary; leave_outage stops what was started.
 
 source "$(dirname "${BASH_SOURCE[0]}")/../clients/setup.sh"
@@ -10,10 +10,11 @@ binary=${TAILRACE_BIN:-${CARGO_TARGET_DIR:-$repository/target}/release/tailrace}
 proxy_pid=
 
 start_outage() {
+    local start=${1:-start_s3}
     [[ -x $binary ]] || { echo "$binary is missing: run \`make build\`" >&2; return 1; }
     need_python
     need_s3
-    start_s3 outage
+    "$start" outage
     # Of a user of this machine nothing is used.
     unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE AWS_REGION
     export AWS_EC2_METADATA_DISABLED=true AWS_CONFIG_FILE=/dev/null

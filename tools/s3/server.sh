@@ -1,10 +1,12 @@
-# Sourced. Starts S3 servers (moto, pinned, under .cache/s3) on free ports of the loopback address;
-# leave_s3 stops those that were started, and no others.
+# Sourced. Starts S3 servers (pinned, under .cache/s3) on free ports of the loopback address; leave_s3
+# stops those that were started, and no others. Tests use moto. Benchmarks use s3s-fs: moto reads a
+# whole object for each range, and s3s-fs lets several writers win a conditional write.
 
 s3_tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 s3_cache=$(cd "$s3_tools/../.." && pwd)/.cache/s3
 s3_python=$s3_cache/moto/bin/python
 s3_pids=()
+s3s_folder=
 
 # Once for each content of the list.
 need_s3() {
@@ -35,6 +37,30 @@ start_s3() {
     return 1
 }
 
+# start_s3s NAME: sets $s3_url. Objects are files in memory, which leave_s3 removes; the keys are those of tests.
+start_s3s() {
+    local tries port
+    if [[ ! -x $s3_cache/s3s/bin/s3s-fs ]]; then
+        CARGO_TARGET_DIR=$s3_cache/s3s/target cargo install --quiet --locked s3s-fs --version 0.14.1 \
+            --features binary --root "$s3_cache/s3s"
+        rm -r "$s3_cache/s3s/target"
+    fi
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    s3s_folder=$(mktemp -d "/dev/shm/tailrace-$1.XXXXXX")
+    "$s3_cache/s3s/bin/s3s-fs" --host 127.0.0.1 --port "$port" --access-key first --secret-key "$1" \
+        "$s3s_folder" >"$s3_cache/$1.log" 2>&1 </dev/null &
+    s3_pids+=($!)
+    s3_url=http://127.0.0.1:$port
+    for ((tries = 0; tries < 100; tries++)); do
+        if : 2>/dev/null </dev/tcp/127.0.0.1/"$port"; then return; fi
+        kill -0 "${s3_pids[-1]}" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "s3: the server $1 does not start:" >&2
+    cat "$s3_cache/$1.log" >&2
+    return 1
+}
+
 leave_s3() {
     local pid
     for pid in "${s3_pids[@]}"; do
@@ -42,4 +68,6 @@ leave_s3() {
         wait "$pid" 2>/dev/null || true
     done
     s3_pids=()
+    if [[ -n $s3s_folder ]]; then rm -r "$s3s_folder"; fi
+    s3s_folder=
 }
