@@ -200,8 +200,8 @@ pub(crate) fn overdue(shard: &mut Shard, id: CallId) {
 /// What the client of this shard sees of the cluster.
 fn with_view<T>(shard: &Shard, work: impl FnOnce(&ClientView<'_>) -> T) -> T {
     let leader = |partition: &Partition| {
-        let epoch = shard.node.leader_epoch(partition.group);
-        (epoch.get() >= 0).then_some(Leader { node: shard.node.id, epoch })
+        let (node, epoch) = shard.node.leader(partition.group)?;
+        Some(Leader { node, epoch })
     };
     work(&ClientView {
         broker: broker_of(shard),

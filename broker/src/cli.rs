@@ -19,7 +19,8 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// One broker on 127.0.0.1:9092, data under ./tailrace-data; nothing to set up.
+    /// One broker on 127.0.0.1:9092, data under ./tailrace-data; nothing to set up. Or a cluster of
+    /// some, with --nodes.
     Dev(DevArgs),
     /// A broker as its configuration file says.
     Broker(BrokerArgs),
@@ -45,6 +46,10 @@ struct DevArgs {
     /// Directory of the data; created if it is not there.
     #[arg(long, value_name = "DIR", default_value = "./tailrace-data")]
     data_dir: std::path::PathBuf,
+    /// Start so many brokers, 3 or 5, as one cluster: each a process with a port and data of its
+    /// own, from --listen, --admin and DIR on, with one core each unless --cores says more.
+    #[arg(long, value_name = "N", conflicts_with_all = ["wal", "shard_listeners", "advertise"])]
+    nodes: Option<u16>,
     /// Device of the WAL, prepared with `tailrace format`, or a file; DIR/wal if not given.
     #[arg(long, value_name = "PATH")]
     wal: Option<std::path::PathBuf>,
@@ -85,6 +90,9 @@ struct BrokerArgs {
     /// Where the log's objects go, instead of what the file says.
     #[arg(long, value_name = "URL")]
     object_store: Option<StoreUrl>,
+    /// Stop when standard input ends: with the process that holds its other end.
+    #[arg(long)]
+    stop_at_eof: bool,
 }
 
 /// `tailrace recover`.
@@ -118,6 +126,8 @@ pub(crate) enum CliError {
     Config(#[from] broker::config::ConfigFileError),
     #[error(transparent)]
     Start(#[from] broker::StartError),
+    #[error(transparent)]
+    LocalCluster(#[from] broker::LocalClusterError),
     #[error(transparent)]
     Recover(#[from] broker::RecoverError),
     #[error(transparent)]
@@ -157,8 +167,14 @@ pub(crate) fn parse() -> Result<Cli, CliError> {
 pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
     let mut out = io::stdout();
     match cli.command {
-        Command::Dev(args) => serve(args.into_settings()?, &mut out),
-        Command::Broker(args) => serve(args.into_settings()?, &mut out),
+        Command::Dev(args) => match args.nodes {
+            Some(count) => Ok(broker::serve_nodes(&args.into_settings()?, count, &mut out)?),
+            None => serve(args.into_settings()?, false, &mut out),
+        },
+        Command::Broker(args) => {
+            let stop_at_eof = args.stop_at_eof;
+            serve(args.into_settings()?, stop_at_eof, &mut out)
+        }
         Command::Recover(args) => Ok(broker::recover(&args.into_settings(), &mut out)?),
         Command::Format(args) => Ok(args.run(&mut out)?),
         Command::Wal(command) => Ok(command.run(&mut out)?),
@@ -168,12 +184,16 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
     }
 }
 
-fn serve(settings: NodeSettings, out: &mut dyn io::Write) -> Result<(), CliError> {
+fn serve(
+    settings: NodeSettings,
+    stop_at_eof: bool,
+    out: &mut dyn io::Write,
+) -> Result<(), CliError> {
     // A test may have the broker die at a step of its choice.
     if let Ok(text) = std::env::var(FAIL_POINT_VARIABLE) {
         s3_uploader::arm(text.parse()?);
     }
-    Ok(broker::serve(settings, out)?)
+    Ok(broker::serve(settings, stop_at_eof, out)?)
 }
 
 impl DevArgs {

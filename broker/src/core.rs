@@ -2,6 +2,7 @@
 //! the clock meet a shard.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,9 @@ use uring::{CloseReason, ConnId, DiskDone, FileId, Handler, Io, ListenerId, Reac
 use wal_uring::RingDisk;
 
 use crate::net::NetAction;
+use crate::peer::dialer::Dialed;
 use crate::shard::{Now, Shard};
+use crate::shard_thread::ShardListeners;
 use crate::start::Report;
 
 /// After the order to stop: how long clients get to take their last replies.
@@ -25,6 +28,9 @@ pub(crate) struct Core {
     touched: bool,
     /// Not accepted from before every shard of the broker is ready.
     listener: Option<TcpListener>,
+    /// Where other brokers connect, before and after it listens.
+    peer_socket: Option<TcpListener>,
+    peer_listener: Option<ListenerId>,
     report: Sender<Report>,
 }
 
@@ -33,11 +39,19 @@ impl Core {
         shard: Shard,
         wal_file: FileId,
         durable_writes: bool,
-        listener: TcpListener,
+        listeners: ShardListeners,
         report: Sender<Report>,
     ) -> Self {
-        let listener = Some(listener);
-        Self { shard, wal_file, durable_writes, touched: true, listener, report }
+        Self {
+            shard,
+            wal_file,
+            durable_writes,
+            touched: true,
+            listener: Some(listeners.clients),
+            peer_socket: listeners.peers,
+            peer_listener: None,
+            report,
+        }
     }
 
     /// Serves until the broker is told to stop.
@@ -47,6 +61,11 @@ impl Core {
     /// The ring or the WAL failed; the text says which and what to do.
     pub(crate) fn run(mut self, mut reactor: Reactor) -> Result<(), String> {
         let mut stop_by = None;
+        if let Some(socket) = self.peer_socket.take() {
+            let listener = reactor.io().listen(socket);
+            let listener = listener.map_err(|it| format!("cannot hear other brokers: {it}"))?;
+            self.peer_listener = Some(listener);
+        }
         loop {
             self.enter(reactor.now());
             self.settle_if_touched(reactor.io());
@@ -94,6 +113,7 @@ impl Core {
     }
 
     fn settle_if_touched(&mut self, io: &mut Io) {
+        self.take_dialed(io);
         let due = self.shard.next_deadline().is_some_and(|at| at <= self.shard.now.instant);
         if !(self.touched || due || self.shard.has_work()) {
             return;
@@ -103,7 +123,7 @@ impl Core {
         let mut disk = RingDisk { io, file: self.wal_file, durable: self.durable_writes };
         self.shard.settle(&mut disk);
         for action in self.shard.take_actions() {
-            carry_out(io, action);
+            self.carry_out(io, action);
         }
         self.shard.mailbox.flush(|bell| io.ring(bell));
         let notes = self.shard.take_notes();
@@ -171,10 +191,14 @@ impl Core {
 }
 
 impl Handler for Core {
-    fn accepted(&mut self, io: &mut Io, _: ListenerId, conn: ConnId, peer: SocketAddr) {
+    fn accepted(&mut self, io: &mut Io, at: ListenerId, conn: ConnId, peer: SocketAddr) {
         self.enter(io.now());
         self.touched = true;
-        self.shard.accepted(conn, peer.ip());
+        if self.peer_listener == Some(at) {
+            self.shard.peer_accepted(conn);
+        } else {
+            self.shard.accepted(conn, peer.ip());
+        }
     }
 
     fn received(&mut self, io: &mut Io, conn: ConnId, bytes: &[u8]) {
@@ -203,17 +227,39 @@ impl Handler for Core {
     }
 
     fn has_work(&mut self) -> bool {
-        let opens = self.listener.is_some() && self.shard.node.all_ready();
-        self.shard.has_work() || opens || self.shard.node.stopping()
+        let node = &self.shard.node;
+        let opens = self.listener.is_some() && node.all_ready();
+        let dialed = node.dialer().is_some_and(|dialer| dialer.has_news(self.shard.id));
+        self.shard.has_work() || opens || dialed || node.stopping()
     }
 }
 
-fn carry_out(io: &mut Io, action: NetAction) {
-    match action {
-        NetAction::Send { conn, pieces } => io.send(conn, pieces),
-        NetAction::Pause { conn } => io.pause(conn),
-        NetAction::Resume { conn } => io.resume(conn),
-        NetAction::CloseAfterSend { conn } => io.close_after_send(conn),
+impl Core {
+    fn carry_out(&self, io: &mut Io, action: NetAction) {
+        match action {
+            NetAction::Send { conn, pieces } => io.send(conn, pieces),
+            NetAction::Pause { conn } => io.pause(conn),
+            NetAction::Resume { conn } => io.resume(conn),
+            NetAction::CloseAfterSend { conn } => io.close_after_send(conn),
+            NetAction::Close { conn } => io.close(conn),
+            NetAction::Dial { node } => {
+                if let Some(dialer) = self.shard.node.dialer() {
+                    dialer.dial(self.shard.id, node);
+                }
+            }
+        }
+    }
+
+    /// Takes over connections to other brokers.
+    fn take_dialed(&mut self, io: &mut Io) {
+        let node = Arc::clone(&self.shard.node);
+        let Some(dialer) = node.dialer() else { return };
+        while let Some(Dialed { node, stream }) = dialer.next(self.shard.id) {
+            let adopted =
+                stream.and_then(|stream| io.adopt(stream).map_err(|error| error.to_string()));
+            self.touched = true;
+            self.shard.peer_dialed(node, adopted);
+        }
     }
 }
 

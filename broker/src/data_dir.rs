@@ -20,9 +20,6 @@ use crate::start::{StartError, data_dir_error};
 const WAL_FILE: &str = "wal";
 const OBJECTS: &str = "objects";
 
-/// The node id of a broker without a configuration of its own.
-const NODE: NodeId = NodeId::new(0);
-
 /// An open data directory; nobody else can open it until this is dropped.
 pub(crate) struct DataDir {
     pub(crate) device: Arc<DeviceFile>,
@@ -51,6 +48,7 @@ impl DataDir {
         let loaded = load_slice(&mut blocks, 0, 1)
             .map_err(|source| StartError::Load { path: path.clone(), source })?;
         let found = loaded.superblock;
+        check_identity(&path, settings, found.cluster_id, NodeId::new(found.node_id))?;
         if let Some(asked) = settings.core_count
             && asked != found.slice_count
         {
@@ -82,6 +80,21 @@ impl DataDir {
     }
 }
 
+/// A broker whose configuration says who it is does not take up another one's log.
+fn check_identity(
+    path: &Path,
+    settings: &NodeSettings,
+    cluster_id: Uuid,
+    node_id: NodeId,
+) -> Result<(), StartError> {
+    let other_cluster = settings.cluster_id.is_some_and(|asked| asked != cluster_id);
+    let other_node = !settings.nodes.is_empty() && settings.node_id != node_id;
+    if other_cluster || other_node {
+        return Err(StartError::Identity { path: path.to_owned(), cluster_id, node_id });
+    }
+    Ok(())
+}
+
 /// Where the WAL of a data directory is.
 pub(crate) fn wal_path(directory: &Path, wal: Option<&Path>) -> PathBuf {
     wal.map_or_else(|| directory.join(WAL_FILE), Path::to_owned)
@@ -94,8 +107,8 @@ fn create(
     out: &mut dyn Write,
 ) -> Result<(), StartError> {
     let options = FormatOptions {
-        cluster_id: random_uuid()?,
-        node_id: NODE.get(),
+        cluster_id: settings.cluster_id.map_or_else(random_uuid, Ok)?,
+        node_id: settings.node_id.get(),
         ring_id: random_uuid()?,
         slice_count,
         block_size: None,

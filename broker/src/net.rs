@@ -1,12 +1,15 @@
-//! Client connections: framing, the order of replies, back-pressure.
+//! Client connections: framing, the order of replies, back-pressure. And what a shard wants done
+//! to sockets, of clients and of other brokers.
 
 pub(crate) mod connection;
 
 use bytes::Bytes;
+use model::NodeId;
 use uring::ConnId;
 
 /// What a shard wants done to sockets. The shard itself does no I/O: the reactor (or a simulator)
 /// carries these out after each event.
+#[derive(Debug)]
 pub(crate) enum NetAction {
     Send {
         conn: ConnId,
@@ -21,5 +24,13 @@ pub(crate) enum NetAction {
     /// Sends what is queued first.
     CloseAfterSend {
         conn: ConnId,
+    },
+    /// Drops what is queued.
+    Close {
+        conn: ConnId,
+    },
+    /// Connects to another broker.
+    Dial {
+        node: NodeId,
     },
 }

@@ -1,17 +1,19 @@
 //! What all shards of a broker share: settings that never change while it runs, and numbers that
 //! are read without waiting.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use model::{LeaderEpoch, LogIndex, NodeId, RaftGroupId, ShardId};
+use model::{LeaderEpoch, LogIndex, NodeId, RaftGroupId, ShardId, Term};
 use s3_uploader::StoreMetrics;
 use uuid::Uuid;
 
 use crate::cluster::Endpoint;
 use crate::config::NodeSettings;
 use crate::metrics::ShardMetrics;
+use crate::partition::leader_epoch;
+use crate::peer::dialer::Dialer;
 use crate::shard::mailbox::Switchboard;
 
 /// One broker process.
@@ -25,8 +27,10 @@ pub(crate) struct Node {
     pub(crate) switchboard: Arc<Switchboard>,
     /// By shard.
     pub(crate) metrics: Vec<Arc<ShardMetrics>>,
-    /// By raft group: the term in which this broker leads it, or -1.
-    leader_epochs: Vec<AtomicI32>,
+    /// By raft group: who leads it in which term, as [`pack`] has it; 0 if nobody is known to.
+    leaders: Vec<AtomicU64>,
+    /// Connects to the other brokers, where there are some.
+    dialer: OnceLock<Dialer>,
     /// The metadata in the object store contains the commands up to here.
     metadata_stored: AtomicU64,
     /// Of the object store's thread, once it runs.
@@ -51,7 +55,8 @@ impl Node {
             endpoints,
             switchboard: Switchboard::new(shard_count),
             metrics: (0..shard_count).map(|_| Arc::new(ShardMetrics::new())).collect(),
-            leader_epochs: (0..=shard_count).map(|_| AtomicI32::new(-1)).collect(),
+            leaders: (0..=shard_count).map(|_| AtomicU64::new(0)).collect(),
+            dialer: OnceLock::new(),
             metadata_stored: AtomicU64::new(0),
             store_metrics: OnceLock::new(),
             ready_count: AtomicUsize::new(0),
@@ -70,18 +75,45 @@ impl Node {
         own.or_else(|| self.endpoints.first()).map_or(self.id, |endpoint| endpoint.broker)
     }
 
-    /// Kafka's leader epoch of a group's partitions, which is the raft term (DESIGN, section 5).
+    /// All brokers of the cluster, this one included, in order.
+    pub(crate) fn members(&self) -> Vec<NodeId> {
+        let mut nodes: Vec<_> = self.settings.nodes.keys().copied().collect();
+        if nodes.is_empty() {
+            nodes.push(self.id);
+        }
+        nodes
+    }
+
+    /// The other brokers of the cluster.
+    pub(crate) fn others(&self) -> impl Iterator<Item = NodeId> {
+        let own = self.id;
+        self.members().into_iter().filter(move |node| *node != own)
+    }
+
+    pub(crate) fn set_dialer(&self, dialer: Dialer) {
+        assert!(self.dialer.set(dialer).is_ok(), "a broker has one dialer");
+    }
+
+    pub(crate) fn dialer(&self) -> Option<&Dialer> {
+        self.dialer.get()
+    }
+
+    /// Who leads a group, and Kafka's leader epoch of its partitions, which is the raft term
+    /// (DESIGN, section 5).
+    pub(crate) fn leader(&self, group: RaftGroupId) -> Option<(NodeId, LeaderEpoch)> {
+        let cell = usize::try_from(group.get()).ok().and_then(|at| self.leaders.get(at))?;
+        unpack(cell.load(Ordering::Acquire))
+    }
+
+    /// The epoch of a group's leader; `NONE` if nobody is known to lead.
     pub(crate) fn leader_epoch(&self, group: RaftGroupId) -> LeaderEpoch {
-        let cell = usize::try_from(group.get()).ok().and_then(|at| self.leader_epochs.get(at));
-        cell.map_or(LeaderEpoch::NONE, |cell| LeaderEpoch::new(cell.load(Ordering::Acquire)))
+        self.leader(group).map_or(LeaderEpoch::NONE, |(_, epoch)| epoch)
     }
 
     /// Written by the shard that hosts the group.
-    pub(crate) fn set_leader_epoch(&self, group: RaftGroupId, epoch: LeaderEpoch) {
-        if let Some(cell) =
-            usize::try_from(group.get()).ok().and_then(|at| self.leader_epochs.get(at))
-        {
-            cell.store(epoch.get(), Ordering::Release);
+    pub(crate) fn set_leader(&self, group: RaftGroupId, leader: Option<NodeId>, term: Term) {
+        if let Some(cell) = usize::try_from(group.get()).ok().and_then(|at| self.leaders.get(at)) {
+            cell.store(leader.map_or(0, |node| pack(node, leader_epoch(term))), Ordering::Release);
         }
     }
 
@@ -126,5 +158,31 @@ impl Node {
 
     pub(crate) fn healthy(&self) -> bool {
         self.all_ready() && !self.stopping()
+    }
+}
+
+/// A leader as one number: its node in the upper half, counted from 1, and the epoch in the lower.
+fn pack(node: NodeId, epoch: LeaderEpoch) -> u64 {
+    let half = |number: i32| u64::from(u32::try_from(number).unwrap_or_default());
+    half(node.get().saturating_add(1)) << 32 | half(epoch.get())
+}
+
+fn unpack(packed: u64) -> Option<(NodeId, LeaderEpoch)> {
+    let half = |bits: u64| i32::try_from(bits & u64::from(u32::MAX)).ok();
+    let node = half(packed >> 32)?.checked_sub(1).filter(|node| *node >= 0)?;
+    Some((NodeId::new(node), LeaderEpoch::new(half(packed)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_fits_into_one_number() {
+        for (node, epoch) in [(0, 0), (0, i32::MAX), (7, 3), (i32::MAX - 1, i32::MAX)] {
+            let leader = (NodeId::new(node), LeaderEpoch::new(epoch));
+            assert_eq!(unpack(pack(leader.0, leader.1)), Some(leader));
+        }
+        assert_eq!(unpack(0), None);
     }
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod append;
 pub(crate) mod call;
+mod catch_up;
 pub(crate) mod connections;
 pub(crate) mod coordinate;
 pub(crate) mod group_snapshot;
@@ -18,6 +19,7 @@ pub(crate) mod merge;
 pub(crate) mod message;
 pub(crate) mod metadata;
 pub(crate) mod offload;
+mod peering;
 pub(crate) mod read;
 pub(crate) mod remote;
 mod remote_check;
@@ -52,6 +54,9 @@ use crate::api;
 use crate::metrics::{Metric, ShardMetrics};
 use crate::net::NetAction;
 use crate::node::Node;
+use crate::peer::Peers;
+use crate::peer::frame::frame_size_max;
+use crate::peer::hello::{Hello, VERSIONS};
 use crate::random::Random;
 
 /// The time, read once at the top of a turn.
@@ -78,6 +83,7 @@ pub(crate) struct Shard {
     groups: Groups,
     tier: Tier,
     upkeep: Upkeep,
+    pub(crate) peers: Peers,
     connections: Connections,
     /// Bytes queued for a client since its send queue was last empty.
     unsent: BTreeMap<ConnId, usize>,
@@ -116,18 +122,19 @@ impl Shard {
             mailbox: Mailbox::new(id, Arc::clone(&node.switchboard)),
             metadata,
             random,
-            log,
             hosting,
             reads: Reads::default(),
             groups,
             tier,
             upkeep: Upkeep::new(now.instant),
+            peers: peers(&node, id, log.entry_size_max(), now.instant),
             connections: Connections::new(REQUEST_BYTES_MAX),
             unsent: BTreeMap::new(),
             unblocked: Vec::new(),
             actions: Vec::new(),
             notes: Vec::new(),
             ready: false,
+            log,
             node,
         }
     }
@@ -210,12 +217,14 @@ impl Shard {
         self.start_metadata();
         self.offload_on();
         loop {
+            self.hear_peers();
             self.log.pump(disk, self.now.instant, &self.metrics);
             let mut moved = self.serve_unblocked() | self.drain_group_output();
             while let Some(event) = self.log.next_event() {
                 self.apply_event(event);
                 moved = true;
             }
+            self.send_to_peers();
             if !moved {
                 break;
             }
@@ -229,7 +238,17 @@ impl Shard {
             LogEvent::Committed { group, index } => self.committed(group, index),
             LogEvent::Apply { group, entries } => self.apply(group, entries),
             LogEvent::Truncated { group, from } => self.truncated(group, from),
-            LogEvent::RoleChanged { group, term, leads } => self.role_changed(group, term, leads),
+            LogEvent::Appended { group, index, term, descriptor } => {
+                if let Some(descriptor) = descriptor {
+                    self.appended_elsewhere(group, (index, term), &descriptor);
+                }
+            }
+            LogEvent::Installed { group, index, snapshot } => {
+                self.installed(group, index, &snapshot);
+            }
+            LogEvent::RoleChanged { group, term, leads, leader } => {
+                self.role_changed(group, term, leads, leader);
+            }
             LogEvent::Read { token, payload } => self.read_done(token, payload),
         }
     }
@@ -251,6 +270,7 @@ impl Shard {
             self.connections.next_deadline(),
             self.groups.next_deadline(),
             self.log.next_tick(),
+            self.peers.next_deadline(),
             Some(self.upkeep.next_deadline()),
         ];
         deadlines.into_iter().flatten().min()
@@ -262,7 +282,9 @@ impl Shard {
         if self.log.tick_if_due(now) {
             self.publish_gauges();
             self.keep_tier();
+            self.register();
         }
+        self.peers.keep_up(now);
         self.groups_deadline();
         self.keep_up();
         while let Some(call) = self.calls.pop_overdue(now) {
@@ -294,7 +316,7 @@ impl Shard {
     }
 
     fn become_ready(&mut self) {
-        if !self.ready && self.metadata.is_ready() && self.log.all_caught_up() {
+        if !self.ready && self.metadata.is_ready() && self.log.all_led() {
             self.ready = true;
             self.node.shard_is_ready();
         }
@@ -309,4 +331,17 @@ impl Shard {
         self.log.publish_gauges(metrics, self.now.instant);
         self.tier.publish_gauges(metrics, self.now.instant);
     }
+}
+
+/// How a shard meets those of its number on the other brokers.
+fn peers(node: &Node, shard: ShardId, entry_size_max: usize, now: Instant) -> Peers {
+    let own = Hello {
+        cluster_id: node.cluster_id,
+        from: node.id,
+        to: node.id,
+        shard,
+        shard_count: node.shard_count,
+        versions: VERSIONS,
+    };
+    Peers::new(own, node.others(), frame_size_max(entry_size_max), now)
 }

@@ -47,8 +47,15 @@ pub(crate) struct ShardStart {
     pub(crate) device: Arc<DeviceFile>,
     /// This shard's end of the object store's thread.
     pub(crate) store: Client,
-    pub(crate) listener: TcpListener,
+    pub(crate) listeners: ShardListeners,
     pub(crate) report: Sender<Report>,
+}
+
+/// Where others connect to a shard.
+pub(crate) struct ShardListeners {
+    pub(crate) clients: TcpListener,
+    /// Other brokers, where there are some.
+    pub(crate) peers: Option<TcpListener>,
 }
 
 /// Serves until the broker stops.
@@ -66,11 +73,11 @@ pub(crate) fn run(start: ShardStart) -> Result<(), StartError> {
     let (recovery, mut wal) = open(&start, durable)?;
     wal.prepare(&mut RingDisk { io: reactor.io(), file, durable });
     let now = Now { instant: reactor.now(), unix_ms: unix_ms() };
-    let ShardStart { id, node, store, listener, report, .. } = start;
+    let ShardStart { id, node, store, listeners, report, .. } = start;
     let shard = Shard::new(recovery.into_parts(id, node, store, wal, now), now);
     shard.mailbox.attach(reactor.doorbell());
     shard.metrics.set(Metric::WalVolatileCache, u64::from(durable));
-    Core::new(shard, file, durable, listener, report).run(reactor).map_err(failed)
+    Core::new(shard, file, durable, listeners, report).run(reactor).map_err(failed)
 }
 
 /// What the WAL held.
@@ -82,8 +89,6 @@ pub(crate) struct Recovery {
     cluster: Option<Cluster>,
     /// Where the latest state record of each stream lies.
     states: BTreeMap<StreamId, Lsn>,
-    /// Index of the data group's last entry.
-    last_index: LogIndex,
     /// Randomness for the ids that the shard makes.
     seeds: [u64; 2],
 }
@@ -106,7 +111,7 @@ impl Recovery {
             id,
             log,
             hosting: self.hosting,
-            groups: Groups::new(config, self.stored.offsets, self.last_index, now.instant),
+            groups: Groups::new(config, self.stored.offsets, now.instant),
             tier: Tier::new(store, self.stored.manifest, self.stored.edited),
             metadata: Metadata::new(self.cluster),
             random: Random::new(self.seeds),
@@ -119,6 +124,11 @@ impl Recovery {
 fn groups(shard: ShardId) -> Vec<RaftGroupId> {
     let metadata = (shard == METADATA_SHARD).then_some(RaftGroupId::METADATA);
     metadata.into_iter().chain([Node::data_group(shard)]).collect()
+}
+
+/// The node that has a number among the voters of a group.
+pub(crate) fn node_of(voter: u64) -> Option<NodeId> {
+    i32::try_from(voter.checked_sub(1)?).ok().map(NodeId::new)
 }
 
 /// A node's number among the voters of a group: raft's begin at 1.
@@ -179,9 +189,10 @@ pub(crate) fn recover(
     }
     let recovered = |error: &dyn ToString| StartError::Recover { shard, reason: error.to_string() };
     driver.start().map_err(|error| recovered(&error))?;
+    let voters: Vec<_> = node.members().into_iter().map(self::voter).collect();
     for group in groups(id) {
         if !driver.has_group(group) {
-            driver.create_group(group, &[voter]);
+            driver.create_group(group, &voters);
         }
     }
     let mut hosting = Hosting::new(TAIL_CACHE_SIZE);
@@ -191,9 +202,8 @@ pub(crate) fn recover(
         .then(|| cluster(&driver, &node.settings.broker))
         .transpose()
         .map_err(|error| recovered(&error))?;
-    let last_index = driver.last_index(group);
     let seeds = seeds.ids;
-    let recovery = Recovery { driver, hosting, stored, cluster, states, last_index, seeds };
+    let recovery = Recovery { driver, hosting, stored, cluster, states, seeds };
     Ok((recovery, wal, report))
 }
 

@@ -205,7 +205,10 @@ impl SimBroker {
                     self.receive(conn, bytes);
                 }
             }
-            NetAction::CloseAfterSend { .. } => self.replies.push((conn, Vec::new())),
+            NetAction::CloseAfterSend { .. } | NetAction::Close { .. } => {
+                self.replies.push((conn, Vec::new()));
+            }
+            NetAction::Dial { .. } => unreachable!("it is alone"),
         }
     }
 }
@@ -233,7 +236,9 @@ fn by_connection(action: NetAction) -> Option<(u32, NetAction)> {
         NetAction::Send { conn, .. }
         | NetAction::Pause { conn }
         | NetAction::Resume { conn }
-        | NetAction::CloseAfterSend { conn } => *conn,
+        | NetAction::CloseAfterSend { conn }
+        | NetAction::Close { conn } => *conn,
+        NetAction::Dial { .. } => return None,
     };
     Some((conn.simulated_index()?, action))
 }

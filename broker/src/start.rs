@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use model::ShardId;
+use model::{NodeId, ShardId};
 use rustix::net::sockopt::{set_socket_reuseaddr, set_socket_reuseport};
 use rustix::net::{AddressFamily, SocketType};
 use s3_uploader::{
@@ -24,7 +24,8 @@ use crate::cluster::Endpoint;
 use crate::config::{HostPort, NodeSettings};
 use crate::data_dir::DataDir;
 use crate::node::Node;
-use crate::shard_thread::{self, ShardStart};
+use crate::peer::dialer::Dialer;
+use crate::shard_thread::{self, ShardListeners, ShardStart};
 
 /// Connections that the kernel holds until a core accepts them.
 const BACKLOG: i32 = 1024;
@@ -53,6 +54,11 @@ pub enum StartError {
          or start with a new directory"
     )]
     CoreCount { found: u16, asked: u16 },
+    #[error(
+        "{path} is the WAL of node {node_id} of cluster {cluster_id}, the configuration is \
+         another's: correct `node-id` and `cluster-id`, or use another `data-dir`"
+    )]
+    Identity { path: PathBuf, cluster_id: uuid::Uuid, node_id: NodeId },
     #[error("--cores {asked}: this process may use {available} cores")]
     TooManyCores { asked: u16, available: usize },
     #[error("cannot listen on {address}: {reason}")]
@@ -77,19 +83,24 @@ pub(crate) enum Report {
     Serving,
     /// The shard stopped; with the reason if nobody asked it to.
     Stopped { shard: u16, result: Result<(), StartError> },
-    /// A signal asks the broker to stop.
+    /// A signal, or the end of standard input, asks the broker to stop.
     Signal,
 }
 
-/// Runs one broker until SIGTERM or SIGINT. Prints its settings, then `ready on HOST:PORT`.
+/// Runs one broker until SIGTERM or SIGINT, or until standard input ends if that is asked for. Prints its settings, then `ready on HOST:PORT`.
 ///
 /// # Errors
 ///
 /// Whatever keeps it from starting, or a failed device: nothing that was acknowledged is lost.
-pub fn serve(settings: NodeSettings, out: &mut dyn Write) -> Result<(), StartError> {
+pub fn serve(
+    settings: NodeSettings,
+    stop_at_eof: bool,
+    out: &mut dyn Write,
+) -> Result<(), StartError> {
     let listeners = Listeners::bind(&settings)?;
     let admin_listener = bind_exclusively(&settings.admin)?;
     let data = DataDir::open(&settings, listeners.shard_count, out)?;
+    let peer_listeners = bind_to_peers(&settings, data.shard_count)?;
     let listeners = listeners.spread(&settings, data.shard_count)?;
     for line in settings.lines().into_iter().chain(data.lines()) {
         writeln!(out, "{line}").map_err(StartError::Output)?;
@@ -107,7 +118,13 @@ pub fn serve(settings: NodeSettings, out: &mut dyn Write) -> Result<(), StartErr
     #[expect(clippy::disallowed_methods, reason = "the start of the store's rates")]
     node.set_store_metrics(worker.metrics(), std::time::Instant::now());
     watch_signals(report.clone())?;
-    let ends = listeners.by_shard.into_iter().zip(clients);
+    if stop_at_eof {
+        watch_input(report.clone())?;
+    }
+    start_dialer(&node)?;
+    let sockets = listeners.by_shard.into_iter().zip(peer_listeners);
+    let sockets = sockets.map(|(clients, peers)| ShardListeners { clients, peers });
+    let ends = sockets.zip(clients);
     let threads = start_shards(&node, &data, ends, &report)?;
     drop(report);
     let mut result = supervise(&node, &reports, listeners.shown, out);
@@ -193,17 +210,17 @@ fn start_store(
 fn start_shards(
     node: &Arc<Node>,
     data: &DataDir,
-    ends: impl Iterator<Item = (TcpListener, Client)>,
+    ends: impl Iterator<Item = (ShardListeners, Client)>,
     report: &Sender<Report>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let mut threads = Vec::new();
-    for (number, (listener, store)) in (0_u16..).zip(ends) {
+    for (number, (listeners, store)) in (0_u16..).zip(ends) {
         let start = ShardStart {
             id: ShardId::new(number),
             node: Arc::clone(node),
             device: Arc::clone(&data.device),
             store,
-            listener,
+            listeners,
             report: report.clone(),
         };
         let report = report.clone();
@@ -218,6 +235,35 @@ fn start_shards(
         threads.push(thread.map_err(StartError::Thread)?);
     }
     Ok(threads)
+}
+
+/// Where the other brokers connect to each shard; nowhere if there are none.
+fn bind_to_peers(
+    settings: &NodeSettings,
+    shard_count: u16,
+) -> Result<Vec<Option<TcpListener>>, StartError> {
+    let Some(first) = settings.nodes.get(&settings.node_id) else {
+        return Ok((0..shard_count).map(|_| None).collect());
+    };
+    let bind = |shard: u16| {
+        let own = HostPort::new(&first.host, first.port.saturating_add(shard));
+        bind_exclusively(&own).map(Some)
+    };
+    (0..shard_count).map(bind).collect()
+}
+
+fn start_dialer(node: &Arc<Node>) -> Result<(), StartError> {
+    let others: Vec<_> = node.others().collect();
+    let address = |id: NodeId| Some((id, node.settings.nodes.get(&id)?.clone()));
+    let peers: Vec<_> = others.into_iter().filter_map(address).collect();
+    if peers.is_empty() {
+        return Ok(());
+    }
+    let switchboard = Arc::clone(&node.switchboard);
+    let wake = move |shard| switchboard.wake(shard);
+    let dialer = Dialer::start(&peers, node.shard_count, wake).map_err(StartError::Thread)?;
+    node.set_dialer(dialer);
+    Ok(())
 }
 
 /// A shard that panics takes the process with it: a broker that lacks a shard would leave its
@@ -243,6 +289,17 @@ fn watch_signals(report: Sender<Report>) -> Result<(), StartError> {
         }
     };
     spawn_pinned("signals", None, body).map_err(StartError::Thread)?;
+    Ok(())
+}
+
+/// The end of standard input is as good as a signal.
+fn watch_input(report: Sender<Report>) -> Result<(), StartError> {
+    let body = move || {
+        // What comes before the end is of no interest, and so is why it ends.
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        let _ = report.send(Report::Signal);
+    };
+    spawn_pinned("input", None, body).map_err(StartError::Thread)?;
     Ok(())
 }
 
@@ -289,7 +346,7 @@ impl Listeners {
             by_shard.push(socket);
             if settings.shard_listeners || shard == 0 {
                 endpoints.push(Endpoint {
-                    broker: model::NodeId::new(i32::from(step)),
+                    broker: NodeId::new(settings.node_id.get() + i32::from(step)),
                     host: advertised.host.clone(),
                     port: advertised.port.saturating_add(step),
                     shard: settings.shard_listeners.then(|| ShardId::new(shard)),

@@ -100,7 +100,7 @@ mod tests {
         let node = NodeId::new(0);
         let endpoint = Endpoint { broker: node, host: "h".into(), port: 9092, shard: None };
         let mut cluster = Cluster::new(Arc::default());
-        let commands = bootstrap(Uuid::from_u128(0xc1), node, vec![endpoint], 1);
+        let commands = bootstrap(Uuid::from_u128(0xc1), node, vec![endpoint], &[node], 1);
         for (index, command) in (1..).zip(commands) {
             cluster.apply(LogIndex::new(index), command);
         }

@@ -28,7 +28,7 @@ fn image(sharded: bool) -> Arc<Image> {
         configs: BTreeMap::new(),
     };
     let mut cluster = Cluster::new(Arc::default());
-    let commands = bootstrap(Uuid::from_u128(0xc1), NODE, endpoints, 2);
+    let commands = bootstrap(Uuid::from_u128(0xc1), NODE, endpoints, &[NODE], 2);
     for (index, command) in (1..).zip(commands.into_iter().chain([Command::CreateTopic(topic)])) {
         cluster.apply(LogIndex::new(index), command);
     }

@@ -245,11 +245,12 @@ pub(crate) fn current_leader(
     group: RaftGroupId,
 ) -> Option<(LeaderIdAndEpoch, NodeEndpoint)> {
     let image = shard.metadata.image();
-    let replica = *image.group(group)?.replicas.first()?;
+    let (node, epoch) = shard.node.leader(group)?;
+    let mut replicas = image.group(group)?.replicas.iter();
+    let replica = *replicas.find(|replica| replica.node == node)?;
     let broker = image.broker_of(replica)?;
     let endpoint = image.endpoints().find(|endpoint| endpoint.broker == broker)?;
-    let leader_epoch = shard.node.leader_epoch(group).get();
-    let leader = LeaderIdAndEpoch { leader_id: broker.get(), leader_epoch };
+    let leader = LeaderIdAndEpoch { leader_id: broker.get(), leader_epoch: epoch.get() };
     let endpoint = NodeEndpoint {
         node_id: broker.get(),
         host: StrBytes::from_string(endpoint.host.clone()),

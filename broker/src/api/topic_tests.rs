@@ -26,7 +26,7 @@ impl Fixture {
         let cluster = Cluster::new(Arc::clone(&settings));
         let mut fixture = Self { cluster, settings, next_index: 1, next_id: 1 };
         let endpoint = Endpoint { broker: NODE, host: "h".into(), port: 9092, shard: None };
-        for command in bootstrap(Uuid::from_u128(99), NODE, vec![endpoint], 2) {
+        for command in bootstrap(Uuid::from_u128(99), NODE, vec![endpoint], &[NODE], 2) {
             fixture.apply(command);
         }
         let names = ["orders", "__consumer_offsets"].map(name_of);

@@ -257,15 +257,21 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// The first commands of a cluster of one node: its id, how it is reached, group 0 on shard 0 and
-/// one data group for each shard. Proposing them again changes only how the node is reached.
+/// The first commands of a cluster, as one of its `nodes` proposes them: its id, how that node is
+/// reached, group 0 on shard 0 and one data group for each shard, with a copy on every node. Each
+/// group prefers another node as its leader. Proposing them again changes only how the node is
+/// reached.
 pub fn bootstrap(
     cluster_id: Uuid,
     node: NodeId,
     endpoints: Vec<Endpoint>,
+    nodes: &[NodeId],
     shard_count: u16,
 ) -> Vec<Command> {
-    let on_shard = |shard: u16| vec![Replica { node, shard: ShardId::new(shard) }];
+    let on_shard = |shard: u16| {
+        let order = nodes.iter().cycle().skip(usize::from(shard)).take(nodes.len());
+        order.map(|node| Replica { node: *node, shard: ShardId::new(shard) }).collect()
+    };
     let data_group = |shard: u16| Command::CreateGroup {
         group: RaftGroupId::new(u64::from(shard) + 1),
         replicas: on_shard(shard),

@@ -17,6 +17,8 @@ use crate::config::TopicConfig;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Image {
     pub(super) version: LogIndex,
+    /// Ids below it have been given to a partition, which may be deleted by now.
+    pub(super) next_partition: PartitionId,
     pub(super) cluster_id: Option<Uuid>,
     pub(super) nodes: BTreeMap<NodeId, Arc<Node>>,
     pub(super) groups: BTreeMap<RaftGroupId, Arc<Group>>,
@@ -60,6 +62,12 @@ impl Image {
     /// Index of the last command that this image contains; grows with every change.
     pub fn version(&self) -> LogIndex {
         self.version
+    }
+
+    /// Was there ever a partition with this id? One that is not in the image is deleted then; the
+    /// others may be younger than the image.
+    pub fn has_had(&self, partition: PartitionId) -> bool {
+        partition < self.next_partition
     }
 
     /// None until the first command of a new cluster is applied.

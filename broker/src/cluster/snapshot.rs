@@ -27,7 +27,7 @@ impl Cluster {
         if let Some(cluster_id) = image.cluster_id {
             writer.uuid(cluster_id);
         }
-        writer.u64(self.next_partition.get());
+        writer.u64(image.next_partition.get());
         writer.i64(self.next_producer_id);
         writer.count(image.nodes.len());
         for node in image.nodes.values() {
@@ -61,7 +61,7 @@ impl Cluster {
         if reader.flag("has cluster id")? {
             image.cluster_id = Some(reader.uuid("cluster id")?);
         }
-        let next_partition = PartitionId::new(reader.u64("next partition id")?);
+        image.next_partition = PartitionId::new(reader.u64("next partition id")?);
         let next_producer_id = reader.i64("next producer id")?;
         if next_producer_id < 0 {
             return Err(DecodeError::Range { field: "next producer id" });
@@ -69,7 +69,7 @@ impl Cluster {
         image.nodes = reader.map("nodes", read_node)?;
         image.groups = reader.map("groups", read_group)?;
         let topics: BTreeMap<Arc<str>, Arc<Topic>> = reader.map("topics", |reader| {
-            let topic = read_topic(reader, next_partition, &settings)?;
+            let topic = read_topic(reader, image.next_partition, &settings)?;
             Ok((Arc::clone(&topic.name), topic))
         })?;
         for topic in topics.values() {
@@ -79,7 +79,7 @@ impl Cluster {
             image.insert_topic(topic);
         }
         reader.finish()?;
-        Ok(Self { image: Arc::new(image), next_partition, next_producer_id, settings })
+        Ok(Self { image: Arc::new(image), next_producer_id, settings })
     }
 }
 

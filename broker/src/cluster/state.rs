@@ -13,8 +13,6 @@ use crate::config::{BrokerSettings, TopicConfig};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     pub(super) image: Arc<Image>,
-    /// Ids below it have been given to a partition, which may be deleted by now.
-    pub(super) next_partition: PartitionId,
     /// Ids below it are in a block that was given out.
     pub(super) next_producer_id: i64,
     /// Topic defaults of this node. They shape the typed configs of the image, not the state.
@@ -66,12 +64,12 @@ pub enum Outcome {
 impl Cluster {
     /// A cluster before its first command.
     pub fn new(settings: Arc<BrokerSettings>) -> Self {
-        Self {
-            image: Arc::default(),
-            next_partition: PartitionId::new(1),
-            next_producer_id: 0,
-            settings,
-        }
+        let image = Image { next_partition: PartitionId::new(1), ..Image::default() };
+        Self { image: Arc::new(image), next_producer_id: 0, settings }
+    }
+
+    pub fn settings(&self) -> &Arc<BrokerSettings> {
+        &self.settings
     }
 
     /// The state as it is now. Costs one reference; after it was taken, the next `apply` copies the
@@ -83,7 +81,8 @@ impl Cluster {
     /// Takes no partition id below `partition` and no producer id below `producer` from now on:
     /// they were found in use, by commands that this state does not have.
     pub fn pass_over(&mut self, partition: PartitionId, producer: i64) {
-        self.next_partition = self.next_partition.max(partition);
+        let image = self.image_mut();
+        image.next_partition = image.next_partition.max(partition);
         self.next_producer_id = self.next_producer_id.max(producer);
     }
 
@@ -141,8 +140,8 @@ impl Cluster {
     }
 
     fn new_partition(&mut self, group: RaftGroupId) -> Partition {
-        let id = self.next_partition;
-        self.next_partition = PartitionId::new(id.get().saturating_add(1));
+        let id = self.image.next_partition;
+        self.image_mut().next_partition = PartitionId::new(id.get().saturating_add(1));
         Partition { id, group }
     }
 

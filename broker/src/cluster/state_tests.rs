@@ -97,7 +97,7 @@ fn a_name_or_an_id_that_is_taken_changes_nothing_but_the_version() {
     let after = cluster.image();
     assert_eq!(after.version(), LogIndex::new(3));
     assert!(after.topics().eq(before.topics()));
-    assert_eq!(cluster.next_partition, PartitionId::new(2));
+    assert_eq!(cluster.image.next_partition, PartitionId::new(2));
 }
 
 #[test]
@@ -129,8 +129,8 @@ fn an_image_that_is_held_does_not_change_and_shares_its_topics() {
 #[test]
 fn bootstrap_again_changes_only_how_the_node_is_reached() {
     let endpoint = |port| Endpoint { broker: NODE, host: "h".into(), port, shard: None };
-    let first = bootstrap(CLUSTER_ID, NODE, vec![endpoint(9092)], 2);
-    let second = bootstrap(Uuid::from_u128(9), NODE, vec![endpoint(9999)], 2);
+    let first = bootstrap(CLUSTER_ID, NODE, vec![endpoint(9092)], &[NODE], 2);
+    let second = bootstrap(Uuid::from_u128(9), NODE, vec![endpoint(9999)], &[NODE], 2);
     let image = applied(first.into_iter().chain(second)).image();
     assert_eq!(image.cluster_id(), Some(CLUSTER_ID));
     let ports: Vec<u16> = image.endpoints().map(|endpoint| endpoint.port).collect();
@@ -150,7 +150,8 @@ fn a_shard_with_its_own_listener_is_its_own_broker() {
         port: 9092 + shard,
         shard: Some(ShardId::new(shard)),
     };
-    let image = applied(bootstrap(CLUSTER_ID, NODE, (0..3).map(endpoint).collect(), 3)).image();
+    let endpoints = (0..3).map(endpoint).collect();
+    let image = applied(bootstrap(CLUSTER_ID, NODE, endpoints, &[NODE], 3)).image();
     let brokers: Vec<_> = image
         .data_groups()
         .map(|group| image.broker_of(group.replicas[0]).expect("a listener").get())
@@ -194,7 +195,7 @@ fn a_flipped_bit_is_refused_or_says_something_else() {
 #[test]
 fn a_partition_id_beyond_the_counter_is_refused() {
     let mut cluster = golden_cluster();
-    cluster.next_partition = PartitionId::new(3);
+    Arc::make_mut(&mut cluster.image).next_partition = PartitionId::new(3);
     let error = Cluster::decode_snapshot(&cluster.encode_snapshot(), settings());
     assert_eq!(error, Err(DecodeError::Range { field: "partition id" }));
 }

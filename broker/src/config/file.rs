@@ -8,13 +8,18 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{fs, io};
 
+use model::NodeId;
 use s3_uploader::StoreUrl;
 use serde::{Deserialize, Deserializer, de};
 use tools::size::Size;
+use uuid::Uuid;
 
 use super::SettingError;
 use super::host_port::HostPort;
 use super::node::NodeSettings;
+
+/// Every broker has a copy of every log: more would make nothing safer.
+const NODES_MAX: usize = 5;
 
 /// What is in the file; what is not given has the default of `tailrace dev`, but the directory and
 /// the addresses, which a production broker must be told.
@@ -36,6 +41,12 @@ struct FileSettings {
     shard_listeners: bool,
     #[serde(default, deserialize_with = "parsed_if_given")]
     object_store: Option<StoreUrl>,
+    node_id: Option<u16>,
+    #[serde(default, deserialize_with = "parsed_if_given")]
+    cluster_id: Option<Uuid>,
+    /// `ID@HOST:PORT` of every broker of the cluster.
+    #[serde(default)]
+    nodes: Vec<String>,
     #[serde(default)]
     settings: BTreeMap<String, Scalar>,
 }
@@ -59,6 +70,8 @@ pub enum ConfigFileError {
     Content { path: PathBuf, line: String, reason: String },
     #[error("{path}, [settings]: {source}")]
     Setting { path: PathBuf, source: SettingError },
+    #[error("{path}: {reason}")]
+    Cluster { path: PathBuf, reason: String },
 }
 
 impl NodeSettings {
@@ -90,13 +103,52 @@ impl NodeSettings {
             shard_listeners: given.shard_listeners,
             advertise: given.advertise,
             object_store: given.object_store,
+            node_id: given.node_id.map_or(default.node_id, |id| NodeId::new(i32::from(id))),
+            cluster_id: given.cluster_id,
+            nodes: BTreeMap::new(),
             broker: default.broker,
         };
+        settings.set_nodes(&given.nodes).map_err(|reason| {
+            let path = path.into();
+            ConfigFileError::Cluster { path, reason }
+        })?;
         for (key, value) in given.settings {
             let set = settings.broker.set(&format!("{key}={value}"));
             set.map_err(|source| ConfigFileError::Setting { path: path.into(), source })?;
         }
         Ok(settings)
+    }
+}
+
+impl NodeSettings {
+    /// Takes the brokers of a cluster, each as `ID@HOST:PORT`.
+    fn set_nodes(&mut self, nodes: &[String]) -> Result<(), String> {
+        for text in nodes {
+            let parts = text.split_once('@').and_then(|(id, address)| {
+                Some((id.parse::<u16>().ok()?, address.parse::<HostPort>().ok()?))
+            });
+            let (id, address) =
+                parts.ok_or_else(|| format!("`nodes` has {text:?}, which is not ID@HOST:PORT"))?;
+            if self.nodes.insert(NodeId::new(i32::from(id)), address).is_some() {
+                return Err(format!("`nodes` has node {id} twice"));
+            }
+        }
+        if self.nodes.is_empty() {
+            return Ok(());
+        }
+        if !self.nodes.contains_key(&self.node_id) {
+            return Err(format!("`nodes` lacks this broker, whose `node-id` is {}", self.node_id));
+        }
+        if self.nodes.len().is_multiple_of(2) || self.nodes.len() > NODES_MAX {
+            return Err("`nodes` has to name 1, 3 or 5 brokers".to_owned());
+        }
+        if self.cluster_id.is_none() {
+            return Err("brokers of one cluster need the same `cluster-id`: a UUID".to_owned());
+        }
+        if self.shard_listeners {
+            return Err("`shard-listeners` works with a single broker only".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -141,6 +193,13 @@ mod tests {
         "num.partitions" = 4
         "auto.create.topics.enable" = false
     "#;
+    const OF_THREE: &str = r#"
+        data-dir = "/data"
+        listen = "10.0.0.1:9092"
+        node-id = 1
+        cluster-id = "0190f1a0-0000-4000-8000-000000000001"
+        nodes = ["0@10.0.0.0:9192", "1@10.0.0.1:9192", "2@[::1]:9192"]
+    "#;
     const LEAST: &str = "data-dir = '/data'\nlisten = '127.0.0.1:9092'\n";
 
     fn read(test: &str, text: &str) -> Result<NodeSettings, String> {
@@ -171,6 +230,10 @@ mod tests {
             assert!(lines.contains(line), "{line} in {lines}");
         }
         assert!(settings.object_store.is_some());
+        let of_three = read("three", OF_THREE).expect("a member").lines().join("\n");
+        for line in ["node-id=1", "node=0@10.0.0.0:9192", "node=2@[::1]:9192"] {
+            assert!(of_three.contains(line), "{line} in {of_three}");
+        }
         let (data_dir, default) = (PathBuf::from("/data"), NodeSettings::default());
         assert_eq!(read("least", LEAST), Ok(NodeSettings { data_dir, ..default }));
     }
@@ -186,6 +249,13 @@ mod tests {
             ("toml", "data-dir = ", ", line 1: "),
             ("list", &format!("{LEAST}[settings]\n'num.partitions' = [1]"), "a setting is a text"),
             ("setting", &format!("{LEAST}[settings]\n'no.such' = 1"), "[settings]: "),
+            ("node", &format!("{LEAST}nodes = ['0@h']"), "not ID@HOST:PORT"),
+            ("twice", &format!("{LEAST}nodes = ['0@h:1', '0@h:2']"), "node 0 twice"),
+            ("own", &OF_THREE.replace("node-id = 1", "node-id = 3"), "`node-id` is 3"),
+            ("even", &OF_THREE.replace("\"2@", "\"1@"), "node 1 twice"),
+            ("two", &OF_THREE.replace(", \"2@[::1]:9192\"", ""), "1, 3 or 5 brokers"),
+            ("id", &OF_THREE.replace("cluster-id", "# "), "`cluster-id`"),
+            ("uuid", &OF_THREE.replace("0190f1a0", "x"), ", line 5: "),
         ] {
             let error = read(test, text).expect_err(test);
             assert!(error.contains(said), "{test}: {error}");

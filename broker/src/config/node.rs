@@ -1,9 +1,12 @@
 //! What the command line says about this process.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use model::NodeId;
 use s3_uploader::StoreUrl;
 use tools::size::Size;
+use uuid::Uuid;
 
 use super::broker::BrokerSettings;
 use super::host_port::HostPort;
@@ -29,6 +32,13 @@ pub struct NodeSettings {
     /// Where the log's objects are: `s3://BUCKET/PREFIX` or `file:///DIRECTORY`; the folder
     /// `objects` in the data directory if not given.
     pub object_store: Option<StoreUrl>,
+    /// This broker's number in its cluster.
+    pub node_id: NodeId,
+    /// Of a new data directory; a number by chance if not given.
+    pub cluster_id: Option<Uuid>,
+    /// Every broker of the cluster, this one included, and where its first shard listens to the
+    /// others; the next shards listen on the next ports. Empty: this broker is alone.
+    pub nodes: BTreeMap<NodeId, HostPort>,
     pub broker: BrokerSettings,
 }
 
@@ -44,6 +54,9 @@ impl Default for NodeSettings {
             shard_listeners: false,
             advertise: None,
             object_store: None,
+            node_id: NodeId::new(0),
+            cluster_id: None,
+            nodes: BTreeMap::new(),
             broker: BrokerSettings::default(),
         }
     }
@@ -64,6 +77,10 @@ impl NodeSettings {
         lines.extend(self.object_store.iter().map(|url| format!("object-store={url}")));
         lines.extend(self.wal.iter().map(|path| format!("wal={}", path.display())));
         lines.extend(self.advertise.iter().map(|address| format!("advertise={address}")));
+        if !self.nodes.is_empty() {
+            lines.push(format!("node-id={}", self.node_id));
+        }
+        lines.extend(self.nodes.iter().map(|(node, address)| format!("node={node}@{address}")));
         lines.extend(self.broker.lines());
         lines
     }

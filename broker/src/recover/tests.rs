@@ -141,7 +141,7 @@ fn metadata() -> Cluster {
         placement: vec![GROUP, GROUP],
         configs: BTreeMap::new(),
     });
-    let commands = bootstrap(CLUSTER, NodeId::new(0), Vec::new(), 1);
+    let commands = bootstrap(CLUSTER, NodeId::new(0), Vec::new(), &[NodeId::new(0)], 1);
     for (index, command) in (1..).zip(commands.into_iter().chain([topic])) {
         cluster.apply(LogIndex::new(index), command);
     }

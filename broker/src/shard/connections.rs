@@ -87,8 +87,11 @@ impl Shard {
         peer.map_or_else(String::new, |peer| format!("/{peer}"))
     }
 
-    /// A client's socket is gone.
+    /// A socket of a client or of another broker is gone.
     pub(crate) fn closed(&mut self, conn: ConnId) {
+        if self.peers.owns(conn) {
+            return self.peers.closed(conn, self.now.instant);
+        }
         if let Some(connection) = self.connections.open.remove(&conn) {
             self.connections.request_bytes -= connection.open_bytes();
             self.connections.request_count -= connection.open_count();
@@ -97,16 +100,22 @@ impl Shard {
         self.metrics.set(Metric::ConnectionsOpen, self.connections.len() as u64);
     }
 
-    /// Bytes arrived from a client.
+    /// Bytes arrived from a client or another broker.
     pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8]) {
+        if self.peers.owns(conn) {
+            return self.peers.received(conn, bytes, self.now.instant);
+        }
         self.metrics.add(Metric::RequestBytes, bytes.len() as u64);
         let Some(connection) = self.connections.open.get_mut(&conn) else { return };
         connection.received(bytes, self.now.instant);
         self.serve_frames(conn);
     }
 
-    /// A client took all replies that were queued for it.
+    /// All is sent that was queued for a client or another broker.
     pub(crate) fn sent(&mut self, conn: ConnId) {
+        if self.peers.owns(conn) {
+            return self.peers.sent(conn);
+        }
         self.unsent.remove(&conn);
         self.serve_frames(conn);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kafka_wire::batch::Batches;
 use kafka_wire::records::{RecordBatchBuilder, Records};
 use kafka_wire::validate::{ValidationRules, validate};
-use model::{LogIndex, PartitionId};
+use model::{PartitionId, Term};
 use replication::CommittedEntry;
 
 use super::Shard;
@@ -17,7 +17,8 @@ use super::hosted::{Waiter, entry_of};
 use super::message::{Append, AppendRefused, PartAnswer};
 use crate::cluster::{CONSUMER_OFFSETS, Image};
 use crate::group::{
-    self, AppendFailed, AppendToken, Coordinator, GroupConfig, GroupRequest, Output, ReplyToken,
+    self, AppendFailed, AppendToken, Coordinator, GroupConfig, GroupError, GroupRequest, Output,
+    ReplyToken,
 };
 use crate::metrics::Metric;
 
@@ -33,20 +34,17 @@ pub(crate) struct Groups {
     loading: Vec<i32>,
     /// Records of a snapshot, by partition; loaded before the entries after it.
     stored: Vec<(PartitionId, GroupRecords)>,
-    /// Recovered entries that cannot be read until the metadata image says what they are.
+    /// Entries that cannot be read until the metadata image says what they are.
     deferred: Vec<CommittedEntry>,
-    /// Entries up to here were in the log at start. Later ones are the coordinator's own.
-    recovered_last: LogIndex,
     /// Where the coordinator's monotonic clock has its zero.
     started: Instant,
 }
 
 impl Groups {
-    /// `stored`: what the snapshot of the data group has, and the last entry after it.
+    /// `stored`: what the snapshot of the data group has.
     pub(crate) fn new(
         config: GroupConfig,
         stored: Vec<(PartitionId, GroupRecords)>,
-        recovered_last: LogIndex,
         now: Instant,
     ) -> Self {
         Self {
@@ -57,7 +55,6 @@ impl Groups {
             loading: Vec::new(),
             stored,
             deferred: Vec::new(),
-            recovered_last,
             started: now,
         }
     }
@@ -67,11 +64,11 @@ impl Groups {
         Some(self.started + Duration::from_millis(deadline))
     }
 
-    /// Keeps what the coordinator has to load once the metadata image is there.
-    pub(crate) fn defer(&mut self, entries: Vec<CommittedEntry>) {
-        let recovered_last = self.recovered_last;
+    /// Keeps what the coordinator has to load once the metadata image is there: all but its own
+    /// records, which are those of the term in which this broker leads.
+    pub(crate) fn defer(&mut self, entries: Vec<CommittedEntry>, led: Option<Term>) {
         let wanted = |entry: &CommittedEntry| {
-            entry.index <= recovered_last
+            Some(entry.term) != led
                 && entry.payload.is_some()
                 && entry.descriptor.as_ref().is_some_and(|descriptor| descriptor.resident)
         };
@@ -88,6 +85,10 @@ impl Shard {
 
     /// Serves a request to one consumer group.
     pub(crate) fn serve_group(&mut self, origin: Origin, request: GroupRequest) {
+        if self.log.leads(self.data_group()).is_none() {
+            let response = request.refused(GroupError::NotCoordinator);
+            return self.answer(origin, PartAnswer::Group(Box::new(response)));
+        }
         let now = self.group_now();
         self.groups.next_token += 1;
         let token = ReplyToken(self.groups.next_token);
@@ -172,24 +173,33 @@ impl Shard {
         }
     }
 
-    /// Gives the coordinator what the log held, then lets it serve.
+    /// Gives the coordinator what the log held, then lets it serve where this broker leads.
     pub(crate) fn load_offsets(&mut self) {
-        if !self.metadata.is_ready() || !self.log.has_caught_up(self.data_group()) {
+        if !self.metadata.is_ready() {
             return;
         }
-        for (partition, records) in std::mem::take(&mut self.groups.stored) {
-            if let Some(index) = self.groups.partitions.get(&partition).copied() {
+        let groups = &mut self.groups;
+        let image = self.metadata.image();
+        for (partition, records) in std::mem::take(&mut groups.stored) {
+            if let Some(index) = groups.partitions.get(&partition).copied() {
                 for (key, value) in records {
-                    self.groups.coordinator.load(index, &key, Some(&value));
+                    groups.coordinator.load(index, &key, Some(&value));
                 }
+            } else if !image.has_had(partition) {
+                groups.stored.push((partition, records));
             }
         }
-        for entry in std::mem::take(&mut self.groups.deferred) {
-            let described = entry.descriptor.as_ref().and_then(entry_of);
-            let index = described.and_then(|entry| self.groups.partitions.get(&entry.partition()));
-            if let (Some(index), Some(payload)) = (index.copied(), &entry.payload) {
-                load(&mut self.groups.coordinator, index, payload);
+        for entry in std::mem::take(&mut groups.deferred) {
+            let Some(described) = entry.descriptor.as_ref().and_then(entry_of) else { continue };
+            let index = groups.partitions.get(&described.partition()).copied();
+            if let (Some(index), Some(payload)) = (index, &entry.payload) {
+                load(&mut groups.coordinator, index, payload);
+            } else if !image.has_had(described.partition()) {
+                groups.deferred.push(entry);
             }
+        }
+        if !self.log.has_caught_up(self.data_group()) {
+            return;
         }
         if let Some((count, _)) = self.groups.coordinator.load_fault() {
             self.metrics.set(Metric::GroupLoadFaults, count);
@@ -200,11 +210,45 @@ impl Shard {
         }
     }
 
+    /// This broker leads no more: the coordinator goes back to what is committed, and follows.
+    pub(super) fn stop_coordinating(&mut self) {
+        let indexes: Vec<_> = self.groups.partitions.values().copied().collect();
+        for index in indexes {
+            let records = self.groups.coordinator.dump(index);
+            self.groups.coordinator.unload(index);
+            self.load_anew(index, records);
+        }
+    }
+
+    /// The consumer groups are those of a snapshot.
+    pub(super) fn install_offsets(&mut self, stored: Vec<(PartitionId, GroupRecords)>) {
+        let indexes: Vec<_> = self.groups.partitions.values().copied().collect();
+        for index in indexes {
+            self.groups.coordinator.unload(index);
+            self.load_anew(index, Vec::new());
+        }
+        self.groups.deferred.clear();
+        self.groups.stored = stored;
+        self.load_offsets();
+    }
+
+    fn load_anew(&mut self, index: i32, records: GroupRecords) {
+        let groups = &mut self.groups;
+        groups.coordinator.begin_load(index);
+        for (key, value) in records {
+            groups.coordinator.load(index, &key, Some(&value));
+        }
+        if !groups.loading.contains(&index) {
+            groups.loading.push(index);
+        }
+    }
+
     /// Everything that the log held of consumer groups is loaded.
     pub(super) fn groups_are_loaded(&self) -> bool {
         let groups = &self.groups;
+        let follows = self.log.leads(self.data_group()).is_none();
         self.metadata.is_ready()
-            && groups.loading.is_empty()
+            && (follows || groups.loading.is_empty())
             && groups.deferred.is_empty()
             && groups.stored.is_empty()
     }

@@ -4,16 +4,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use bytes::Bytes;
 use model::{LogIndex, Offset, PartitionId, RaftGroupId, Term};
 use replication::Descriptor;
 
 use super::Shard;
 use super::call::Origin;
 use super::coordinate::append_failed;
+use super::group_snapshot::GroupSnapshot;
 use super::message::{AppendRefused, Appended, PartAnswer};
 use crate::group::AppendToken;
 use crate::metrics::Metric;
-use crate::partition::{EntryDescriptor, Partition, TailBudget, leader_epoch};
+use crate::partition::{EntryDescriptor, Partition, TailBudget};
+use crate::shard_thread::node_of;
 
 /// Who hears when an entry is committed.
 pub(crate) enum Waiter {
@@ -110,6 +113,18 @@ impl Hosting {
         self.partitions.entry(id).or_insert_with(new).replay(index, term, descriptor)?;
         self.push_open(group, index, (id, descriptor.batch_size()), None, None);
         Ok(())
+    }
+
+    /// Takes the partitions of a snapshot in place of what there is; returns who waits in vain.
+    pub(crate) fn install(
+        &mut self,
+        group: RaftGroupId,
+        partitions: Vec<Partition>,
+    ) -> Vec<Waiter> {
+        self.retain(|_| false);
+        partitions.into_iter().for_each(|partition| self.restore(partition));
+        let open = self.open.remove(&group).unwrap_or_default();
+        open.into_iter().flat_map(|it| it.waiter.into_iter().chain(it.repeats)).collect()
     }
 
     /// The partitions of the shard, in order of their numbers.
@@ -221,11 +236,61 @@ impl Shard {
         }
     }
 
-    /// A group's leader changed: as its leader, this broker starts the term's epoch.
-    pub(crate) fn role_changed(&mut self, group: RaftGroupId, term: Term, leads: bool) {
+    /// Another broker's entry is on its way into the log.
+    pub(crate) fn appended_elsewhere(
+        &mut self,
+        group: RaftGroupId,
+        (index, term): (LogIndex, Term),
+        descriptor: &Descriptor,
+    ) {
+        if let Some(entry) = entry_of(descriptor).filter(|_| group == self.data_group()) {
+            // A leader proposes what fits its log, and that is ours.
+            let taken = self.hosting.recovered(group, index, term, &entry, true);
+            taken.expect("entries follow one another in a partition");
+        }
+    }
+
+    /// A snapshot of the leader stands for a group's log up to `index`.
+    pub(crate) fn installed(&mut self, group: RaftGroupId, index: LogIndex, snapshot: &Bytes) {
+        if group == RaftGroupId::METADATA {
+            return self.install_cluster(index, snapshot);
+        }
+        // Raft checked what came: it is what a leader encoded.
+        let GroupSnapshot { stored, partitions } =
+            GroupSnapshot::decode(snapshot).expect("a leader's snapshot");
+        for waiter in self.hosting.install(group, partitions) {
+            self.tell(waiter, Err(AppendRefused::NotLeader));
+        }
+        self.tier.install(stored.manifest, stored.edited);
+        self.install_offsets(stored.offsets);
+    }
+
+    /// A group's leader or term changed.
+    pub(crate) fn role_changed(
+        &mut self,
+        group: RaftGroupId,
+        term: Term,
+        leads: bool,
+        leader: Option<u64>,
+    ) {
+        let own = self.node.id;
+        let led = self.node.leader(group).is_some_and(|(node, _)| node == own);
+        let leader = if leads { Some(own) } else { leader.and_then(node_of) };
+        self.node.set_leader(group, leader.filter(|node| leads || *node != own), term);
         if leads {
             self.metrics.add(Metric::Elections, 1);
-            self.node.set_leader_epoch(group, leader_epoch(term));
+        } else if led && group == self.data_group() {
+            self.step_down();
+        }
+    }
+
+    /// This broker does not lead its data group any more.
+    fn step_down(&mut self) {
+        self.tier_steps_down();
+        self.stop_coordinating();
+        let partitions: Vec<_> = self.hosting.partitions.keys().copied().collect();
+        for partition in partitions {
+            self.wake_readers(partition);
         }
     }
 

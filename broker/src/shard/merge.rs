@@ -16,6 +16,7 @@ use model::PartitionId;
 use s3_uploader::{Edit, FailPoint, Job, MergePlan, ObjectName, Outcome, StoreError, fail_point};
 
 use super::Shard;
+use super::replicated_log::Refused;
 use super::tier::JobOf;
 use crate::metrics::Metric;
 
@@ -67,6 +68,13 @@ impl Merging {
     /// Bytes of extents that are due for a merge.
     pub(super) fn due(&self) -> u64 {
         self.due
+    }
+
+    /// Another broker merges from now on.
+    pub(super) fn step_down(&mut self) {
+        if matches!(self.phase, Phase::Recording { .. }) {
+            self.phase = Phase::Idle;
+        }
     }
 
     fn rest(&mut self, until: Instant) {
@@ -175,7 +183,11 @@ impl Shard {
 
     fn record_merge(&mut self, edit: Box<Edit>, object: ObjectName) {
         // The reserve for the broker's own entries may be used up for now: then it is tried again.
-        let proposed = self.propose_edit(&edit).is_ok();
+        let outcome = self.propose_edit(&edit);
+        if outcome == Err(Refused::NotLeader) {
+            return;
+        }
+        let proposed = outcome.is_ok();
         fail_point(FailPoint::MergeProposed);
         self.tier.merging.phase = Phase::Recording { edit, object, proposed };
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use model::{LogIndex, PartitionId, RaftGroupId, ShardId};
+use model::{LogIndex, NodeId, PartitionId, RaftGroupId, ShardId, Term};
 use replication::{AppBytes, CommittedEntry, Descriptor};
 
 use super::Shard;
@@ -20,6 +20,9 @@ use crate::partition::KIND_METADATA_FIRST;
 /// The shard that hosts group 0.
 pub(crate) const METADATA_SHARD: ShardId = ShardId::new(0);
 
+/// How long a broker waits to be registered before it asks again.
+const REGISTER_INTERVAL: Duration = Duration::from_secs(1);
+
 /// See the module's text.
 pub(crate) struct Metadata {
     image: Arc<Image>,
@@ -27,12 +30,20 @@ pub(crate) struct Metadata {
     cluster: Option<Cluster>,
     /// The last entry of group 0 that `cluster` contains.
     applied: LogIndex,
-    /// Who waits for a command of group 0, by its index.
-    waiting: BTreeMap<LogIndex, (Origin, Instant)>,
+    /// Who waits for a command of group 0, by its index; with the term of whom it was proposed by.
+    waiting: BTreeMap<LogIndex, (Term, Origin, Instant)>,
+    /// Who waits to hear whether another broker has proposed a command, by the number that it was
+    /// given.
+    pub(super) forwarded: BTreeMap<u64, (NodeId, Origin, Instant)>,
+    pub(super) last_token: u64,
     /// Producer ids reserved for this shard.
     pub(crate) producer_ids: ProducerIds,
     /// The cluster's first commands are proposed.
     bootstrapped: bool,
+    /// Everything is applied that was committed when this broker first heard of a leader.
+    current: bool,
+    /// When this broker last asked to be registered.
+    registering: Option<Instant>,
     /// An image was installed that holds everything the log had at start.
     ready: bool,
 }
@@ -44,8 +55,12 @@ impl Metadata {
             cluster,
             applied: LogIndex::default(),
             waiting: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
+            last_token: 0,
             producer_ids: ProducerIds::default(),
             bootstrapped: false,
+            current: false,
+            registering: None,
             ready: false,
         }
     }
@@ -67,6 +82,16 @@ impl Metadata {
         Some((applied, self.cluster.as_ref()?.encode_snapshot().into()))
     }
 
+    /// Lets a call hear when the command at a place of group 0's log is applied.
+    pub(super) fn await_command(
+        &mut self,
+        (term, index): (Term, LogIndex),
+        origin: Origin,
+        since: Instant,
+    ) {
+        self.waiting.insert(index, (term, origin, since));
+    }
+
     /// The image that this shard started with is there: the log can be read by it.
     pub(crate) fn is_ready(&self) -> bool {
         self.ready
@@ -74,12 +99,12 @@ impl Metadata {
 }
 
 impl Shard {
-    /// Proposes a command to group 0, for a call on any shard; answered when it is applied.
+    /// Proposes a command to group 0, for a call on any shard, where that is led; answered when it
+    /// is applied here.
     pub(crate) fn propose_command(&mut self, origin: Origin, command: &Command) {
         match self.try_propose_command(command) {
-            Ok(index) => {
-                self.metadata.waiting.insert(index, (origin, self.now.instant));
-            }
+            Ok(place) => self.metadata.await_command(place, origin, self.now.instant),
+            Err(Refused::NotLeader) if self.forward_command(origin, command) => {}
             Err(refused) => {
                 let refused = match refused {
                     Refused::NotLeader => CommandRefused::NotLeader,
@@ -90,13 +115,15 @@ impl Shard {
         }
     }
 
-    fn try_propose_command(&mut self, command: &Command) -> Result<LogIndex, Refused> {
+    pub(super) fn try_propose_command(
+        &mut self,
+        command: &Command,
+    ) -> Result<(Term, LogIndex), Refused> {
         let payload = Bytes::from(command.encode());
         let kind = AppBytes::new(&[KIND_METADATA_FIRST]).expect("one byte fits");
         let descriptor = Descriptor::of(&payload, true, kind).ok_or(Refused::TooLarge)?;
         let group = RaftGroupId::METADATA;
-        let (_, index) = self.log.propose(group, Claim::Broker, descriptor, payload)?;
-        Ok(index)
+        self.log.propose(group, Claim::Broker, descriptor, payload)
     }
 
     /// Applies committed entries: of group 0 to the cluster, of a data group to whoever needs their
@@ -106,13 +133,16 @@ impl Shard {
             self.apply_commands(entries);
         } else {
             self.apply_edits(&entries);
-            self.groups.defer(entries);
+            let led = self.log.leads(group);
+            self.groups.defer(entries, led);
             self.load_offsets();
         }
     }
 
     fn apply_commands(&mut self, entries: Vec<CommittedEntry>) {
         let mut answers = Vec::new();
+        let term = self.log.term(RaftGroupId::METADATA);
+        self.metadata.current |= entries.last().is_some_and(|entry| entry.term == term);
         let Some(cluster) = &mut self.metadata.cluster else { return };
         for entry in entries {
             self.metadata.applied = entry.index;
@@ -122,29 +152,63 @@ impl Shard {
             // Raft checked the payload against its descriptor: it is what a leader encoded.
             let command = Command::decode(&payload).expect("a committed command is well formed");
             let outcome = cluster.apply(entry.index, command);
-            if let Some(waiting) = self.metadata.waiting.remove(&entry.index) {
-                answers.push((waiting, outcome));
+            if let Some((term, origin, since)) = self.metadata.waiting.remove(&entry.index) {
+                // Another leader may have put another command there.
+                let outcome = (entry.term == term).then_some(outcome);
+                answers.push((origin, since, outcome.ok_or(CommandRefused::NotLeader)));
             }
         }
         let image = cluster.image();
         self.publish(image);
-        for ((origin, proposed), outcome) in answers {
-            let waited = self.now.instant.saturating_duration_since(proposed);
+        for (origin, since, outcome) in answers {
+            let waited = self.now.instant.saturating_duration_since(since);
             self.metrics.metadata.record(waited);
-            self.answer(origin, PartAnswer::Command(Ok(outcome)));
+            self.answer(origin, PartAnswer::Command(outcome));
         }
     }
 
-    /// Proposes the cluster's first commands once group 0 has a leader here, and hands the image to
-    /// all shards once what the log held is applied.
+    /// A snapshot of group 0's leader stands for the commands up to `index`.
+    pub(super) fn install_cluster(&mut self, index: LogIndex, snapshot: &Bytes) {
+        let Some(cluster) = &mut self.metadata.cluster else { return };
+        let settings = Arc::clone(cluster.settings());
+        // Raft checked what came: it is what a leader encoded.
+        *cluster = Cluster::decode_snapshot(snapshot, settings).expect("a leader's snapshot");
+        let image = cluster.image();
+        self.metadata.applied = index;
+        self.publish(image);
+    }
+
+    /// Has this broker registered where the others reach it, if it is not yet.
+    pub(super) fn register(&mut self) {
+        let (now, id) = (self.now.instant, self.node.id);
+        let asked = self.metadata.registering;
+        let is_known = |image: &Image| {
+            image.node(id).is_some_and(|node| node.endpoints == self.node.endpoints)
+        };
+        let known = self.metadata.cluster.as_ref().is_none_or(|it| is_known(&it.image()));
+        if known
+            || !self.metadata.current
+            || asked.is_some_and(|at| now.saturating_duration_since(at) < REGISTER_INTERVAL)
+        {
+            return;
+        }
+        self.metadata.registering = Some(now);
+        let endpoints = self.node.endpoints.clone();
+        let command = Command::RegisterBroker { node: id, endpoints };
+        // Nobody waits for it: the image tells, and until it does this is tried again.
+        let call = self.calls.reserve();
+        self.propose_command(Origin { call, part: 0 }, &command);
+    }
+
+    /// Proposes the cluster's first commands once group 0 has a leader here.
     pub(crate) fn start_metadata(&mut self) {
         if self.metadata.bootstrapped || !self.log.has_caught_up(RaftGroupId::METADATA) {
             return;
         }
         self.metadata.bootstrapped = true;
         let node = &self.node;
-        let endpoints = node.endpoints.clone();
-        for command in bootstrap(node.cluster_id, node.id, endpoints, node.shard_count) {
+        let (endpoints, members) = (node.endpoints.clone(), node.members());
+        for command in bootstrap(node.cluster_id, node.id, endpoints, &members, node.shard_count) {
             // The log is ours alone until it serves: a refusal means that it is full, and then the
             // broker cannot become ready. The error is told by the start's time-out.
             let _ = self.try_propose_command(&command);
@@ -155,7 +219,7 @@ impl Shard {
     fn publish(&mut self, image: Arc<Image>) {
         // Complete only with every data group: before, the log is still being applied.
         let groups = image.data_groups().count();
-        if !self.metadata.bootstrapped || groups < usize::from(self.node.shard_count) {
+        if !self.metadata.current || groups < usize::from(self.node.shard_count) {
             return;
         }
         for shard in (0..self.node.shard_count).map(ShardId::new).filter(|id| *id != self.id) {
@@ -183,7 +247,8 @@ impl Shard {
                 }
             }
         }
-        let gone = self.hosting.retain(|id| hosted.contains(&id));
+        // One that the image has never had may be younger than it.
+        let gone = self.hosting.retain(|id| hosted.contains(&id) || !image.has_had(id));
         let old = std::mem::replace(&mut self.metadata.image, image);
         self.metrics.set(Metric::MetadataVersion, self.metadata.image.version().get());
         for partition in gone {

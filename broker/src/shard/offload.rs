@@ -22,6 +22,7 @@ use super::Shard;
 use super::group_snapshot::encode_snapshot;
 use super::hosted::entry_of;
 use super::metadata::METADATA_SHARD;
+use super::replicated_log::Refused;
 use super::tier::JobOf;
 use crate::metrics::Metric;
 use crate::partition::{EntryDescriptor, Partition, Piece};
@@ -125,6 +126,23 @@ impl Offload {
     /// Everything up to `index` is committed.
     pub(crate) fn advance(&mut self, index: LogIndex) {
         self.committed = self.committed.max(index);
+    }
+
+    /// The log begins after `upto`, by a snapshot. A job of the store that is under way ends by
+    /// itself.
+    pub(super) fn install(&mut self, upto: LogIndex) {
+        let (phase, flushing) = (std::mem::replace(&mut self.phase, Phase::Idle), self.flushing);
+        *self = Self { flushing, ..Self::new(upto) };
+        if matches!(phase, Phase::Reading(_) | Phase::Uploading(..)) {
+            self.phase = phase;
+        }
+    }
+
+    /// Another broker offloads from now on.
+    pub(super) fn step_down(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Gathering(_) | Phase::Recording { .. }) {
+            self.rest(now);
+        }
     }
 
     #[cfg(feature = "simulation")]
@@ -334,7 +352,11 @@ impl Shard {
 
     fn record_object(&mut self, edit: Box<Edit>, upto: LogIndex, bytes: u64) {
         // The reserve for the broker's own entries may be used up for now: then it is tried again.
-        let proposed = self.propose_edit(&edit).is_ok();
+        let outcome = self.propose_edit(&edit);
+        if outcome == Err(Refused::NotLeader) {
+            return self.tier.offload.rest(self.now.instant);
+        }
+        let proposed = outcome.is_ok();
         fail_point(FailPoint::OffloadProposed);
         self.tier.offload.phase = Phase::Recording { edit, upto, bytes, proposed };
     }

@@ -167,7 +167,8 @@ impl Shard {
     /// A partition that this shard leads, for a client that believes in `current`.
     fn readable(&self, id: PartitionId, current: LeaderEpoch) -> Result<&Partition, ReadRefused> {
         let partition = self.hosting.get(id).ok_or(ReadRefused::UnknownPartition)?;
-        if self.log.leads(self.data_group()).is_none() {
+        // Before it has caught up, a new leader may not know all that readers have seen.
+        if !self.log.has_caught_up(self.data_group()) {
             return Err(ReadRefused::NotLeader);
         }
         let ours = self.node.leader_epoch(self.data_group());

@@ -10,19 +10,23 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use model::{LogIndex, RaftGroupId, Term};
 use replication::{
-    Action, CommittedEntry, CompactError, Descriptor, Driver, LogEntry, PersistEntry, ProposeError,
-    Role, Ticket,
+    Action, CommittedEntry, CompactError, Descriptor, Driver, LogEntry, Message, PersistEntry,
+    ProposeError, Role, Ticket,
 };
 use s3_uploader::{FailPoint, fail_point};
 use uring::DiskDone;
 use wal_uring::{AppendError, Disk, Location, Lsn, ReadError, Record, StreamId, Wal};
 
+use super::catch_up::CatchUp;
 use super::wal_room::{WalRoom, WriteRate};
 use crate::metrics::{Metric, ShardMetrics};
 use crate::partition::{KIND_EDIT, entry_kind};
 
-/// Raft's tick (`engine-choices`: 100 ms with elections after 10).
+/// The tick of what is not urgent.
 const TICK: Duration = Duration::from_millis(100);
+/// Raft's tick with other brokers: ten without a word of the leader, and up to ten more, are an
+/// election.
+const RAFT_TICK: Duration = Duration::from_millis(20);
 
 /// Bytes proposed and not yet taken by the WAL; past that proposals are refused.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
@@ -33,30 +37,19 @@ const SNAPSHOT_FRAME_SIZE: usize = 1024;
 /// What happened in the log, for the shard to act on, in order.
 pub(crate) enum LogEvent {
     /// Entries up to `index` are durable on a majority.
-    Committed {
-        group: RaftGroupId,
-        index: LogIndex,
-    },
+    Committed { group: RaftGroupId, index: LogIndex },
     /// Committed entries, once each, in order.
-    Apply {
-        group: RaftGroupId,
-        entries: Vec<CommittedEntry>,
-    },
+    Apply { group: RaftGroupId, entries: Vec<CommittedEntry> },
     /// Entries from `from` on were never committed and are gone.
-    Truncated {
-        group: RaftGroupId,
-        from: LogIndex,
-    },
-    RoleChanged {
-        group: RaftGroupId,
-        term: Term,
-        leads: bool,
-    },
+    Truncated { group: RaftGroupId, from: LogIndex },
+    /// An entry that another broker proposed is on its way into the WAL. `None`: it holds nothing.
+    Appended { group: RaftGroupId, index: LogIndex, term: Term, descriptor: Option<Descriptor> },
+    /// A snapshot of the leader stands for a group's log up to `index`.
+    Installed { group: RaftGroupId, index: LogIndex, snapshot: Bytes },
+    /// `leader`: its number among the voters, once it is known.
+    RoleChanged { group: RaftGroupId, term: Term, leads: bool, leader: Option<u64> },
     /// A read that [`ReplicatedLog::read`] started is over; no payload if it failed.
-    Read {
-        token: u64,
-        payload: Option<Bytes>,
-    },
+    Read { token: u64, payload: Option<Bytes> },
 }
 
 /// Why an entry was not proposed. Nothing was written.
@@ -127,7 +120,12 @@ pub(crate) struct ReplicatedLog {
     /// Taken by the WAL and not yet durable there.
     unpersisted: VecDeque<(Lsn, Ticket, Instant)>,
     events: VecDeque<LogEvent>,
+    /// For other brokers, by their number among the voters.
+    outgoing: Vec<(u64, Message)>,
+    catch_up: CatchUp,
     next_tick: Instant,
+    raft_tick: Duration,
+    next_raft_tick: Instant,
 }
 
 struct GroupState {
@@ -136,6 +134,8 @@ struct GroupState {
     leads: Option<Term>,
     /// An entry of the term in which it leads is applied: so is everything before it.
     caught_up: bool,
+    /// The log up to here was compacted when this broker started.
+    compacted: LogIndex,
 }
 
 impl ReplicatedLog {
@@ -148,10 +148,12 @@ impl ReplicatedLog {
         reserve_percent: u32,
         now: Instant,
     ) -> Self {
-        let groups = groups
-            .into_iter()
-            .map(|group| GroupState { group, leads: None, caught_up: false })
-            .collect();
+        let raft_tick = if driver.is_alone() { TICK } else { RAFT_TICK };
+        let state = |group| {
+            let compacted = LogIndex::new(driver.first_index(group).get() - 1);
+            GroupState { group, leads: None, caught_up: false, compacted }
+        };
+        let groups = groups.into_iter().map(state).collect();
         Self {
             appended_end: wal.durable_lsn(),
             room: WalRoom::new(wal.capacity(), wal.segment_size(), reserve_percent),
@@ -166,7 +168,11 @@ impl ReplicatedLog {
             rewriting: 0,
             unpersisted: VecDeque::new(),
             events: VecDeque::new(),
+            outgoing: Vec::new(),
+            catch_up: CatchUp::default(),
             next_tick: now + TICK,
+            raft_tick,
+            next_raft_tick: now + raft_tick,
         }
     }
 
@@ -175,13 +181,47 @@ impl ReplicatedLog {
         self.groups.iter().find(|state| state.group == group)?.leads
     }
 
+    pub(crate) fn term(&self, group: RaftGroupId) -> Term {
+        self.driver.term(group)
+    }
+
     /// Does this broker lead a group, with all that earlier leaders committed applied?
     pub(crate) fn has_caught_up(&self, group: RaftGroupId) -> bool {
         self.groups.iter().any(|state| state.group == group && state.caught_up)
     }
 
-    pub(crate) fn all_caught_up(&self) -> bool {
-        self.groups.iter().all(|state| state.caught_up)
+    /// Is every group led: by this broker, with all that earlier leaders committed applied, or by
+    /// another?
+    pub(crate) fn all_led(&self) -> bool {
+        self.groups.iter().all(|state| match state.leads {
+            Some(_) => state.caught_up,
+            None => self.driver.leader(state.group).is_some(),
+        })
+    }
+
+    /// Takes in a message of another broker.
+    pub(crate) fn handle_message(&mut self, from: u64, message: Message) {
+        // What was proposed here is handed out first, while this broker still is what it was then.
+        self.act_all();
+        self.driver.handle_message(from, message);
+        self.act_all();
+    }
+
+    /// A broker has stopped.
+    pub(crate) fn handle_node_gone(&mut self, node: u64) {
+        self.act_all();
+        self.driver.handle_node_gone(node);
+    }
+
+    /// Messages to a broker were lost.
+    pub(crate) fn report_unreachable(&mut self, to: u64) {
+        self.act_all();
+        self.driver.report_unreachable(to);
+    }
+
+    /// What is to be sent to other brokers, in order.
+    pub(crate) fn take_outgoing(&mut self) -> Vec<(u64, Message)> {
+        std::mem::take(&mut self.outgoing)
     }
 
     /// Proposes an entry; returns its place in the group's log. What raft has taken has to find its
@@ -267,12 +307,17 @@ impl ReplicatedLog {
     /// Moves everything on as far as it goes without an event from outside.
     pub(crate) fn pump(&mut self, disk: &mut impl Disk, now: Instant, metrics: &ShardMetrics) {
         self.report_durable(now, metrics);
+        self.act_all();
+        self.fill_wal(now);
+        self.catch_up.start(&mut self.wal, disk, &mut self.driver);
+        self.wal.submit(disk);
+    }
+
+    fn act_all(&mut self) {
         while let Some(action) = self.driver.poll_action() {
             self.act(action);
         }
         self.proposed_bytes = 0;
-        self.fill_wal(now);
-        self.wal.submit(disk);
     }
 
     pub(crate) fn next_event(&mut self) -> Option<LogEvent> {
@@ -282,6 +327,9 @@ impl ReplicatedLog {
     /// A device read or write finished.
     pub(crate) fn disk_done(&mut self, disk: &mut impl Disk, done: DiskDone) {
         if let Some(read) = self.wal.complete(disk, done) {
+            if self.catch_up.owns(read.token) {
+                return self.catch_up.done(read.token, read.result.ok(), &mut self.driver);
+            }
             let payload = read.result.ok().and_then(|data| {
                 let start = Descriptor::decode(&data).ok()?.encoded_size();
                 Some(data.slice(start..))
@@ -291,15 +339,19 @@ impl ReplicatedLog {
     }
 
     pub(crate) fn next_tick(&self) -> Option<Instant> {
-        Some(self.next_tick)
+        Some(self.next_tick.min(self.next_raft_tick))
     }
 
     /// Lets raft's and the WAL's slow clocks tick; false if it is not time.
     pub(crate) fn tick_if_due(&mut self, now: Instant) -> bool {
+        if now >= self.next_raft_tick {
+            self.next_raft_tick = now + self.raft_tick;
+            self.act_all();
+            self.driver.handle_tick();
+        }
         let due = now >= self.next_tick;
         if due {
             self.next_tick = now + TICK;
-            self.driver.handle_tick();
             self.wal.tick();
         }
         due
@@ -352,6 +404,11 @@ impl ReplicatedLog {
         fail_point(FailPoint::SnapshotBegun);
         self.rewriting += 1;
         Ok(())
+    }
+
+    /// Largest entry that the WAL takes.
+    pub(crate) fn entry_size_max(&self) -> usize {
+        self.wal.entry_size_max()
     }
 
     /// Largest snapshot that the WAL takes as one record, less what raft writes around it.
@@ -413,6 +470,7 @@ impl ReplicatedLog {
         match action {
             Action::Persist { group, ticket, entries, snapshot, state } => {
                 for entry in entries {
+                    self.note_appended(group, &entry);
                     self.queued_bytes += entry.payload.len();
                     self.steps.push_back(Step::Entry { group, entry });
                 }
@@ -434,23 +492,40 @@ impl ReplicatedLog {
             Action::Truncated { group, from } => {
                 self.events.push_back(LogEvent::Truncated { group, from });
             }
-            Action::RoleChanged { group, role, term, .. } => {
+            Action::RoleChanged { group, role, term, leader } => {
                 let leads = role == Role::Leader;
                 if let Some(state) = self.groups.iter_mut().find(|state| state.group == group) {
                     state.leads = leads.then_some(term);
                     state.caught_up = false;
                 }
-                self.events.push_back(LogEvent::RoleChanged { group, term, leads });
+                self.events.push_back(LogEvent::RoleChanged { group, term, leads, leader });
             }
             Action::Compacted { .. } => {
                 fail_point(FailPoint::SnapshotDurable);
                 self.rewriting = self.rewriting.saturating_sub(1);
                 self.trim();
             }
-            // With one voter there is nobody to send to and nobody who lags. The snapshots under
-            // the logs were installed when they were recovered.
-            Action::Send { .. } | Action::ReadPayload { .. } | Action::InstallSnapshot { .. } => {}
+            Action::Send { to, message } => self.outgoing.push((to, message)),
+            Action::ReadPayload { group, term, index, location } => {
+                self.catch_up.want(group, term, index, location);
+            }
+            Action::InstallSnapshot { group, index, data: snapshot, .. } => {
+                // The one that was under the log at start was installed when it was recovered.
+                if self.groups.iter().any(|it| it.group == group && it.compacted < index) {
+                    self.events.push_back(LogEvent::Installed { group, index, snapshot });
+                }
+            }
         }
+    }
+
+    /// Lets the shard hear of an entry that it did not propose itself.
+    fn note_appended(&mut self, group: RaftGroupId, entry: &PersistEntry) {
+        if self.leads(group) == Some(entry.term) {
+            return;
+        }
+        let (index, term) = (entry.index, entry.term);
+        let descriptor = self.driver.entry(group, index).and_then(|found| found.descriptor);
+        self.events.push_back(LogEvent::Appended { group, index, term, descriptor });
     }
 
     fn note_applied(&mut self, group: RaftGroupId, entries: &[CommittedEntry]) {

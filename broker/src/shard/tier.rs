@@ -19,8 +19,7 @@ use s3_uploader::{
 use super::Shard;
 use super::call::Origin;
 use super::merge::Merging;
-use super::message::PartAnswer;
-use super::metadata::METADATA_SHARD;
+use super::message::{PartAnswer, TrimRefused};
 use super::offload::Offload;
 use super::replicated_log::{Claim, Refused};
 use super::sweep::Sweep;
@@ -80,6 +79,13 @@ impl Tier {
         }
     }
 
+    /// Takes the state of a snapshot in place of what there is.
+    pub(super) fn install(&mut self, manifest: Manifest, edited: LogIndex) {
+        self.offload.install(manifest.offloaded_upto());
+        self.manifest = manifest;
+        self.edited = edited;
+    }
+
     /// Hands a job to the store's thread; false if that has too many.
     pub(super) fn start(&mut self, job: Job, of: JobOf) -> bool {
         self.next_token += 1;
@@ -136,6 +142,17 @@ impl Shard {
             }
         }
         self.check_on();
+    }
+
+    /// This broker leads the data group no more: what it was about to say of objects is the new
+    /// leader's to say, and what it stored unsaid is found and removed as an orphan.
+    pub(super) fn tier_steps_down(&mut self) {
+        self.tier.offload.step_down(self.now.instant);
+        self.tier.merging.step_down();
+        self.tier.upkeep.step_down();
+        for (_, (origin, _)) in std::mem::take(&mut self.tier.waiting) {
+            self.answer(origin, PartAnswer::Trimmed(Err(TrimRefused::NotLeader)));
+        }
     }
 
     /// Proposes a change of the manifest. It is made when the entry is applied.
@@ -226,8 +243,7 @@ impl Shard {
         fail_point(FailPoint::ManifestStored);
         self.tier.upkeep.file_ended(group, upto, stored, self.now.instant);
         if stored && group == RaftGroupId::METADATA {
-            debug_assert_eq!(self.id, METADATA_SHARD);
-            self.node.set_metadata_stored(upto);
+            self.metadata_stored(upto);
         }
     }
 }

@@ -82,6 +82,13 @@ impl TierUpkeep {
         }
     }
 
+    /// Another broker looks after the objects from now on. What it deletes is not known here.
+    pub(super) fn step_down(&mut self) {
+        self.led_since = None;
+        self.retired_then.clear();
+        self.retired_in_file.clear();
+    }
+
     /// The broker stops: nothing new is begun.
     pub(super) fn is_flushing(&self) -> bool {
         self.flushing
@@ -227,13 +234,16 @@ impl Shard {
         }
     }
 
-    /// Everything is in the bucket: records, manifest and metadata.
+    /// Everything is in the bucket that this broker has to bring there: records, manifest and
+    /// metadata of the groups that it leads.
     pub(crate) fn tier_is_flushed(&self) -> bool {
         let upkeep = &self.tier.upkeep;
         let metadata = self.metadata_position();
-        self.tier.offload.is_done()
-            && upkeep.data.stored >= self.tier.edited
-            && metadata.is_none_or(|(upto, _)| upkeep.metadata.stored >= upto)
+        let follows = |group| self.log.leads(group).is_none();
+        let data = || self.tier.offload.is_done() && upkeep.data.stored >= self.tier.edited;
+        (follows(self.data_group()) || data())
+            && (follows(RaftGroupId::METADATA)
+                || metadata.is_none_or(|(upto, _)| upkeep.metadata.stored >= upto))
     }
 
     /// Index of the last command that changed the metadata and of the last one applied, on the

@@ -38,13 +38,13 @@ pub struct DriverConfig {
 }
 
 impl DriverConfig {
-    /// Limits that suit a tick of 100 ms and a network of 10 Gbit/s.
+    /// Limits that suit a tick of 20 ms and a network of 10 Gbit/s.
     pub fn new(node: u64, seed: u64) -> Self {
         Self {
             node,
             seed,
             election_ticks: 10,
-            heartbeat_ticks: 1,
+            heartbeat_ticks: 2,
             inflight_max: 64,
             message_bytes: 1 << 20,
             payload_window_bytes: 64 << 20,
@@ -294,6 +294,22 @@ impl Driver {
         self.actions.pop_front()
     }
 
+    /// Messages to a node were lost: what was sent to it since its last answer is sent again.
+    pub fn report_unreachable(&mut self, to: u64) {
+        for id in self.groups.keys().copied().collect::<Vec<_>>() {
+            self.with_group(id, |group, shared| group.unreachable(to, shared));
+        }
+    }
+
+    /// A node is known to be gone: groups that it leads do not wait as long as they would for one
+    /// that is silent. Taking a node that is there for gone costs an election, never safety.
+    pub fn handle_node_gone(&mut self, node: u64) {
+        let election_ticks = self.config.election_ticks;
+        for group in self.groups.values_mut() {
+            group.leader_gone(node, election_ticks);
+        }
+    }
+
     /// Hands leadership of a group to another voter; nothing happens on a node that does not lead.
     pub fn transfer_leader(&mut self, group: RaftGroupId, to: u64) {
         self.with_group(group, |group, shared| {
@@ -335,6 +351,11 @@ impl Driver {
     /// [`Action::Compacted`] follows once that is durable.
     pub fn rewrite_state(&mut self, group: RaftGroupId) {
         self.with_group(group, Group::rewrite_state);
+    }
+
+    /// Whether no group has voters on other nodes: then there is nobody to hear from.
+    pub fn is_alone(&self) -> bool {
+        self.groups.values().all(Group::is_alone)
     }
 
     pub fn has_group(&self, group: RaftGroupId) -> bool {

@@ -198,6 +198,23 @@ impl Group {
         self.after_step(shared);
     }
 
+    /// The leader, if it is that node, has stopped: the time in which it would have been waited for
+    /// counts as over. What is left is the part of the time-out that differs between voters.
+    pub(crate) fn leader_gone(&mut self, node: u64, election_ticks: usize) {
+        if self.role() == Role::Follower && self.leader() == Some(node) {
+            let elapsed = &mut self.raw.raft.election_elapsed;
+            *elapsed = election_ticks.max(*elapsed);
+        }
+    }
+
+    /// Messages to a voter were lost.
+    pub(crate) fn unreachable(&mut self, to: u64, shared: &mut Shared<'_>) {
+        if !self.barrier && self.role() == Role::Leader {
+            self.raw.report_unreachable(to);
+            self.after_step(shared);
+        }
+    }
+
     /// Hands leadership over, or lets a transfer that is under way go on.
     pub(crate) fn transfer_leader(&mut self, to: u64, shared: &mut Shared<'_>) {
         self.raw.transfer_leader(to);
@@ -417,7 +434,7 @@ impl Group {
         self.raw.mut_store().release_placed(to, keep);
     }
 
-    fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         self.storage().voters == [self.raw.raft.id]
     }
 

@@ -104,6 +104,11 @@ impl Message {
         self.body.to
     }
 
+    /// Whether a follower's log would grow by it: losing it is worth telling.
+    pub fn has_entries(&self) -> bool {
+        !self.body.entries.is_empty()
+    }
+
     /// Bytes of payload that travel with the message.
     pub fn payload_size(&self) -> usize {
         self.body.entries.iter().map(|entry| entry.context.len()).sum()

@@ -1,0 +1,268 @@
+//! The other brokers of the cluster, as one shard talks to them: a connection to each, over which
+//! it sends, and a connection from each, over which it hears. Synchronous and without I/O, as all
+//! of a shard: what is to be done to sockets goes out as [`NetAction`]s.
+//!
+//! A shard talks to the shard of the same number on each other broker, in order. Losing a message
+//! costs time and never safety: raft sends again.
+
+pub(crate) mod dialer;
+pub(crate) mod frame;
+pub(crate) mod hello;
+mod link;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use model::NodeId;
+use uring::ConnId;
+
+use self::frame::{Control, Frame, take_frame};
+use self::hello::{HELLO_SIZE, Hello, Welcome, judge};
+use self::link::{Heard, Link};
+use crate::net::NetAction;
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    /// What this shard says of itself; `to` is filled in for each.
+    own: Hello,
+    links: BTreeMap<NodeId, Link>,
+    inbound: BTreeMap<ConnId, Inbound>,
+    frame_size_max: usize,
+    /// Where heads of messages are encoded, many to an allocation.
+    arena: BytesMut,
+    actions: Vec<NetAction>,
+    events: Vec<PeerEvent>,
+    notes: Vec<String>,
+}
+
+/// A connection that another broker began.
+#[derive(Debug, Default)]
+struct Inbound {
+    /// Known once it was let in.
+    node: Option<NodeId>,
+    buffer: BytesMut,
+}
+
+/// What a shard hears from another broker.
+#[derive(Debug)]
+pub(crate) enum PeerEvent {
+    Frame {
+        from: NodeId,
+        frame: Frame,
+    },
+    /// Messages to it go out from now on.
+    Up {
+        node: NodeId,
+    },
+    /// The connection to it is lost, and what was under way perhaps.
+    Down {
+        node: NodeId,
+    },
+    /// It closed the connection over which it sends: most likely it has stopped.
+    Gone {
+        node: NodeId,
+    },
+}
+
+impl Peers {
+    /// `nodes`: the other brokers.
+    pub(crate) fn new(
+        own: Hello,
+        nodes: impl IntoIterator<Item = NodeId>,
+        frame_size_max: usize,
+        now: Instant,
+    ) -> Self {
+        Self {
+            own,
+            links: nodes.into_iter().map(|node| (node, Link::new(now))).collect(),
+            inbound: BTreeMap::new(),
+            frame_size_max,
+            arena: BytesMut::new(),
+            actions: Vec::new(),
+            events: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.links.values().filter_map(Link::deadline).min()
+    }
+
+    /// Begins connections whose time it is, and gives up those that are not answered.
+    pub(crate) fn keep_up(&mut self, now: Instant) {
+        for (node, link) in &mut self.links {
+            if let Some(conn) = link.give_up_if_due(now) {
+                self.actions.push(NetAction::Close { conn });
+            }
+            if link.dial_if_due(now) {
+                self.actions.push(NetAction::Dial { node: *node });
+            }
+        }
+    }
+
+    /// A [`NetAction::Dial`] is done: connected, or not.
+    pub(crate) fn dialed(&mut self, node: NodeId, conn: Result<ConnId, String>, now: Instant) {
+        let Some(link) = self.links.get_mut(&node) else { return };
+        match conn {
+            Ok(conn) => {
+                link.connected(conn, now);
+                let hello = Hello { to: node, ..self.own };
+                self.actions.push(NetAction::Send { conn, pieces: vec![hello.encode().into()] });
+            }
+            Err(reason) => {
+                link.failed(now);
+                self.tell(node, &format!("cannot be reached: {reason}"));
+            }
+        }
+    }
+
+    /// Another broker, or somebody who takes this port for something else, connected.
+    pub(crate) fn accepted(&mut self, conn: ConnId) {
+        self.inbound.insert(conn, Inbound::default());
+    }
+
+    /// Is this a connection between brokers?
+    pub(crate) fn owns(&self, conn: ConnId) -> bool {
+        self.inbound.contains_key(&conn) || self.links.values().any(|it| it.conn() == Some(conn))
+    }
+
+    /// Bytes arrived on a connection that [`Self::owns`].
+    pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
+        if let Some(inbound) = self.inbound.get_mut(&conn) {
+            inbound.buffer.extend_from_slice(bytes);
+            return self.take_frames(conn);
+        }
+        let Some((node, link)) = self.link_of(conn) else { return };
+        match link.received(bytes, now) {
+            Heard::More => {}
+            Heard::Up => {
+                self.events.push(PeerEvent::Up { node });
+                self.tell(node, "connected");
+            }
+            Heard::Broken(reason) => {
+                self.actions.push(NetAction::Close { conn });
+                self.tell(node, &reason);
+            }
+        }
+    }
+
+    /// All that was queued on a connection is sent.
+    pub(crate) fn sent(&mut self, conn: ConnId) {
+        if let Some((_, link)) = self.link_of(conn) {
+            link.sent();
+        }
+    }
+
+    /// A connection that [`Self::owns`] is gone.
+    pub(crate) fn closed(&mut self, conn: ConnId, now: Instant) {
+        if let Some(inbound) = self.inbound.remove(&conn) {
+            self.events.extend(inbound.node.map(|node| PeerEvent::Gone { node }));
+            return;
+        }
+        let Some((node, link)) = self.link_of(conn) else { return };
+        let was_up = link.is_up();
+        link.failed(now);
+        if was_up {
+            self.events.push(PeerEvent::Down { node });
+            self.tell(node, "connection lost");
+        }
+    }
+
+    /// Sends a message of raft; false if it is lost, since the broker is away or takes nothing.
+    pub(crate) fn send(&mut self, node: NodeId, message: &replication::Message) -> bool {
+        let pieces = message.encode(&mut self.arena);
+        self.send_pieces(node, pieces)
+    }
+
+    pub(crate) fn send_control(&mut self, node: NodeId, control: &Control) -> bool {
+        self.send_pieces(node, vec![control.encode()])
+    }
+
+    fn send_pieces(&mut self, node: NodeId, pieces: Vec<Bytes>) -> bool {
+        let conn = self.links.get_mut(&node).and_then(|link| link.admit(&pieces));
+        if let Some(conn) = conn {
+            self.actions.push(NetAction::Send { conn, pieces });
+        }
+        conn.is_some()
+    }
+
+    pub(crate) fn take_actions(&mut self) -> Vec<NetAction> {
+        std::mem::take(&mut self.actions)
+    }
+
+    pub(crate) fn take_events(&mut self) -> Vec<PeerEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Lines for the operator.
+    pub(crate) fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    fn link_of(&mut self, conn: ConnId) -> Option<(NodeId, &mut Link)> {
+        let found = self.links.iter_mut().find(|(_, link)| link.conn() == Some(conn));
+        found.map(|(node, link)| (*node, link))
+    }
+
+    fn take_frames(&mut self, conn: ConnId) {
+        let Some(inbound) = self.inbound.get_mut(&conn) else { return };
+        if inbound.node.is_none() {
+            if inbound.buffer.len() < HELLO_SIZE {
+                return;
+            }
+            let hello = Hello::decode(&inbound.buffer.split_to(HELLO_SIZE));
+            let Ok(hello) = hello else { return self.drop_inbound(conn) };
+            return self.let_in(conn, &hello);
+        }
+        let Some(from) = inbound.node else { return };
+        loop {
+            match take_frame(&mut inbound.buffer, self.frame_size_max) {
+                Ok(Some(frame)) => self.events.push(PeerEvent::Frame { from, frame }),
+                Ok(None) => return,
+                Err(error) => {
+                    self.notes.push(format!("node {from}: its connection is closed: {error}"));
+                    return self.drop_inbound(conn);
+                }
+            }
+        }
+    }
+
+    fn let_in(&mut self, conn: ConnId, hello: &Hello) {
+        let own = Hello { to: self.own.from, ..self.own };
+        let verdict = judge(&own, self.links.contains_key(&hello.from), hello);
+        self.actions.push(NetAction::Send { conn, pieces: vec![verdict.encode().into()] });
+        if let Welcome::Refused(refusal) = verdict {
+            self.notes.push(format!("node {} is not let in: for it, {refusal}", hello.from));
+            self.inbound.remove(&conn);
+            return self.actions.push(NetAction::CloseAfterSend { conn });
+        }
+        // One that it had before is dead, whether this side has heard of that or not.
+        let older = self.inbound.iter().find(|(_, it)| it.node == Some(hello.from));
+        if let Some(older) = older.map(|(conn, _)| *conn) {
+            self.drop_inbound(older);
+        }
+        if let Some(inbound) = self.inbound.get_mut(&conn) {
+            inbound.node = Some(hello.from);
+            self.take_frames(conn);
+        }
+    }
+
+    fn drop_inbound(&mut self, conn: ConnId) {
+        self.inbound.remove(&conn);
+        self.actions.push(NetAction::Close { conn });
+    }
+
+    /// Tells the operator of a link, once for each new state.
+    fn tell(&mut self, node: NodeId, what: &str) {
+        if let Some(link) = self.links.get_mut(&node)
+            && link.is_news(what)
+        {
+            self.notes.push(format!("shard {}, node {node}: {what}", self.own.shard));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+use std::collections::VecDeque;
+
+use super::hello::VERSIONS;
+use super::*;
+use model::ShardId;
+use uuid::Uuid;
+
+/// Some brokers' shards and the connections between them, in one thread.
+struct Bed {
+    peers: BTreeMap<NodeId, Peers>,
+    /// By the broker and its end of a connection: the other broker and its end.
+    ends: BTreeMap<(NodeId, ConnId), (NodeId, ConnId)>,
+    next_conn: u32,
+    now: Instant,
+}
+
+const ONE: NodeId = NodeId::new(1);
+const TWO: NodeId = NodeId::new(2);
+
+fn hello(node: NodeId) -> Hello {
+    let shard = ShardId::new(0);
+    let cluster_id = Uuid::from_u128(1);
+    Hello { cluster_id, from: node, to: node, shard, shard_count: 1, versions: VERSIONS }
+}
+
+impl Bed {
+    #[expect(clippy::disallowed_methods, reason = "a test's clock may be any")]
+    fn new(hellos: [Hello; 2]) -> Self {
+        let now = Instant::now();
+        let peers = |own: Hello| {
+            let others = hellos.iter().map(|it| it.from).filter(|node| *node != own.from);
+            (own.from, Peers::new(own, others, 1 << 20, now))
+        };
+        Self { peers: hellos.map(peers).into(), ends: BTreeMap::new(), next_conn: 0, now }
+    }
+
+    fn conn(&mut self) -> ConnId {
+        self.next_conn += 1;
+        ConnId::simulated(self.next_conn)
+    }
+
+    fn of(&mut self, node: NodeId) -> &mut Peers {
+        self.peers.get_mut(&node).expect("a node of the bed")
+    }
+
+    /// Carries out what the brokers want done to sockets until nothing is left.
+    fn run(&mut self) {
+        let mut todo: VecDeque<(NodeId, NetAction)> = VecDeque::new();
+        loop {
+            let now = self.now;
+            for (node, peers) in &mut self.peers {
+                peers.keep_up(now);
+                todo.extend(peers.take_actions().into_iter().map(|action| (*node, action)));
+            }
+            let Some((node, action)) = todo.pop_front() else { return };
+            match action {
+                NetAction::Dial { node: to } => {
+                    let (a, b) = (self.conn(), self.conn());
+                    self.ends.insert((node, a), (to, b));
+                    self.ends.insert((to, b), (node, a));
+                    self.of(to).accepted(b);
+                    self.of(node).dialed(to, Ok(a), now);
+                }
+                NetAction::Send { conn, pieces } => {
+                    if let Some((to, end)) = self.ends.get(&(node, conn)).copied() {
+                        self.of(to).received(end, &pieces.concat(), now);
+                        self.of(node).sent(conn);
+                    }
+                }
+                NetAction::Close { conn } | NetAction::CloseAfterSend { conn } => {
+                    self.cut(node, conn);
+                }
+                NetAction::Pause { .. } | NetAction::Resume { .. } => panic!("not done here"),
+            }
+        }
+    }
+
+    fn cut(&mut self, node: NodeId, conn: ConnId) {
+        if let Some((to, end)) = self.ends.remove(&(node, conn)) {
+            self.ends.remove(&(to, end));
+            let now = self.now;
+            self.of(to).closed(end, now);
+        }
+    }
+
+    fn controls(&mut self, node: NodeId) -> Vec<Control> {
+        let control = |event| match event {
+            PeerEvent::Frame { frame: Frame::Control(control), .. } => Some(control),
+            _ => None,
+        };
+        self.of(node).take_events().into_iter().filter_map(control).collect()
+    }
+}
+
+#[test]
+fn brokers_find_each_other_and_messages_keep_their_order() {
+    let mut bed = Bed::new([hello(ONE), hello(TWO)]);
+    bed.run();
+    let sent: Vec<_> = (0..5).map(|token| Control::NotProposed { token }).collect();
+    for control in &sent {
+        assert!(bed.of(ONE).send_control(TWO, control));
+    }
+    assert!(bed.of(TWO).send_control(ONE, &sent[0]));
+    bed.run();
+    assert_eq!(bed.controls(TWO), sent);
+    assert_eq!(bed.controls(ONE), sent[..1]);
+    assert_eq!(bed.of(ONE).take_notes(), ["shard 0, node 2: connected"]);
+}
+
+#[test]
+fn a_lost_connection_is_made_again() {
+    let mut bed = Bed::new([hello(ONE), hello(TWO)]);
+    bed.run();
+    let control = Control::NotProposed { token: 9 };
+    let (to, conn) = bed
+        .ends
+        .iter()
+        .find(|((node, _), _)| *node == ONE)
+        .map(|((node, conn), _)| (*node, *conn))
+        .expect("a connection");
+    bed.of(ONE).take_events();
+    let now = bed.now;
+    bed.of(to).closed(conn, now);
+    bed.cut(to, conn);
+    let down = bed.of(ONE).take_events();
+    assert!(matches!(down[..], [PeerEvent::Down { node: TWO }]), "{down:?}");
+    assert!(!bed.of(ONE).send_control(TWO, &control), "it is lost, and that is said");
+    bed.now = bed.of(ONE).next_deadline().expect("an attempt");
+    bed.run();
+    assert!(bed.of(ONE).send_control(TWO, &control));
+    bed.run();
+    assert_eq!(bed.controls(TWO), [control]);
+}
+
+#[test]
+fn a_broker_of_another_cluster_is_kept_out_on_both_sides() {
+    let other = Hello { cluster_id: Uuid::from_u128(2), ..hello(TWO) };
+    let mut bed = Bed::new([hello(ONE), other]);
+    bed.run();
+    for (node, peer) in [(ONE, TWO), (TWO, ONE)] {
+        assert!(!bed.of(node).send_control(peer, &Control::NotProposed { token: 1 }));
+        let notes = bed.of(node).take_notes();
+        let refused = format!("shard 0, node {peer}: it belongs to another cluster");
+        assert!(notes.contains(&refused), "{notes:?}");
+        assert!(notes.iter().any(|line| line.contains("is not let in")), "{notes:?}");
+    }
+}
+
+#[test]
+fn what_is_no_broker_is_dropped() {
+    let mut bed = Bed::new([hello(ONE), hello(TWO)]);
+    let (conn, now) = (bed.conn(), bed.now);
+    let peers = bed.of(ONE);
+    peers.keep_up(now);
+    peers.take_actions();
+    peers.accepted(conn);
+    peers.received(conn, b"GET / HTTP/1.1\r\n", now);
+    assert!(peers.owns(conn), "too short to tell");
+    peers.received(conn, b"Host: tailrace.example\r\n\r\n", now);
+    assert!(!peers.owns(conn));
+    assert!(matches!(peers.take_actions()[..], [NetAction::Close { .. }]));
+}

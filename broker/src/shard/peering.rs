@@ -1,0 +1,136 @@
+//! The other brokers of the cluster, for a shard: raft's messages to and from them, and commands
+//! for group 0 that have to be proposed where it is led.
+
+use model::{LogIndex, NodeId, RaftGroupId, Term};
+use uring::ConnId;
+
+use super::Shard;
+use super::message::{CommandRefused, PartAnswer};
+use super::metadata::METADATA_SHARD;
+use crate::cluster::Command;
+use crate::peer::PeerEvent;
+use crate::peer::frame::{Control, Frame};
+use crate::shard_thread::{node_of, voter};
+
+impl Shard {
+    /// Another broker connected.
+    pub(crate) fn peer_accepted(&mut self, conn: ConnId) {
+        self.peers.accepted(conn);
+    }
+
+    /// An attempt to connect to another broker is over.
+    pub(crate) fn peer_dialed(&mut self, node: NodeId, conn: Result<ConnId, String>) {
+        self.peers.dialed(node, conn, self.now.instant);
+    }
+
+    /// Takes in what the other brokers sent.
+    pub(super) fn hear_peers(&mut self) -> bool {
+        let events = self.peers.take_events();
+        let any = !events.is_empty();
+        for event in events {
+            match event {
+                PeerEvent::Frame { from, frame: Frame::Raft(message) } => {
+                    self.log.handle_message(voter(from), message);
+                }
+                PeerEvent::Frame { from, frame: Frame::Control(control) } => {
+                    self.hear_control(from, control);
+                }
+                PeerEvent::Up { node } => self.tell_metadata_stored(node),
+                PeerEvent::Gone { node } => self.log.handle_node_gone(voter(node)),
+                PeerEvent::Down { node } => {
+                    self.log.report_unreachable(voter(node));
+                    self.abandon_forwarded(node);
+                }
+            }
+        }
+        any
+    }
+
+    /// Sends what raft has for the other brokers.
+    pub(super) fn send_to_peers(&mut self) {
+        for (to, message) in self.log.take_outgoing() {
+            let node = node_of(to);
+            if !node.is_some_and(|node| self.peers.send(node, &message)) && message.has_entries() {
+                // It goes on when the next answer comes; until then nothing piles up.
+                self.log.report_unreachable(to);
+            }
+        }
+        self.actions.append(&mut self.peers.take_actions());
+        self.notes.append(&mut self.peers.take_notes());
+    }
+
+    fn hear_control(&mut self, from: NodeId, control: Control) {
+        match control {
+            Control::Propose { token, command } => {
+                // What a broker encoded is a command of its version: another one is refused.
+                let proposed = Command::decode(&command).ok();
+                let place = proposed.and_then(|it| self.try_propose_command(&it).ok());
+                let answer = match place {
+                    Some((term, index)) => {
+                        Control::Proposed { token, term: term.get(), index: index.get() }
+                    }
+                    None => Control::NotProposed { token },
+                };
+                self.peers.send_control(from, &answer);
+            }
+            Control::Proposed { token, term, index } => {
+                if let Some((_, origin, since)) = self.metadata.forwarded.remove(&token) {
+                    let place = (Term::new(term), LogIndex::new(index));
+                    self.metadata.await_command(place, origin, since);
+                }
+            }
+            Control::NotProposed { token } => {
+                if let Some((_, origin, _)) = self.metadata.forwarded.remove(&token) {
+                    let refused = CommandRefused::NotLeader;
+                    self.answer(origin, PartAnswer::Command(Err(refused)));
+                }
+            }
+            Control::MetadataStored { upto } => {
+                self.node.set_metadata_stored(LogIndex::new(upto));
+            }
+        }
+    }
+
+    /// Has the leader of group 0 propose a command; false if there is none that could be asked.
+    pub(super) fn forward_command(
+        &mut self,
+        origin: super::call::Origin,
+        command: &Command,
+    ) -> bool {
+        let Some((leader, _)) = self.node.leader(RaftGroupId::METADATA) else { return false };
+        self.metadata.last_token += 1;
+        let token = self.metadata.last_token;
+        let propose = Control::Propose { token, command: command.encode().into() };
+        let sent = leader != self.node.id && self.peers.send_control(leader, &propose);
+        if sent {
+            self.metadata.forwarded.insert(token, (leader, origin, self.now.instant));
+        }
+        sent
+    }
+
+    /// Nothing is heard any more of the commands that a broker was asked to propose.
+    fn abandon_forwarded(&mut self, node: NodeId) {
+        let lost = self.metadata.forwarded.extract_if(.., |_, (asked, ..)| *asked == node);
+        let lost: Vec<_> = lost.map(|(_, (_, origin, _))| origin).collect();
+        for origin in lost {
+            self.answer(origin, PartAnswer::Command(Err(CommandRefused::NotLeader)));
+        }
+    }
+
+    /// The metadata in the bucket is newer than before: the leaders of other groups wait for that.
+    pub(super) fn metadata_stored(&mut self, upto: LogIndex) {
+        debug_assert_eq!(self.id, METADATA_SHARD);
+        self.node.set_metadata_stored(upto);
+        let others: Vec<_> = self.node.others().collect();
+        for node in others {
+            self.tell_metadata_stored(node);
+        }
+    }
+
+    fn tell_metadata_stored(&mut self, node: NodeId) {
+        if self.log.leads(RaftGroupId::METADATA).is_some() {
+            let upto = self.node.metadata_stored().get();
+            self.peers.send_control(node, &Control::MetadataStored { upto });
+        }
+    }
+}
