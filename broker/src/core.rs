@@ -74,8 +74,13 @@ impl Core {
             }
             self.open_if_ready(reactor.io())?;
             if self.shard.node.stopping() {
-                let by = *stop_by.get_or_insert_with(|| reactor.now() + GRACE);
-                if self.shard.is_quiet() || reactor.now() >= by {
+                let by = *stop_by.get_or_insert_with(|| {
+                    self.touched = true;
+                    self.shard.hand_over();
+                    reactor.now() + GRACE
+                });
+                let done = self.shard.is_quiet() && !self.shard.could_hand_over();
+                if done || reactor.now() >= by {
                     return self.shut_down(reactor);
                 }
             }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::{env, fs};
 
 use model::NodeId;
@@ -64,6 +64,17 @@ struct Broker {
     status: Option<ExitStatus>,
 }
 
+impl Broker {
+    /// Asks it to stop.
+    fn terminate(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended a moment ago.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+}
+
 /// Runs `count` brokers until SIGTERM or SIGINT, which stops them all. Prints a line `node N pid P
 /// ready on HOST:PORT` for each. A broker that ends by itself leaves the others running.
 ///
@@ -89,33 +100,43 @@ pub fn serve_nodes(
         brokers.push(Broker { child, address: plan.listen(node), status: None });
     }
     watch_signals(sender).map_err(LocalClusterError::Start)?;
+    supervise(brokers, &events, out)
+}
+
+/// Tells what the brokers say until all have ended.
+fn supervise(
+    mut brokers: Vec<Broker>,
+    events: &Receiver<Event>,
+    out: &mut dyn Write,
+) -> Result<(), LocalClusterError> {
+    let mut stopping = false;
     for event in events {
-        match event {
+        let line = match event {
             Event::Said { node, line } => {
-                let broker = &brokers[usize::from(node)];
-                let pid = broker.child.id();
-                let shown = match line.strip_prefix(READY) {
-                    Some(_) => format!("node {node} pid {pid} {READY}{}", broker.address),
+                let Broker { child, address, .. } = &brokers[usize::from(node)];
+                match line.strip_prefix(READY) {
+                    Some(_) => format!("node {node} pid {} {READY}{address}", child.id()),
                     None => format!("node {node}: {line}"),
-                };
-                writeln!(out, "{shown}")
-                    .and_then(|()| out.flush())
-                    .map_err(LocalClusterError::Output)?;
+                }
             }
             Event::Ended { node } => {
                 let broker = &mut brokers[usize::from(node)];
                 let status = broker.child.wait().map_err(LocalClusterError::Start)?;
                 broker.status = Some(status);
-                writeln!(out, "node {node} has ended: {status}")
-                    .map_err(LocalClusterError::Output)?;
-                if brokers.iter().all(|broker| broker.status.is_some()) {
-                    return Err(LocalClusterError::AllEnded);
-                }
+                format!("node {node} has ended: {status}")
             }
-            Event::Signal => break,
+            Event::Signal => {
+                stopping = true;
+                brokers.iter().filter(|it| it.status.is_none()).for_each(Broker::terminate);
+                "stopping".to_owned()
+            }
+        };
+        writeln!(out, "{line}").and_then(|()| out.flush()).map_err(LocalClusterError::Output)?;
+        if brokers.iter().all(|broker| broker.status.is_some()) {
+            break;
         }
     }
-    stop(brokers)
+    if stopping { Ok(()) } else { Err(LocalClusterError::AllEnded) }
 }
 
 /// Where everything of a cluster is.
@@ -258,21 +279,6 @@ fn watch_signals(events: Sender<Event>) -> io::Result<()> {
         }
     };
     spawn_pinned("signals", None, body)?;
-    Ok(())
-}
-
-/// Asks all brokers to stop, and waits until they have.
-fn stop(mut brokers: Vec<Broker>) -> Result<(), LocalClusterError> {
-    for broker in brokers.iter().filter(|broker| broker.status.is_none()) {
-        let pid = i32::try_from(broker.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It may have ended a moment ago.
-            let _ = kill_process(pid, Signal::TERM);
-        }
-    }
-    for broker in &mut brokers {
-        broker.child.wait().map_err(LocalClusterError::Start)?;
-    }
     Ok(())
 }
 

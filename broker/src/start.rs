@@ -87,7 +87,8 @@ pub(crate) enum Report {
     Signal,
 }
 
-/// Runs one broker until SIGTERM or SIGINT, or until standard input ends if that is asked for. Prints its settings, then `ready on HOST:PORT`.
+/// Runs one broker until SIGTERM or SIGINT, or until standard input ends if that is asked for.
+/// Prints its settings, then `ready on HOST:PORT`.
 ///
 /// # Errors
 ///

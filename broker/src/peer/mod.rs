@@ -170,6 +170,11 @@ impl Peers {
         }
     }
 
+    /// A broker that hears this one, if there is one.
+    pub(crate) fn any_up(&self) -> Option<NodeId> {
+        self.links.iter().find(|(_, link)| link.is_up()).map(|(node, _)| *node)
+    }
+
     /// Sends a message of raft; false if it is lost, since the broker is away or takes nothing.
     pub(crate) fn send(&mut self, node: NodeId, message: &replication::Message) -> bool {
         let pieces = message.encode(&mut self.arena);

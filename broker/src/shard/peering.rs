@@ -59,6 +59,18 @@ impl Shard {
         self.notes.append(&mut self.peers.take_notes());
     }
 
+    /// The broker stops: another one is to lead what this one leads.
+    pub(crate) fn hand_over(&mut self) {
+        if let Some(node) = self.peers.any_up() {
+            self.log.hand_over(voter(node));
+        }
+    }
+
+    /// Does this broker still lead what another one could?
+    pub(crate) fn could_hand_over(&self) -> bool {
+        self.peers.any_up().is_some() && self.log.leads_any()
+    }
+
     fn hear_control(&mut self, from: NodeId, control: Control) {
         match control {
             Control::Propose { token, command } => {

@@ -4,6 +4,8 @@
 //! **Invariant**: raft's `handle_persisted` follows the device's completion, never the submission.
 //! With the commit rule of raft this is what makes an acknowledgement mean "durable on a majority".
 
+mod other_voters;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ use uring::DiskDone;
 use wal_uring::{AppendError, Disk, Location, Lsn, ReadError, Record, StreamId, Wal};
 
 use super::catch_up::CatchUp;
+use super::log_event::LogEvent;
 use super::wal_room::{WalRoom, WriteRate};
 use crate::metrics::{Metric, ShardMetrics};
 use crate::partition::{KIND_EDIT, entry_kind};
@@ -33,24 +36,6 @@ const QUEUED_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes that raft writes around a snapshot, with room for its voters.
 const SNAPSHOT_FRAME_SIZE: usize = 1024;
-
-/// What happened in the log, for the shard to act on, in order.
-pub(crate) enum LogEvent {
-    /// Entries up to `index` are durable on a majority.
-    Committed { group: RaftGroupId, index: LogIndex },
-    /// Committed entries, once each, in order.
-    Apply { group: RaftGroupId, entries: Vec<CommittedEntry> },
-    /// Entries from `from` on were never committed and are gone.
-    Truncated { group: RaftGroupId, from: LogIndex },
-    /// An entry that another broker proposed is on its way into the WAL. `None`: it holds nothing.
-    Appended { group: RaftGroupId, index: LogIndex, term: Term, descriptor: Option<Descriptor> },
-    /// A snapshot of the leader stands for a group's log up to `index`.
-    Installed { group: RaftGroupId, index: LogIndex, snapshot: Bytes },
-    /// `leader`: its number among the voters, once it is known.
-    RoleChanged { group: RaftGroupId, term: Term, leads: bool, leader: Option<u64> },
-    /// A read that [`ReplicatedLog::read`] started is over; no payload if it failed.
-    Read { token: u64, payload: Option<Bytes> },
-}
 
 /// Why an entry was not proposed. Nothing was written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -197,31 +182,6 @@ impl ReplicatedLog {
             Some(_) => state.caught_up,
             None => self.driver.leader(state.group).is_some(),
         })
-    }
-
-    /// Takes in a message of another broker.
-    pub(crate) fn handle_message(&mut self, from: u64, message: Message) {
-        // What was proposed here is handed out first, while this broker still is what it was then.
-        self.act_all();
-        self.driver.handle_message(from, message);
-        self.act_all();
-    }
-
-    /// A broker has stopped.
-    pub(crate) fn handle_node_gone(&mut self, node: u64) {
-        self.act_all();
-        self.driver.handle_node_gone(node);
-    }
-
-    /// Messages to a broker were lost.
-    pub(crate) fn report_unreachable(&mut self, to: u64) {
-        self.act_all();
-        self.driver.report_unreachable(to);
-    }
-
-    /// What is to be sent to other brokers, in order.
-    pub(crate) fn take_outgoing(&mut self) -> Vec<(u64, Message)> {
-        std::mem::take(&mut self.outgoing)
     }
 
     /// Proposes an entry; returns its place in the group's log. What raft has taken has to find its
