@@ -8,7 +8,7 @@ logs=$CARGO_TARGET_DIR/test-logs
 mkdir -p "$logs"
 names=() seconds=() passes=() failures=()
 all=(lint build rust s3 supply-chain wal-devices fuzz clients bad-input librdkafka crash steps tier
-    merge recover outage floor)
+    merge recover outage cluster floor)
 
 command_of() {
     case $1 in
@@ -28,6 +28,7 @@ command_of() {
         merge) echo tools/tier/merge.sh ;;
         recover) echo tools/recover/run.sh ;;
         outage) echo tools/outage/run.sh ;;
+        cluster) echo tools/cluster/run.sh ;;
         floor) echo tools/floor-smoke.sh ;;
         *) echo "test: no step $1" >&2; exit 2 ;;
     esac

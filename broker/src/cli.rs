@@ -90,6 +90,10 @@ struct BrokerArgs {
     /// Where the log's objects go, instead of what the file says.
     #[arg(long, value_name = "URL")]
     object_store: Option<StoreUrl>,
+    /// Make the data directory of a broker whose cluster begins now. Never for one that has lost
+    /// its disk: the others count on what it has acknowledged.
+    #[arg(long)]
+    new_cluster: bool,
     /// Stop when standard input ends: with the process that holds its other end.
     #[arg(long)]
     stop_at_eof: bool,
@@ -221,7 +225,7 @@ impl BrokerArgs {
     fn into_settings(self) -> Result<NodeSettings, CliError> {
         let settings = NodeSettings::from_file(&self.config)?;
         let object_store = self.object_store.or(settings.object_store);
-        Ok(NodeSettings { object_store, ..settings })
+        Ok(NodeSettings { object_store, new_cluster: self.new_cluster, ..settings })
     }
 }
 

@@ -41,6 +41,9 @@ impl DataDir {
         fs::create_dir_all(directory).map_err(|error| data_dir_error(directory, error))?;
         let path = wal_path(directory, settings.wal.as_deref());
         if !path.exists() {
+            if !settings.nodes.is_empty() && !settings.new_cluster {
+                return Err(StartError::NoWal { path });
+            }
             create(&path, settings, shard_count, out)?;
         }
         let device = DeviceFile::open(&path, OpenMode::ReadWrite)?;

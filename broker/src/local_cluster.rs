@@ -9,7 +9,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::{env, fs};
 
-use model::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tools::format::random_uuid;
@@ -95,7 +94,8 @@ pub fn serve_nodes(
     let mut brokers = Vec::new();
     for node in 0..count {
         let config = plan.write_config(node)?;
-        let mut child = start(&config, node * core_count).map_err(LocalClusterError::Start)?;
+        let started = start(&config, plan.begins, node * core_count);
+        let mut child = started.map_err(LocalClusterError::Start)?;
         listen_to(&mut child, node, sender.clone()).map_err(LocalClusterError::Start)?;
         brokers.push(Broker { child, address: plan.listen(node), status: None });
     }
@@ -146,6 +146,8 @@ struct Plan<'a> {
     cluster_id: Uuid,
     count: u16,
     core_count: u16,
+    /// No broker has data yet.
+    begins: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -171,7 +173,8 @@ impl<'a> Plan<'a> {
             Some(cluster_id) => cluster_id,
             None => random_uuid()?,
         };
-        Ok(Self { settings, root, cluster_id, count, core_count })
+        let begins = !(0..count).any(|node| data_dir(&root, node).exists());
+        Ok(Self { settings, root, cluster_id, count, core_count, begins })
     }
 
     fn listen(&self, node: u16) -> HostPort {
@@ -188,8 +191,7 @@ impl<'a> Plan<'a> {
         let mut line = |key: &str, value: String| {
             writeln!(text, "{key} = {value}").expect("a text takes what is written to it");
         };
-        let data_dir = self.root.join(NodeId::new(i32::from(node)).to_string());
-        line("data-dir", quoted(&data_dir.to_string_lossy()));
+        line("data-dir", quoted(&data_dir(&self.root, node).to_string_lossy()));
         line("listen", quoted(&self.listen(node).to_string()));
         line("admin", quoted(&admin.to_string()));
         line("wal-size", quoted(&settings.wal_size.to_string()));
@@ -220,6 +222,10 @@ fn config_path(root: &Path, node: u16) -> PathBuf {
     root.join(format!("{node}.toml"))
 }
 
+fn data_dir(root: &Path, node: u16) -> PathBuf {
+    root.join(node.to_string())
+}
+
 /// A basic string of TOML.
 fn quoted(text: &str) -> String {
     let mut quoted = "\"".to_owned();
@@ -238,7 +244,7 @@ fn quoted(text: &str) -> String {
 
 /// Starts a broker, on the cores after the first `before`; around, if there are not so many. It
 /// stops when this process is gone, however that ends: its standard input ends then.
-fn start(config: &Path, before: u16) -> io::Result<Child> {
+fn start(config: &Path, begins: bool, before: u16) -> io::Result<Child> {
     let program = env::current_exe()?;
     let config = config.to_owned();
     let skipped = usize::from(before) % core_count();
@@ -248,6 +254,7 @@ fn start(config: &Path, before: u16) -> io::Result<Child> {
         Command::new(program)
             .args(["broker", "--stop-at-eof", "--config"])
             .arg(config)
+            .args(begins.then_some("--new-cluster"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -284,6 +291,8 @@ fn watch_signals(events: Sender<Event>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use model::NodeId;
+
     use super::*;
 
     fn settings(test: &str) -> NodeSettings {

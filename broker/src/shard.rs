@@ -318,7 +318,8 @@ impl Shard {
     }
 
     fn become_ready(&mut self) {
-        if !self.ready && self.metadata.is_ready() && self.log.all_led() {
+        let registered = || self.metadata.image().node(self.node.id).is_some();
+        if !self.ready && self.metadata.is_ready() && registered() && self.log.all_led() {
             self.ready = true;
             self.node.shard_is_ready();
         }

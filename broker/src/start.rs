@@ -59,6 +59,12 @@ pub enum StartError {
          another's: correct `node-id` and `cluster-id`, or use another `data-dir`"
     )]
     Identity { path: PathBuf, cluster_id: uuid::Uuid, node_id: NodeId },
+    #[error(
+        "there is no WAL at {path}: a broker of a cluster that begins is started with \
+         --new-cluster; one that has lost its disk must not be, since others count on what it has \
+         acknowledged"
+    )]
+    NoWal { path: PathBuf },
     #[error("--cores {asked}: this process may use {available} cores")]
     TooManyCores { asked: u16, available: usize },
     #[error("cannot listen on {address}: {reason}")]

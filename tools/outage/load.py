@@ -13,10 +13,11 @@ from producers import Sender
 class Steady(Sender):
     """An idempotent producer at a steady rate, which notes the checksum of all that it sends."""
 
-    def __init__(self, name, address, partitions, rng, records_per_second, value_size_max):
+    def __init__(self, name, address, partitions, rng, records_per_second, value_size_max,
+                 **more_settings):
         settings = {"enable.idempotence": True, "linger.ms": 20, "throttle_cb": self._on_throttle,
                     # An outage of minutes is what the run is about.
-                    "message.timeout.ms": 900_000}
+                    "message.timeout.ms": 900_000, **more_settings}
         self.checksums = defaultdict(list)  # (topic, partition) -> checksum by sequence
         self.throttles_ms = []
         self.records_per_second = records_per_second
@@ -55,7 +56,7 @@ class Reader(threading.Thread):
     One that starts over reads what is old again and again: from objects. A broker that cannot read
     them now may say so; a wrong record may never come."""
 
-    def __init__(self, name, address, places, senders, starts_over):
+    def __init__(self, name, address, places, senders, starts_over, **more_settings):
         super().__init__(daemon=True)
         self.faults = []
         self.ends = {place: 0 for place in places}  # after the last record read
@@ -68,7 +69,8 @@ class Reader(threading.Thread):
         self._stopping = threading.Event()
         self._consumer = Consumer({"bootstrap.servers": address, "group.id": name, "log_level": 2,
                                    "enable.auto.commit": False, "fetch.wait.max.ms": 100,
-                                   "fetch.error.backoff.ms": 100, "error_cb": lambda _: None})
+                                   "fetch.error.backoff.ms": 100, "error_cb": lambda _: None,
+                                   **more_settings})
 
     def run(self):
         try:

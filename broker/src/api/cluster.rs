@@ -37,7 +37,7 @@ pub(crate) fn describe_cluster(
     DescribeClusterResponse::default()
         .with_error_message(None)
         .with_cluster_id(StrBytes::from_string(image.cluster_id_text()))
-        .with_controller_id(BrokerId(image.controller().unwrap_or(view.broker).get()))
+        .with_controller_id(BrokerId(view.controller(image).get()))
         .with_brokers(brokers(image))
         .with_cluster_authorized_operations(operations)
 }

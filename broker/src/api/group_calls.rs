@@ -2,11 +2,11 @@
 
 use kafka_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse, TopicName};
 use kafka_wire::{Request, RequestHeader, Response, StrBytes};
-use model::ShardId;
+use model::{RaftGroupId, ShardId};
 
 use super::commands::create_then;
 use super::group::{CoordinatorAddress, CoordinatorKind, GroupPlan, find_coordinator};
-use super::produce::route;
+use super::produce::{current_leader, route};
 use super::{CallState, Progress, open, topic};
 use crate::cluster::{CONSUMER_OFFSETS, Image};
 use crate::group::{GroupError, GroupResponse, partition_for};
@@ -41,12 +41,12 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
     let mut questions = Vec::new();
     for (question, ask) in plan.take_asks().into_iter().enumerate() {
         match coordinator_of(shard, image, &ask.group) {
-            Ok((to, _)) => {
+            Some(to) => {
                 questions.push(question);
                 answers.push(None);
                 asks.push((to, PartRequest::Group(Box::new(ask))));
             }
-            Err(error) => answers.push(Some(ask.refused(error))),
+            None => answers.push(Some(ask.refused(GroupError::CoordinatorNotAvailable))),
         }
     }
     let outstanding = asks.len();
@@ -58,25 +58,26 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
     open(shard, reply_to, header, CallState::Groups(Box::new(call)), None, asks);
 }
 
-/// The shard that coordinates a group, and the broker id that clients reach it under.
-fn coordinator_of(
-    shard: &Shard,
-    image: &Image,
-    group: &str,
-) -> Result<(ShardId, CoordinatorAddress), GroupError> {
-    let offsets = image.topic(CONSUMER_OFFSETS).ok_or(GroupError::CoordinatorNotAvailable)?;
+/// The raft group whose leader coordinates a consumer group.
+fn raft_group_of(image: &Image, group: &str) -> Option<RaftGroupId> {
+    let offsets = image.topic(CONSUMER_OFFSETS)?;
     let index = partition_for(group, offsets.partition_count());
-    let partition = offsets.partition(index).ok_or(GroupError::CoordinatorNotAvailable)?;
-    let to = route(image, shard, partition.group).ok_or(GroupError::CoordinatorNotAvailable)?;
-    let broker = shard.node.broker_of(to);
-    let endpoint = image.endpoints().find(|endpoint| endpoint.broker == broker);
-    let endpoint = endpoint.ok_or(GroupError::CoordinatorNotAvailable)?;
-    let address = CoordinatorAddress {
-        node_id: broker.get(),
-        host: endpoint.host.clone(),
-        port: i32::from(endpoint.port),
-    };
-    Ok((to, address))
+    offsets.partition(index).map(|partition| partition.group)
+}
+
+/// The shard here that coordinates a consumer group, if this broker does.
+fn coordinator_of(shard: &Shard, image: &Image, group: &str) -> Option<ShardId> {
+    route(image, shard, raft_group_of(image, group)?)
+}
+
+/// Where clients find the coordinator of a consumer group.
+fn address_of(shard: &Shard, image: &Image, group: &str) -> Option<CoordinatorAddress> {
+    let (_, endpoint) = current_leader(shard, raft_group_of(image, group)?)?;
+    Some(CoordinatorAddress {
+        node_id: endpoint.node_id,
+        host: endpoint.host.to_string(),
+        port: endpoint.port,
+    })
 }
 
 /// FindCoordinator; the first one of a cluster creates the topic that groups live in.
@@ -109,7 +110,9 @@ pub(crate) fn coordinators(
 ) -> FindCoordinatorResponse {
     let image = shard.metadata.image();
     let mut lookup = |kind: CoordinatorKind, key: &str| match kind {
-        CoordinatorKind::Group => coordinator_of(shard, image, key).map(|(_, address)| address),
+        CoordinatorKind::Group => {
+            address_of(shard, image, key).ok_or(GroupError::CoordinatorNotAvailable)
+        }
         CoordinatorKind::Transaction | CoordinatorKind::Share => {
             Err(GroupError::CoordinatorNotAvailable)
         }

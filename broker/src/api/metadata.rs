@@ -45,6 +45,13 @@ pub(crate) struct Leader {
 }
 
 impl ClientView<'_> {
+    /// The broker that administrative requests are sent to. Any takes them: the one that the client
+    /// has reached is as good as another, and there.
+    pub(crate) fn controller(&self, image: &Image) -> NodeId {
+        let alone = image.nodes().len() == 1;
+        image.controller().filter(|_| alone).unwrap_or(self.broker)
+    }
+
     /// The broker id under which this client reaches a partition's leader, and the leader's epoch.
     pub(crate) fn leader_of(
         &self,
@@ -89,7 +96,7 @@ pub(crate) fn respond(
     let response = MetadataResponse::default()
         .with_brokers(brokers(image))
         .with_cluster_id(image.cluster_id().map(|_| StrBytes::from_string(image.cluster_id_text())))
-        .with_controller_id(BrokerId(image.controller().unwrap_or(view.broker).get()))
+        .with_controller_id(BrokerId(view.controller(image).get()))
         .with_cluster_authorized_operations(operations)
         .with_topics(topics);
     (response, to_create)

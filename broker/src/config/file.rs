@@ -106,6 +106,7 @@ impl NodeSettings {
             node_id: given.node_id.map_or(default.node_id, |id| NodeId::new(i32::from(id))),
             cluster_id: given.cluster_id,
             nodes: BTreeMap::new(),
+            new_cluster: default.new_cluster,
             broker: default.broker,
         };
         settings.set_nodes(&given.nodes).map_err(|reason| {

@@ -39,6 +39,9 @@ pub struct NodeSettings {
     /// Every broker of the cluster, this one included, and where its first shard listens to the
     /// others; the next shards listen on the next ports. Empty: this broker is alone.
     pub nodes: BTreeMap<NodeId, HostPort>,
+    /// The cluster begins: a broker without a data directory makes one. A member that has lost its
+    /// own must not, since it would vote and count without knowing what it has acknowledged.
+    pub new_cluster: bool,
     pub broker: BrokerSettings,
 }
 
@@ -57,6 +60,7 @@ impl Default for NodeSettings {
             node_id: NodeId::new(0),
             cluster_id: None,
             nodes: BTreeMap::new(),
+            new_cluster: false,
             broker: BrokerSettings::default(),
         }
     }

@@ -141,8 +141,6 @@ impl Shard {
 
     fn apply_commands(&mut self, entries: Vec<CommittedEntry>) {
         let mut answers = Vec::new();
-        let term = self.log.term(RaftGroupId::METADATA);
-        self.metadata.current |= entries.last().is_some_and(|entry| entry.term == term);
         let Some(cluster) = &mut self.metadata.cluster else { return };
         for entry in entries {
             self.metadata.applied = entry.index;
@@ -200,8 +198,14 @@ impl Shard {
         self.propose_command(Origin { call, part: 0 }, &command);
     }
 
-    /// Proposes the cluster's first commands once group 0 has a leader here.
+    /// Hands the image to all shards once it has what was committed before, and proposes the
+    /// cluster's first commands once group 0 has a leader here.
     pub(crate) fn start_metadata(&mut self) {
+        if !self.metadata.current && self.log.is_current(RaftGroupId::METADATA) {
+            self.metadata.current = true;
+            let image = self.metadata.cluster.as_ref().map(Cluster::image);
+            image.into_iter().for_each(|image| self.publish(image));
+        }
         if self.metadata.bootstrapped || !self.log.has_caught_up(RaftGroupId::METADATA) {
             return;
         }

@@ -166,8 +166,10 @@ impl ReplicatedLog {
         self.groups.iter().find(|state| state.group == group)?.leads
     }
 
-    pub(crate) fn term(&self, group: RaftGroupId) -> Term {
-        self.driver.term(group)
+    /// Is everything applied that was committed before the present leader's term?
+    pub(crate) fn is_current(&self, group: RaftGroupId) -> bool {
+        self.driver.leader(group).is_some()
+            && self.driver.applied_term(group) == self.driver.term(group)
     }
 
     /// Does this broker lead a group, with all that earlier leaders committed applied?

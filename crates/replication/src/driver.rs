@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use model::{LogIndex, RaftGroupId, Term};
+use raft::Storage;
 use raft::eraftpb::MessageType;
 
 use crate::action::{Action, Role, Ticket};
@@ -376,6 +377,14 @@ impl Driver {
     /// for.
     pub fn applied(&self, group: RaftGroupId) -> LogIndex {
         LogIndex::new(self.groups.get(&group).map_or(0, Group::applied))
+    }
+
+    /// Term of the entry at [`Self::applied`]. If it is the present one, everything is applied that
+    /// was committed in earlier terms.
+    pub fn applied_term(&self, group: RaftGroupId) -> Term {
+        let group = self.groups.get(&group);
+        let term = group.and_then(|group| group.storage().term(group.applied()).ok());
+        Term::new(term.unwrap_or(0))
     }
 
     /// First index still in the log; 1 for a log that was never compacted.

@@ -1,0 +1,139 @@
+"""Three brokers of `tailrace dev --nodes 3`, and what is done to them."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+READY = re.compile(r"node (\d) pid (\d+) ready on (\S+)")
+START_SECONDS_MAX = 60
+
+
+class Cluster:
+    """The parent process starts the brokers; one that was killed is started anew by its own file."""
+
+    def __init__(self, binary, directory, ports, flags):
+        self.binary, self.directory = binary, directory
+        self._listen, self._admin = ports
+        self._flags = flags
+        self.log_path = os.path.join(directory, "cluster.log")
+        self.pids = {}
+        self.addresses = {}
+        self._own = {}  # by node: the process, where it is not the parent's
+        self.parent = None
+
+    @property
+    def bootstrap(self):
+        return ",".join(f"127.0.0.1:{self._listen + node}" for node in range(3))
+
+    def config(self, node):
+        return os.path.join(self.directory, "data", f"{node}.toml")
+
+    def start(self):
+        command = [self.binary, "dev", "--nodes", "3", "--data-dir", os.path.join(self.directory, "data"),
+                   "--listen", f"127.0.0.1:{self._listen}", "--admin", f"127.0.0.1:{self._admin}",
+                   *self._flags]
+        self.pids = {}
+        self.parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        threading.Thread(target=self._listen_to, args=(self.parent,), daemon=True).start()
+        self._wait(lambda: len(self.pids) == 3, "three brokers are ready")
+
+    def _listen_to(self, process):
+        with open(self.log_path, "a", encoding="utf-8") as log:
+            for line in process.stdout:
+                log.write(line)
+                log.flush()
+                if found := READY.match(line):
+                    self.pids[int(found[1])] = int(found[2])
+                    self.addresses[int(found[1])] = found[3]
+
+    def _wait(self, holds, what):
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not holds():
+            assert time.monotonic() < deadline, f"not in {START_SECONDS_MAX} s: {what}"
+            time.sleep(0.05)
+
+    def signal(self, node, what):
+        os.kill(self.pids[node], what)
+
+    def kill(self, node):
+        self.signal(node, signal.SIGKILL)
+        self._await_end(node)
+
+    def terminate(self, node):
+        self.signal(node, signal.SIGTERM)
+        self._await_end(node)
+
+    def _await_end(self, node):
+        pid = self.pids.pop(node)
+        if process := self._own.pop(node, None):
+            process.wait()
+        self._wait(lambda: not is_running(pid), f"node {node} ends")
+
+    def restart(self, node):
+        """As an operator would: the broker by its configuration file."""
+        with open(self.log_path, "a", encoding="utf-8") as log:
+            mark = f"restarted {node} at {time.monotonic()}\n"
+            log.write(mark)
+            log.flush()
+            self._own[node] = subprocess.Popen([self.binary, "broker", "--config", self.config(node)],
+                                               stdout=log, stderr=subprocess.STDOUT)
+        self.pids[node] = self._own[node].pid
+
+    def serves(self, node):
+        """It answers, whatever it is asked: /healthz says that its groups have leaders."""
+        from urllib.error import URLError
+        from urllib.request import urlopen
+        try:
+            with urlopen(f"http://127.0.0.1:{self._admin + node}/healthz", timeout=1) as answer:
+                return answer.read().strip() == b"ok"
+        except (URLError, OSError):
+            return False
+
+    def await_all(self):
+        self._wait(lambda: len(self.pids) == 3 and all(self.serves(node) for node in range(3)),
+                   "all three serve")
+
+    def metric(self, node, name):
+        from urllib.request import urlopen
+        with urlopen(f"http://127.0.0.1:{self._admin + node}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        values = [float(line.rsplit(" ", 1)[1]) for line in lines
+                  if line.startswith(name) and line[len(name)] in " {"]
+        assert values, f"no metric {name}"
+        return sum(values)
+
+    def stop(self):
+        """By the parent alone, and those that it did not start."""
+        for process in self._own.values():
+            process.terminate()
+        self.parent.terminate()
+        for process in [*self._own.values(), self.parent]:
+            process.wait(START_SECONDS_MAX)
+        self._own, self.pids = {}, {}
+        return self.parent.returncode
+
+    def clean_up(self):
+        for process in [*self._own.values(), self.parent]:
+            if process and process.poll() is None:
+                process.kill()
+                process.wait()
+        for pid in self.pids.values():
+            if is_running(pid):
+                os.kill(pid, signal.SIGKILL)
+
+    def show_log(self):
+        with open(self.log_path, encoding="utf-8") as log:
+            print("".join(log.readlines()[-60:]), file=sys.stderr)
+
+
+def is_running(pid):
+    """A process that ended and was not waited for is not."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

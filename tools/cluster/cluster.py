@@ -1,0 +1,375 @@
+"""Three real brokers under a steady load, and everything that may happen to one of them.
+
+After each fault the load must go on; at the end every acknowledged record is in the log once, in
+order and at its offset, and nothing that a reader saw has changed. The verdict is by contents and
+counts; times only say how long a thing is waited for.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[1:1] = [os.path.join(HERE, "../crash"), os.path.join(HERE, "../outage")]
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from brokers import Cluster, is_running
+from load import Reader, Steady
+from verdict import faults_of_log, read_all
+
+TOPIC = "history"
+PLACES = [(TOPIC, partition) for partition in range(4)]
+PATIENCE_SECONDS = 60
+FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152",
+         "--set", "num.partitions=3"]
+# Above the WAL of a broker that is away meanwhile.
+BULK_BYTES = 300_000_000
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
+    parser.add_argument("--rounds", type=int, default=2, help="of each fault")
+    return parser.parse_args()
+
+
+def free_ports():
+    """Below what the kernel gives to clients, three in a row each, and those of the brokers."""
+    while True:
+        listen = random.randrange(20_000, 28_000, 10)
+        wanted = [base + node for base in (listen, listen + 5, listen + 1000) for node in range(3)]
+        sockets = []
+        try:
+            for port in wanted:
+                sockets.append(socket.create_server(("127.0.0.1", port)))
+            return listen, listen + 5
+        except OSError:
+            continue
+        finally:
+            for each in sockets:
+                each.close()
+
+
+class Run:
+    def __init__(self, options, directory):
+        self.options, self.directory = options, directory
+        self.rng = random.Random(options.seed)
+        self.cluster = Cluster(options.binary, directory, free_ports(), FLAGS)
+        self.senders, self.readers = [], []
+        self.passed = self.failed = 0
+
+    # What is done to the brokers; each leaves all three serving.
+
+    def kill_leader(self):
+        self.away(self.leader(), self.cluster.kill)
+
+    def kill_follower(self):
+        self.away(self.follower(), self.cluster.kill)
+
+    def stop_leader(self):
+        self.away(self.leader(), self.cluster.terminate)
+
+    def away(self, node, how):
+        how(node)
+        self.load_goes_on()
+        self.cluster.restart(node)
+        self.cluster.await_all()
+        self.load_goes_on()
+
+    def pause_leader(self):
+        node = self.leader()
+        self.cluster.signal(node, signal.SIGSTOP)
+        self.wait("another leader", lambda: self.leader() != node)
+        self.load_goes_on()
+        self.cluster.signal(node, signal.SIGCONT)
+        self.load_goes_on()
+
+    def lose_majority(self):
+        """One of three acknowledges nothing, and loses nothing."""
+        nodes = self.rng.sample(range(3), 2)
+        for node in nodes:
+            self.cluster.kill(node)
+        alone = ({0, 1, 2} - set(nodes)).pop()
+        outcome = []
+        producer = Producer({"bootstrap.servers": self.cluster.bootstrap, "acks": "all", "log_level": 0,
+                             "message.timeout.ms": 4000, "error_cb": lambda _: None})
+        producer.produce("lonely", b"x", on_delivery=lambda error, _: outcome.append(error))
+        producer.flush(60)
+        assert outcome and outcome[0], "a record was acknowledged by one of three"
+        assert is_running(self.cluster.pids[alone]), "the one that was left ended"
+        for node in nodes:
+            self.cluster.restart(node)
+        self.cluster.await_all()
+        self.load_goes_on()
+
+    def return_after_compaction(self):
+        """What a broker missed is gone from the others' WALs: it takes a snapshot, and can lead."""
+        node = self.follower()
+        self.cluster.kill(node)
+        before = self.count("bulk")
+        subprocess.run([self.options.binary, "bench", "produce", "--bootstrap", self.address(self.leader()),
+                        "--topic", "bulk", "--partitions", "3", "--connections", "3", "--rate", "20000",
+                        "--batch-records", "100", "--seconds", str(BULK_BYTES / 1024 / 20_000),
+                        "--warmup", "0", "--sleep"], check=True, capture_output=True)
+        written = self.count("bulk")
+        assert (written - before) * 1024 > 2 * (128 << 20), "more than two WALs"
+        self.cluster.restart(node)
+        self.cluster.await_all()
+        # Which of two is elected is not known: leadership goes around until that one has it.
+        for _ in range(20):
+            leader = self.leader()
+            if leader == node:
+                break
+            self.away(leader, self.cluster.kill)
+        assert self.leader() == node, "the broker that was away never led"
+        assert self.count("bulk") == written, "records are missing"
+        self.load_goes_on()
+
+    def keep_groups(self):
+        """What a group committed is known to the next leader."""
+        group = f"group-{self.rng.getrandbits(32)}"
+        committed = [TopicPartition(*place, 100 + index) for index, place in enumerate(PLACES)]
+        with_group(self.cluster.bootstrap, group, lambda it: it.commit(offsets=committed, asynchronous=False))
+        self.kill_leader()
+        found = with_group(self.cluster.bootstrap, group, lambda it: it.committed(committed, 30))
+        assert [each.offset for each in found] == [each.offset for each in committed], found
+
+    # Strangers
+
+    def other_cluster_is_kept_out(self):
+        node = self.follower()
+        self.cluster.terminate(node)
+        path = self.edited(node, lambda text: replace_line(text, "cluster-id", '"0190f1a0-0000-4000-8000-0000000000ff"'))
+        stranger, log = self.spawn(path)
+        try:
+            said = "it belongs to another cluster"
+            self.wait(f"a line: {said}", lambda: said in read(log))
+            assert "ready on" not in read(log)
+        finally:
+            stranger.kill()
+            stranger.wait()
+        self.cluster.restart(node)
+        self.cluster.await_all()
+
+    def lost_disk_is_refused(self):
+        """A voter that has forgotten what it acknowledged must not vote."""
+        node = self.follower()
+        self.cluster.terminate(node)
+        os.rename(f"{self.directory}/data/{node}", f"{self.directory}/data/{node}.lost")
+        self.refuse(self.cluster.config(node), "--new-cluster")
+        os.rename(f"{self.directory}/data/{node}.lost", f"{self.directory}/data/{node}")
+        self.cluster.restart(node)
+        self.cluster.await_all()
+
+    def other_data_is_refused(self):
+        node = self.follower()
+        self.cluster.terminate(node)
+        other = (node + 1) % 3
+        path = self.edited(node, lambda text: replace_line(text, "node-id", str(other)), fresh=False)
+        self.refuse(path, "`node-id`")
+        self.cluster.restart(node)
+        self.cluster.await_all()
+
+    def stop_all(self):
+        pids = list(self.cluster.pids.values())
+        assert self.cluster.stop() == 0
+        assert not any(is_running(pid) for pid in pids), "a broker outlived its parent"
+
+    def lose_parent(self):
+        self.cluster.start()
+        pids = list(self.cluster.pids.values())
+        self.cluster.parent.kill()
+        self.cluster.parent.wait()
+        self.wait("the brokers end", lambda: not any(is_running(pid) for pid in pids))
+        self.cluster.pids = {}
+
+    # Helpers
+
+    def edited(self, node, edit, fresh=True):
+        text = edit(read(self.cluster.config(node)))
+        if fresh:
+            text = replace_line(text, "data-dir", f'"{self.directory}/stranger"')
+            # The store would keep it out before it met a broker.
+            text = replace_line(text, "object-store", f'"file://{self.directory}/stranger-objects"')
+        path = os.path.join(self.directory, f"edited-{self.rng.getrandbits(32)}.toml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+    def refuse(self, config, said):
+        """It ends at once, with one line that says why."""
+        ended = subprocess.run([self.options.binary, "broker", "--config", config], capture_output=True,
+                               text=True, timeout=PATIENCE_SECONDS, check=False)
+        lines = [line for line in ended.stderr.splitlines() if line]
+        assert ended.returncode == 1 and len(lines) == 1 and said in lines[0], ended.stderr
+
+    def spawn(self, config):
+        log = config + ".log"
+        with open(log, "w", encoding="utf-8") as file:
+            process = subprocess.Popen([self.options.binary, "broker", "--config", config, "--new-cluster"],
+                                       stdout=file, stderr=subprocess.STDOUT)
+        return process, log
+
+    def leader(self):
+        """As a broker tells that a client would ask."""
+        def ask():
+            try:
+                admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap, "log_level": 0,
+                                     "socket.timeout.ms": 2000})
+                topic = admin.list_topics(TOPIC, timeout=3).topics[TOPIC]
+                return topic.partitions[0].leader if topic.partitions else -1
+            except KafkaException:
+                return -1
+        self.wait("a leader", lambda: ask() >= 0)
+        return ask()
+
+    def follower(self):
+        return self.rng.choice([node for node in range(3) if node != self.leader()])
+
+    def address(self, node):
+        return self.cluster.bootstrap.split(",")[node]
+
+    def count(self, topic):
+        def look(consumer):
+            found = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+            ends = [consumer.get_watermark_offsets(TopicPartition(topic, each), 30) for each in found]
+            return sum(end - start for start, end in ends)
+        try:
+            return with_group(self.cluster.bootstrap, "count", look)
+        except KafkaException:
+            return 0
+
+    def wait(self, what, holds):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not holds():
+            self.check_clients()
+            assert time.monotonic() < deadline, f"not in {PATIENCE_SECONDS} s: {what}"
+            time.sleep(0.1)
+
+    def check_clients(self):
+        errors = [each.error for each in [*self.senders, *self.readers] if each.error]
+        errors += [refused for sender in self.senders for refused in sender.refused]
+        errors += [fault for reader in self.readers for fault in reader.faults]
+        assert not errors, errors[:5]
+
+    def load_goes_on(self):
+        """Every sender hears of more records, and so does the reader."""
+        before = [sender.acknowledged_count for sender in self.senders]
+        self.wait("acknowledgements", lambda: all(
+            sender.acknowledged_count > count + 100 for sender, count in zip(self.senders, before)))
+        seen = [reader.count for reader in self.readers]
+        self.wait("reads", lambda: all(
+            reader.count > count for reader, count in zip(self.readers, seen)))
+
+    def check(self, name, what):
+        try:
+            what()
+            self.passed += 1
+            print(f"PASS {name}", flush=True)
+        except (AssertionError, KafkaException, OSError, subprocess.SubprocessError) as error:
+            self.failed += 1
+            print(f"FAIL {name}: {error}", flush=True)
+            self.cluster.show_log()
+            raise SystemExit(1) from error
+
+    def begin(self):
+        self.cluster.start()
+        admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap})
+        self.wait("all know of three", lambda: len(admin.list_topics(timeout=10).brokers) == 3)
+        topics = [NewTopic(TOPIC, len(PLACES), 3), NewTopic("lonely", 1, 3)]
+        for created in admin.create_topics(topics).values():
+            created.result(30)
+        # A client waits that long for a broker that is paused before it looks for another.
+        settings = {"socket.timeout.ms": 2000, "socket.connection.setup.timeout.ms": 1000}
+        self.senders = [Steady(name, self.cluster.bootstrap, PLACES, random.Random(self.rng.getrandbits(64)),
+                               300, 1000, **settings) for name in ("one", "two")]
+        self.readers = [Reader("tail", self.cluster.bootstrap, PLACES, self.senders, False, **settings)]
+        for client in [*self.senders, *self.readers]:
+            client.start()
+        self.load_goes_on()
+
+    def verdict(self):
+        for client in [*self.senders, *self.readers]:
+            client.stop()
+        for client in [*self.senders, *self.readers]:
+            client.join(120)
+        self.check_clients()
+        logs = read_all(self.cluster.bootstrap, PLACES)
+        faults = [fault for place in PLACES for fault in faults_of_log(place, logs[place], self.senders)]
+        faults += [f"{place}: {end} records seen and {len(logs[place])} there"
+                   for reader in self.readers for place, end in reader.ends.items()
+                   if end > len(logs[place])]
+        assert not faults, faults
+        acknowledged = sum(sender.acknowledged_count for sender in self.senders)
+        print(f"{acknowledged} records acknowledged, {sum(map(len, logs.values()))} in the log, "
+              f"{self.readers[0].count} read at its end")
+
+    def store(self):
+        found = subprocess.run([self.options.binary, "object", "verify", "--object-store",
+                                f"file://{self.directory}/data/objects"], capture_output=True, text=True,
+                               check=False)
+        assert found.returncode == 0 and " 0 error(s)" in found.stdout, found.stdout[-500:] + found.stderr
+
+    def run(self):
+        try:
+            self.check("three brokers serve, and take a load", self.begin)
+            faults = [("the leader is killed", self.kill_leader), ("a follower is killed", self.kill_follower),
+                      ("the leader is paused", self.pause_leader), ("the leader stops", self.stop_leader)]
+            schedule = faults * self.options.rounds
+            self.rng.shuffle(schedule)
+            for name, fault in schedule:
+                self.check(name, fault)
+            self.check("a broker returns after its part of the log was compacted", self.return_after_compaction)
+            self.check("a group's offsets are known to the next leader", self.keep_groups)
+            self.check("one of three acknowledges nothing", self.lose_majority)
+            self.check("a broker of another cluster is kept out", self.other_cluster_is_kept_out)
+            self.check("another node's data are refused", self.other_data_is_refused)
+            self.check("a member without its disk is refused", self.lost_disk_is_refused)
+            self.check("nothing acknowledged is lost, doubled or moved", self.verdict)
+            self.check("stopping the parent stops all", self.stop_all)
+            self.check("bucket and manifests agree", self.store)
+            self.check("the end of the parent is the end of all", self.lose_parent)
+        finally:
+            self.cluster.clean_up()
+            print(f"cluster: {self.passed} passed, {self.failed} failed (seed {self.options.seed})")
+
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def replace_line(text, key, value):
+    lines = [f"{key} = {value}" if line.startswith(f"{key} =") else line for line in text.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def with_group(bootstrap, group, work):
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False,
+                         "log_level": 0, "error_cb": lambda _: None})
+    try:
+        return work(consumer)
+    finally:
+        consumer.close()
+
+
+def main():
+    options = arguments()
+    directory = tempfile.mkdtemp(prefix="cluster.", dir=os.environ.get("CLUSTER_DIR"))
+    try:
+        Run(options, directory).run()
+    finally:
+        shutil.rmtree(directory)
+
+
+main()
