@@ -180,9 +180,17 @@ class Run:
         self.cluster.restart(node)
         self.cluster.await_all()
 
+    def start_anew(self):
+        """All at once; and now all three are the parent's again."""
+        self.cluster.stop()
+        self.cluster.start()
+        self.cluster.await_all()
+        self.load_goes_on()
+
     def stop_all(self):
         pids = list(self.cluster.pids.values())
-        assert self.cluster.stop() == 0
+        status = self.cluster.stop()
+        assert status == 0, f"the parent ended with {status}"
         assert not any(is_running(pid) for pid in pids), "a broker outlived its parent"
 
     def lose_parent(self):
@@ -335,6 +343,7 @@ class Run:
             self.check("a broker of another cluster is kept out", self.other_cluster_is_kept_out)
             self.check("another node's data are refused", self.other_data_is_refused)
             self.check("a member without its disk is refused", self.lost_disk_is_refused)
+            self.check("all stop, and start again", self.start_anew)
             self.check("nothing acknowledged is lost, doubled or moved", self.verdict)
             self.check("stopping the parent stops all", self.stop_all)
             self.check("bucket and manifests agree", self.store)

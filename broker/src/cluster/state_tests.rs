@@ -101,6 +101,18 @@ fn a_name_or_an_id_that_is_taken_changes_nothing_but_the_version() {
 }
 
 #[test]
+fn an_image_tells_a_deleted_partition_from_one_that_it_does_not_know_yet() {
+    let mut cluster = applied([create("a", 1, 1)]);
+    cluster.apply(LogIndex::new(2), Command::DeleteTopic { topic_id: Uuid::from_u128(1) });
+    let image = cluster.image();
+    assert!(image.has_had(PartitionId::new(1)), "it was deleted");
+    assert!(!image.has_had(PartitionId::new(2)), "it is yet to come");
+    let bytes = cluster.encode_snapshot();
+    let again = Cluster::decode_snapshot(&bytes, settings()).expect("a snapshot").image();
+    assert!(again.has_had(PartitionId::new(1)) && !again.has_had(PartitionId::new(2)));
+}
+
+#[test]
 fn producer_id_blocks_follow_one_another_and_end() {
     let mut cluster = Cluster::new(settings());
     let allocate = |count| Command::AllocateProducerIds { node: NODE, count };

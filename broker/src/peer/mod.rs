@@ -170,9 +170,14 @@ impl Peers {
         }
     }
 
-    /// A broker that hears this one, if there is one.
-    pub(crate) fn any_up(&self) -> Option<NodeId> {
-        self.links.iter().find(|(_, link)| link.is_up()).map(|(node, _)| *node)
+    /// Does that broker hear this one?
+    pub(crate) fn is_up(&self, node: NodeId) -> bool {
+        self.links.get(&node).is_some_and(Link::is_up)
+    }
+
+    /// Does any?
+    pub(crate) fn any_up(&self) -> bool {
+        self.links.values().any(Link::is_up)
     }
 
     /// Sends a message of raft; false if it is lost, since the broker is away or takes nothing.

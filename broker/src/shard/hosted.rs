@@ -261,6 +261,9 @@ impl Shard {
         for waiter in self.hosting.install(group, partitions) {
             self.tell(waiter, Err(AppendRefused::NotLeader));
         }
+        // Partitions that are younger than the snapshot.
+        let image = self.metadata.shared_image();
+        self.host_partitions(&image);
         self.tier.install(stored.manifest, stored.edited);
         self.install_offsets(stored.offsets);
     }

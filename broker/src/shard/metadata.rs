@@ -1,6 +1,6 @@
 //! Group 0 on the shard that hosts it, and the metadata image that every shard has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,11 @@ impl Metadata {
 
     pub(crate) fn image(&self) -> &Image {
         &self.image
+    }
+
+    /// The same, to keep.
+    pub(crate) fn shared_image(&self) -> Arc<Image> {
+        Arc::clone(&self.image)
     }
 
     /// Index of the last command that changed group 0's state, and of the last entry applied; on
@@ -237,20 +242,12 @@ impl Shard {
         if image.version() <= self.metadata.image.version() {
             return;
         }
-        let group = self.data_group();
-        let mut offsets = BTreeMap::new();
-        let mut hosted = std::collections::BTreeSet::<PartitionId>::new();
-        for topic in image.topics() {
-            for (index, partition) in (0_i32..).zip(&topic.partitions) {
-                if partition.group == group {
-                    hosted.insert(partition.id);
-                    self.hosting.ensure(partition.id);
-                    if *topic.name == *CONSUMER_OFFSETS {
-                        offsets.insert(partition.id, index);
-                    }
-                }
-            }
-        }
+        let offsets = image.topic(CONSUMER_OFFSETS).map(|topic| {
+            let partitions = (0_i32..).zip(&topic.partitions);
+            let here = partitions.filter(|(_, partition)| partition.group == self.data_group());
+            here.map(|(index, partition)| (partition.id, index)).collect()
+        });
+        let hosted = self.host_partitions(&image);
         // One that the image has never had may be younger than it.
         let gone = self.hosting.retain(|id| hosted.contains(&id) || !image.has_had(id));
         let old = std::mem::replace(&mut self.metadata.image, image);
@@ -259,8 +256,19 @@ impl Shard {
             self.wake_readers(partition);
         }
         self.metadata.ready = true;
-        self.coordinate(offsets);
+        self.coordinate(offsets.unwrap_or_default());
         self.forget_deleted_topics(&old);
         self.load_offsets();
+    }
+
+    /// Starts the partitions that an image puts here and that are not there yet; returns all that
+    /// it puts here.
+    pub(super) fn host_partitions(&mut self, image: &Image) -> BTreeSet<PartitionId> {
+        let group = self.data_group();
+        let partitions = image.topics().flat_map(|topic| &topic.partitions);
+        let here = partitions.filter(|partition| partition.group == group);
+        let hosted: BTreeSet<_> = here.map(|partition| partition.id).collect();
+        hosted.iter().for_each(|partition| self.hosting.ensure(*partition));
+        hosted
     }
 }

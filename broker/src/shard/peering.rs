@@ -24,10 +24,8 @@ impl Shard {
     }
 
     /// Takes in what the other brokers sent.
-    pub(super) fn hear_peers(&mut self) -> bool {
-        let events = self.peers.take_events();
-        let any = !events.is_empty();
-        for event in events {
+    pub(super) fn hear_peers(&mut self) {
+        for event in self.peers.take_events() {
             match event {
                 PeerEvent::Frame { from, frame: Frame::Raft(message) } => {
                     self.log.handle_message(voter(from), message);
@@ -43,7 +41,6 @@ impl Shard {
                 }
             }
         }
-        any
     }
 
     /// Sends what raft has for the other brokers.
@@ -61,14 +58,13 @@ impl Shard {
 
     /// The broker stops: another one is to lead what this one leads.
     pub(crate) fn hand_over(&mut self) {
-        if let Some(node) = self.peers.any_up() {
-            self.log.hand_over(voter(node));
-        }
+        let peers = &self.peers;
+        self.log.hand_over(|voter| node_of(voter).is_some_and(|node| peers.is_up(node)));
     }
 
     /// Does this broker still lead what another one could?
     pub(crate) fn could_hand_over(&self) -> bool {
-        self.peers.any_up().is_some() && self.log.leads_any()
+        self.peers.any_up() && self.log.leads_any()
     }
 
     fn hear_control(&mut self, from: NodeId, control: Control) {

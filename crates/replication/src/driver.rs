@@ -311,6 +311,12 @@ impl Driver {
         }
     }
 
+    /// Of the other voters that `may` lead, the one whose log is known to reach furthest; `None` on
+    /// a node that does not lead.
+    pub fn successor(&self, group: RaftGroupId, may: impl Fn(u64) -> bool) -> Option<u64> {
+        self.groups.get(&group)?.successor(may)
+    }
+
     /// Hands leadership of a group to another voter; nothing happens on a node that does not lead.
     pub fn transfer_leader(&mut self, group: RaftGroupId, to: u64) {
         self.with_group(group, |group, shared| {

@@ -215,6 +215,18 @@ impl Group {
         }
     }
 
+    /// The voter to hand over to, if this node leads.
+    pub(crate) fn successor(&self, may: impl Fn(u64) -> bool) -> Option<u64> {
+        if self.role() != Role::Leader {
+            return None;
+        }
+        let progress = self.raw.raft.prs().iter();
+        let others = progress.filter(|(id, _)| **id != self.raw.raft.id && may(**id));
+        // Of two that know as much, the lower number.
+        let best = others.max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id)));
+        best.map(|(id, _)| *id)
+    }
+
     /// Hands leadership over, or lets a transfer that is under way go on.
     pub(crate) fn transfer_leader(&mut self, to: u64, shared: &mut Shared<'_>) {
         self.raw.transfer_leader(to);

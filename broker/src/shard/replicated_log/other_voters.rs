@@ -16,11 +16,13 @@ impl ReplicatedLog {
         self.act_all();
     }
 
-    /// Has another voter lead what this broker leads.
-    pub(crate) fn hand_over(&mut self, to: u64) {
+    /// Has another voter, of those that can be reached, lead what this broker leads.
+    pub(crate) fn hand_over(&mut self, is_there: impl Fn(u64) -> bool) {
         self.act_all();
         for state in self.groups.iter().filter(|state| state.leads.is_some()) {
-            self.driver.transfer_leader(state.group, to);
+            if let Some(to) = self.driver.successor(state.group, &is_there) {
+                self.driver.transfer_leader(state.group, to);
+            }
         }
     }
 
