@@ -234,8 +234,7 @@ impl Handler for Core {
     fn has_work(&mut self) -> bool {
         let node = &self.shard.node;
         let opens = self.listener.is_some() && node.all_ready();
-        let dialed = node.dialer().is_some_and(|dialer| dialer.has_news(self.shard.id));
-        self.shard.has_work() || opens || dialed || node.stopping()
+        self.shard.has_work() || opens || self.was_dialed() || node.stopping()
     }
 }
 
@@ -255,8 +254,15 @@ impl Core {
         }
     }
 
+    fn was_dialed(&self) -> bool {
+        self.shard.node.dialer().is_some_and(|dialer| dialer.has_news(self.shard.id))
+    }
+
     /// Takes over connections to other brokers.
     fn take_dialed(&mut self, io: &mut Io) {
+        if !self.was_dialed() {
+            return;
+        }
         let node = Arc::clone(&self.shard.node);
         let Some(dialer) = node.dialer() else { return };
         while let Some(Dialed { node, stream }) = dialer.next(self.shard.id) {

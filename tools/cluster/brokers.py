@@ -1,15 +1,36 @@
 """Three brokers of `tailrace dev --nodes 3`, and what is done to them."""
 
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from urllib.error import URLError
+from urllib.request import urlopen
 
 READY = re.compile(r"node (\d) pid (\d+) ready on (\S+)")
 START_SECONDS_MAX = 60
+
+
+def free_ports():
+    """Below what the kernel gives to clients, three in a row each, and those of the brokers."""
+    while True:
+        listen = random.randrange(20_000, 28_000, 10)
+        wanted = [base + node for base in (listen, listen + 5, listen + 1000) for node in range(3)]
+        sockets = []
+        try:
+            for port in wanted:
+                sockets.append(socket.create_server(("127.0.0.1", port)))
+            return listen, listen + 5
+        except OSError:
+            continue
+        finally:
+            for each in sockets:
+                each.close()
 
 
 class Cluster:
@@ -85,8 +106,6 @@ class Cluster:
 
     def serves(self, node):
         """It answers, whatever it is asked: /healthz says that its groups have leaders."""
-        from urllib.error import URLError
-        from urllib.request import urlopen
         try:
             with urlopen(f"http://127.0.0.1:{self._admin + node}/healthz", timeout=1) as answer:
                 return answer.read().strip() == b"ok"
@@ -98,7 +117,6 @@ class Cluster:
                    "all three serve")
 
     def metric(self, node, name):
-        from urllib.request import urlopen
         with urlopen(f"http://127.0.0.1:{self._admin + node}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         values = [float(line.rsplit(" ", 1)[1]) for line in lines

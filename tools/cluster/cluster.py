@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ sys.path[1:1] = [os.path.join(HERE, "../crash"), os.path.join(HERE, "../outage")
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from brokers import Cluster, is_running
+from brokers import Cluster, free_ports, is_running
 from load import Reader, Steady
 from verdict import faults_of_log, read_all
 
@@ -41,23 +40,6 @@ def arguments():
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     parser.add_argument("--rounds", type=int, default=2, help="of each fault")
     return parser.parse_args()
-
-
-def free_ports():
-    """Below what the kernel gives to clients, three in a row each, and those of the brokers."""
-    while True:
-        listen = random.randrange(20_000, 28_000, 10)
-        wanted = [base + node for base in (listen, listen + 5, listen + 1000) for node in range(3)]
-        sockets = []
-        try:
-            for port in wanted:
-                sockets.append(socket.create_server(("127.0.0.1", port)))
-            return listen, listen + 5
-        except OSError:
-            continue
-        finally:
-            for each in sockets:
-                each.close()
 
 
 class Run:

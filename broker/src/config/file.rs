@@ -201,6 +201,7 @@ mod tests {
         cluster-id = "0190f1a0-0000-4000-8000-000000000001"
         nodes = ["0@10.0.0.0:9192", "1@10.0.0.1:9192", "2@[::1]:9192"]
     "#;
+    const SAMPLE: &str = include_str!("../../../docs/deploy/broker.toml");
     const LEAST: &str = "data-dir = '/data'\nlisten = '127.0.0.1:9092'\n";
 
     fn read(test: &str, text: &str) -> Result<NodeSettings, String> {
@@ -237,6 +238,18 @@ mod tests {
         }
         let (data_dir, default) = (PathBuf::from("/data"), NodeSettings::default());
         assert_eq!(read("least", LEAST), Ok(NodeSettings { data_dir, ..default }));
+    }
+
+    #[test]
+    fn the_sample_is_whole_and_true() {
+        let settings = read("sample", SAMPLE).expect("it is understood");
+        assert_eq!((settings.node_id, settings.nodes.len()), (NodeId::new(1), 3));
+        let given: toml::Table = SAMPLE.parse().expect("a table");
+        // The error names every key that there is.
+        let known = read("keys", &format!("{LEAST}no-such-key = 1")).expect_err("a key too many");
+        let known = known.split('`').skip(3).step_by(2).map(str::to_owned);
+        let missing: Vec<_> = known.filter(|key| !given.contains_key(key)).collect();
+        assert!(missing.is_empty(), "{missing:?} are not in the sample");
     }
 
     #[test]
