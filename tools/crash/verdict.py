@@ -51,7 +51,10 @@ def faults_of_log(place, log, senders):
             faults.append(f"{place}: {len(moved)} records of {sender.name} are not at the offset "
                           f"that was acknowledged: {sorted(moved)[:5]}")
         if sender.idempotent and sequences != sorted(set(sequences)):
-            faults.append(f"{place}: records of {sender.name} came twice or out of order")
+            wrong = [(offset, sequence) for (offset, sequence), (_, before) in zip(found[1:], found)
+                     if sequence <= before]
+            faults.append(f"{place}: records of {sender.name} came twice or out of order, "
+                          f"(offset, sequence): {wrong[:5]}")
     return faults
 
 

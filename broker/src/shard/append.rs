@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use kafka_wire::batch::{self, TimestampType};
-use model::{PartitionId, RaftGroupId};
+use model::{PartitionId, RaftGroupId, Term};
 use replication::{AppBytes, Descriptor};
 
 use super::Shard;
@@ -36,6 +36,9 @@ impl Shard {
         waiter: impl FnOnce(super::message::Appended) -> Waiter,
     ) -> Result<(), AppendRefused> {
         let group = self.data_group();
+        // First of all: what a follower knows of a producer may be old, and its word on a sequence
+        // number, even on a repeat, would be taken for the leader's.
+        let term = self.log.leads(group).ok_or(AppendRefused::NotLeader)?;
         let now_ms = self.now.unix_ms;
         let partition =
             self.hosting.get(append.partition).ok_or(AppendRefused::UnknownPartition)?;
@@ -50,7 +53,7 @@ impl Shard {
             Prepared::New(new) => {
                 let time = log_append_time(&append).unwrap_or(-1);
                 let waiter = waiter(appended_at(new.base_offset(), time, log_start));
-                self.propose_batch(group, append, new, resident, waiter)?;
+                self.propose_batch((group, term), append, new, resident, waiter)?;
             }
         }
         Ok(())
@@ -75,13 +78,12 @@ impl Shard {
 
     fn propose_batch(
         &mut self,
-        group: RaftGroupId,
+        (group, term): (RaftGroupId, Term),
         append: Append,
         new: NewBatch,
         resident: bool,
         waiter: Waiter,
     ) -> Result<(), AppendRefused> {
-        let term = self.log.leads(group).ok_or(AppendRefused::NotLeader)?;
         let Append { partition: id, mut batch, info } = append;
         batch::patch(&mut batch, new.base_offset().get(), leader_epoch(term).get());
         // The batch is a slice of its request, but the rest of that is batches too or a few bytes.
@@ -89,7 +91,7 @@ impl Shard {
         let payload = batch.freeze();
         let descriptor = describe(&payload, resident, &new);
         let claim = if resident { Claim::Broker } else { Claim::Client };
-        let (term, index) = self.log.propose(group, claim, descriptor, payload.clone())?;
+        let (_, index) = self.log.propose(group, claim, descriptor, payload.clone())?;
         let record_count = info.record_count;
         let size = payload.len();
         let Some((partition, tail)) = self.hosting.with_tail(id) else {

@@ -113,6 +113,8 @@ pub(crate) struct ReplicatedLog {
     next_raft_tick: Instant,
 }
 
+/// As the shard knows it: it moves on with the events that the shard took, so that a broker leads
+/// only when its shard has heard of all that is in the log.
 struct GroupState {
     group: RaftGroupId,
     /// This broker leads the group in this term.
@@ -195,6 +197,9 @@ impl ReplicatedLog {
         descriptor: Descriptor,
         payload: Bytes,
     ) -> Result<(Term, LogIndex), Refused> {
+        if self.leads(group) != Some(self.driver.term(group)) {
+            return Err(Refused::NotLeader);
+        }
         let size = payload.len() + descriptor.encoded_size();
         if size > self.wal.entry_size_max() {
             return Err(Refused::TooLarge);
@@ -282,8 +287,19 @@ impl ReplicatedLog {
         self.proposed_bytes = 0;
     }
 
+    /// What happened, in order. To be asked until there is no more before anything is proposed.
     pub(crate) fn next_event(&mut self) -> Option<LogEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        match &event {
+            LogEvent::RoleChanged { group, leads, .. } => {
+                if let Some(state) = self.groups.iter_mut().find(|state| state.group == *group) {
+                    (state.leads, state.caught_up) = (*leads, false);
+                }
+            }
+            LogEvent::Apply { group, entries } => self.note_applied(*group, entries),
+            _ => {}
+        }
+        Some(event)
     }
 
     /// A device read or write finished.
@@ -448,19 +464,14 @@ impl ReplicatedLog {
                 self.events.push_back(LogEvent::Committed { group, index });
             }
             Action::Apply { group, entries } => {
-                self.note_applied(group, &entries);
                 self.events.push_back(LogEvent::Apply { group, entries });
             }
             Action::Truncated { group, from } => {
                 self.events.push_back(LogEvent::Truncated { group, from });
             }
             Action::RoleChanged { group, role, term, leader } => {
-                let leads = role == Role::Leader;
-                if let Some(state) = self.groups.iter_mut().find(|state| state.group == group) {
-                    state.leads = leads.then_some(term);
-                    state.caught_up = false;
-                }
-                self.events.push_back(LogEvent::RoleChanged { group, term, leads, leader });
+                let leads = (role == Role::Leader).then_some(term);
+                self.events.push_back(LogEvent::RoleChanged { group, term, leader, leads });
             }
             Action::Compacted { .. } => {
                 fail_point(FailPoint::SnapshotDurable);
@@ -486,8 +497,10 @@ impl ReplicatedLog {
             return;
         }
         let (index, term) = (entry.index, entry.term);
-        let descriptor = self.driver.entry(group, index).and_then(|found| found.descriptor);
-        self.events.push_back(LogEvent::Appended { group, index, term, descriptor });
+        // The empty entry of a new leader has none, and is nothing to the shard.
+        if let Some(descriptor) = self.driver.entry(group, index).and_then(|it| it.descriptor) {
+            self.events.push_back(LogEvent::Appended { group, index, term, descriptor });
+        }
     }
 
     fn note_applied(&mut self, group: RaftGroupId, entries: &[CommittedEntry]) {

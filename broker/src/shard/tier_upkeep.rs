@@ -278,6 +278,9 @@ impl Shard {
         id: PartitionId,
         before: Option<Offset>,
     ) -> Result<(), TrimRefused> {
+        if self.log.leads(self.data_group()).is_none() {
+            return Err(TrimRefused::NotLeader);
+        }
         let log = self.hosting.get(id).ok_or(TrimRefused::UnknownPartition)?;
         let offset = before.unwrap_or_else(|| log.high_watermark());
         if offset > log.high_watermark() || offset < Offset::ZERO {

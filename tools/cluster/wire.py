@@ -1,0 +1,28 @@
+"""One Produce request as a client would never send it: what a broker says of a sequence number."""
+
+import socket
+import struct
+
+from kafka.record.default_records import DefaultRecordBatchBuilder
+
+PRODUCE, VERSION = 0, 7
+NONE, NOT_LEADER_OR_FOLLOWER, OUT_OF_ORDER_SEQUENCE_NUMBER = 0, 6, 45
+
+
+def produce(address, topic, producer_id, sequence):
+    """The error code for a batch of one record, for partition 0."""
+    builder = DefaultRecordBatchBuilder(2, 0, False, producer_id, 0, sequence, 1 << 16)
+    builder.append(0, 1_700_000_000_000, None, b"x", [])
+    batch, name = bytes(builder.build()), topic.encode()
+    request = struct.pack(">hhih", PRODUCE, VERSION, 1, -1)
+    request += struct.pack(">hhi", -1, -1, 10_000)
+    request += struct.pack(f">ih{len(name)}s", 1, len(name), name)
+    request += struct.pack(f">iii{len(batch)}s", 1, 0, len(batch), batch)
+    host, port = address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        with connection.makefile("rb") as answers:
+            size, _correlation, _topics, name_size = struct.unpack(">iiih", answers.read(14))
+            answer = answers.read(size - 10)
+    _partitions, _index, code = struct.unpack_from(">iih", answer, name_size)
+    return code
