@@ -18,6 +18,7 @@ pub use broker::{BrokerSettings, SettingError};
 pub use file::ConfigFileError;
 pub use host_port::{HostPort, HostPortError};
 pub use key::{ConfigKey, ConfigSource, Kind, Rule, Value, ValueError};
+pub(crate) use node::CLUSTER_SIZES;
 pub use node::NodeSettings;
 pub use s3_uploader::StoreUrl;
 pub use tools::size::{Size, SizeError};

@@ -10,12 +10,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::{env, fs};
 
 use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use tools::format::random_uuid;
 use uring::{avoid_cores, core_count, spawn_pinned};
 use uuid::Uuid;
 
-use crate::config::{ConfigFileError, HostPort, NodeSettings, StoreUrl};
+use crate::config::{CLUSTER_SIZES, ConfigFileError, HostPort, NodeSettings, StoreUrl};
+use crate::start::watch_signals;
 
 /// Brokers listen to each other so many ports above those of their clients.
 const PEER_PORTS: u16 = 1000;
@@ -85,7 +85,7 @@ pub fn serve_nodes(
     count: u16,
     out: &mut dyn Write,
 ) -> Result<(), LocalClusterError> {
-    if !matches!(count, 1 | 3 | 5) {
+    if !CLUSTER_SIZES.contains(&usize::from(count)) {
         return Err(LocalClusterError::Count { asked: count });
     }
     let core_count = settings.core_count.unwrap_or(1);
@@ -99,7 +99,7 @@ pub fn serve_nodes(
         listen_to(&mut child, node, sender.clone()).map_err(LocalClusterError::Start)?;
         brokers.push(Broker { child, address: plan.listen(node), status: None });
     }
-    watch_signals(sender).map_err(LocalClusterError::Start)?;
+    watch_signals(move || sender.send(Event::Signal).is_ok()).map_err(LocalClusterError::Start)?;
     supervise(brokers, &events, out)
 }
 
@@ -178,13 +178,13 @@ impl<'a> Plan<'a> {
     }
 
     fn listen(&self, node: u16) -> HostPort {
-        HostPort::new(&self.settings.listen.host, self.settings.listen.port + node)
+        further(&self.settings.listen, node)
     }
 
     /// The configuration file of a broker.
     fn write_config(&self, node: u16) -> Result<PathBuf, LocalClusterError> {
         let settings = self.settings;
-        let admin = HostPort::new(&settings.admin.host, settings.admin.port + node);
+        let admin = further(&settings.admin, node);
         let objects = settings.object_store.clone();
         let objects = objects.unwrap_or_else(|| StoreUrl::folder(&self.root.join("objects")));
         let mut text = "# Written anew at every start of `tailrace dev --nodes`.\n".to_owned();
@@ -200,8 +200,8 @@ impl<'a> Plan<'a> {
         line("node-id", node.to_string());
         line("cluster-id", quoted(&self.cluster_id.to_string()));
         let peer = |node: u16| {
-            let port = settings.listen.port + PEER_PORTS + node * self.core_count;
-            quoted(&format!("{node}@{}", HostPort::new(&settings.listen.host, port)))
+            let address = further(&settings.listen, PEER_PORTS + node * self.core_count);
+            quoted(&format!("{node}@{address}"))
         };
         let peers: Vec<_> = (0..self.count).map(peer).collect();
         line("nodes", format!("[{}]", peers.join(", ")));
@@ -216,6 +216,11 @@ impl<'a> Plan<'a> {
         written.map_err(|source| LocalClusterError::Directory { path: path.clone(), source })?;
         Ok(path)
     }
+}
+
+/// An address of the plan, which has made sure that there are so many ports.
+fn further(address: &HostPort, step: u16) -> HostPort {
+    address.port_plus(step).expect("the plan has room for it")
 }
 
 fn config_path(root: &Path, node: u16) -> PathBuf {
@@ -273,19 +278,6 @@ fn listen_to(child: &mut Child, node: u16, events: Sender<Event>) -> io::Result<
         // If nobody listens any more, the process is ending.
         let _ = events.send(Event::Ended { node });
     })?;
-    Ok(())
-}
-
-fn watch_signals(events: Sender<Event>) -> io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-    let body = move || {
-        for _ in signals.forever() {
-            if events.send(Event::Signal).is_err() {
-                break;
-            }
-        }
-    };
-    spawn_pinned("signals", None, body)?;
     Ok(())
 }
 

@@ -60,6 +60,7 @@ use crate::peer::Peers;
 use crate::peer::frame::frame_size_max;
 use crate::peer::hello::{Hello, VERSIONS};
 use crate::random::Random;
+use crate::shard_thread::node_of;
 
 /// The time, read once at the top of a turn.
 #[derive(Clone, Copy, Debug)]
@@ -218,14 +219,15 @@ impl Shard {
         self.fire_deadlines();
         self.start_metadata();
         self.offload_on();
+        self.hear_peers();
         loop {
-            self.hear_peers();
             self.log.pump(disk, self.now.instant, &self.metrics);
-            let mut moved = self.serve_unblocked() | self.drain_group_output();
+            let mut moved = false;
             while let Some(event) = self.log.next_event() {
                 self.apply_event(event);
                 moved = true;
             }
+            moved |= self.serve_unblocked() | self.drain_group_output();
             self.send_to_peers();
             if !moved {
                 break;
@@ -241,15 +243,13 @@ impl Shard {
             LogEvent::Apply { group, entries } => self.apply(group, entries),
             LogEvent::Truncated { group, from } => self.truncated(group, from),
             LogEvent::Appended { group, index, term, descriptor } => {
-                if let Some(descriptor) = descriptor {
-                    self.appended_elsewhere(group, (index, term), &descriptor);
-                }
+                self.appended_elsewhere(group, (index, term), &descriptor);
             }
             LogEvent::Installed { group, index, snapshot } => {
                 self.installed(group, index, &snapshot);
             }
-            LogEvent::RoleChanged { group, term, leads, leader } => {
-                self.role_changed(group, term, leads, leader);
+            LogEvent::RoleChanged { group, term, leader, .. } => {
+                self.role_changed(group, term, leader.and_then(node_of));
             }
             LogEvent::Read { token, payload } => self.read_done(token, payload),
         }

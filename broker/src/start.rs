@@ -124,7 +124,8 @@ pub fn serve(
     let (worker, clients) = start_store(&node, &data, !some_left, report.clone(), out)?;
     #[expect(clippy::disallowed_methods, reason = "the start of the store's rates")]
     node.set_store_metrics(worker.metrics(), std::time::Instant::now());
-    watch_signals(report.clone())?;
+    let signaled = report.clone();
+    watch_signals(move || signaled.send(Report::Signal).is_ok()).map_err(StartError::Thread)?;
     if stop_at_eof {
         watch_input(report.clone())?;
     }
@@ -253,8 +254,8 @@ fn bind_to_peers(
         return Ok((0..shard_count).map(|_| None).collect());
     };
     let bind = |shard: u16| {
-        let own = HostPort::new(&first.host, first.port.saturating_add(shard));
-        bind_exclusively(&own).map(Some)
+        let beyond = || listen_error(first, &io::ErrorKind::AddrNotAvailable.into());
+        bind_exclusively(&first.port_plus(shard).ok_or_else(beyond)?).map(Some)
     };
     (0..shard_count).map(bind).collect()
 }
@@ -285,17 +286,10 @@ impl Drop for FatalPanic {
     }
 }
 
-fn watch_signals(report: Sender<Report>) -> Result<(), StartError> {
-    let mut signals =
-        signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(StartError::Thread)?;
-    let body = move || {
-        for _ in signals.forever() {
-            if report.send(Report::Signal).is_err() {
-                break;
-            }
-        }
-    };
-    spawn_pinned("signals", None, body).map_err(StartError::Thread)?;
+/// Calls `stop` at each signal that asks this process to stop, until it says that nobody listens.
+pub(crate) fn watch_signals(stop: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    spawn_pinned("signals", None, move || signals.forever().all(|_| stop()))?;
     Ok(())
 }
 

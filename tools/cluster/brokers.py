@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from urllib.error import URLError
 from urllib.request import urlopen
 
-READY = re.compile(r"node (\d) pid (\d+) ready on (\S+)")
+sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../crash"))
+
+from waiting import wait_until
+
+READY = re.compile(r"node (\d) pid (\d+) ready on ")
 START_SECONDS_MAX = 60
 
 
@@ -42,7 +45,6 @@ class Cluster:
         self._flags = flags
         self.log_path = os.path.join(directory, "cluster.log")
         self.pids = {}
-        self.addresses = {}
         self._own = {}  # by node: the process, where it is not the parent's
         self.parent = None
 
@@ -60,7 +62,7 @@ class Cluster:
         self.pids = {}
         self.parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         threading.Thread(target=self._listen_to, args=(self.parent,), daemon=True).start()
-        self._wait(lambda: len(self.pids) == 3, "three brokers are ready")
+        wait_until("three brokers are ready", lambda: len(self.pids) == 3, START_SECONDS_MAX)
 
     def _listen_to(self, process):
         with open(self.log_path, "a", encoding="utf-8") as log:
@@ -69,13 +71,6 @@ class Cluster:
                 log.flush()
                 if found := READY.match(line):
                     self.pids[int(found[1])] = int(found[2])
-                    self.addresses[int(found[1])] = found[3]
-
-    def _wait(self, holds, what):
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while not holds():
-            assert time.monotonic() < deadline, f"not in {START_SECONDS_MAX} s: {what}"
-            time.sleep(0.05)
 
     def signal(self, node, what):
         os.kill(self.pids[node], what)
@@ -92,14 +87,11 @@ class Cluster:
         pid = self.pids.pop(node)
         if process := self._own.pop(node, None):
             process.wait()
-        self._wait(lambda: not is_running(pid), f"node {node} ends")
+        wait_until(f"node {node} ends", lambda: not is_running(pid), START_SECONDS_MAX)
 
     def restart(self, node):
         """As an operator would: the broker by its configuration file."""
         with open(self.log_path, "a", encoding="utf-8") as log:
-            mark = f"restarted {node} at {time.monotonic()}\n"
-            log.write(mark)
-            log.flush()
             self._own[node] = subprocess.Popen([self.binary, "broker", "--config", self.config(node)],
                                                stdout=log, stderr=subprocess.STDOUT)
         self.pids[node] = self._own[node].pid
@@ -113,16 +105,8 @@ class Cluster:
             return False
 
     def await_all(self):
-        self._wait(lambda: len(self.pids) == 3 and all(self.serves(node) for node in range(3)),
-                   "all three serve")
-
-    def metric(self, node, name):
-        with urlopen(f"http://127.0.0.1:{self._admin + node}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-        values = [float(line.rsplit(" ", 1)[1]) for line in lines
-                  if line.startswith(name) and line[len(name)] in " {"]
-        assert values, f"no metric {name}"
-        return sum(values)
+        wait_until("all three serve", lambda: len(self.pids) == 3 and all(map(self.serves, range(3))),
+                   START_SECONDS_MAX)
 
     def stop(self):
         """By the parent alone, and those that it did not start."""

@@ -13,17 +13,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[1:1] = [os.path.join(HERE, "../crash"), os.path.join(HERE, "../outage")]
+sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../outage"))
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from brokers import Cluster, free_ports, is_running
+from brokers import Cluster, free_ports, is_running  # sets the path to the crash run's modules
+
 from load import Reader, Steady
 from verdict import faults_of_log, read_all
+from waiting import check_clients, wait_until
+from wire import NONE, NOT_LEADER_OR_FOLLOWER, OUT_OF_ORDER_SEQUENCE_NUMBER, produce
 
 TOPIC = "history"
 PLACES = [(TOPIC, partition) for partition in range(4)]
@@ -125,6 +126,21 @@ class Run:
         self.kill_leader()
         found = with_group(self.cluster.bootstrap, group, lambda it: it.committed(committed, 30))
         assert [each.offset for each in found] == [each.offset for each in committed], found
+
+    def only_the_leader_judges(self):
+        """A follower's word on a sequence number would be taken for the leader's: librdkafka then
+        takes a new epoch, and sends again what was appended."""
+        producer_id = 1 << 40
+        leader = self.leader()
+
+        def ask(node, sequence):
+            return produce(self.address(node), "lonely", producer_id, sequence)
+
+        assert [ask(leader, each) for each in (0, 1, 5)] == [NONE, NONE, OUT_OF_ORDER_SEQUENCE_NUMBER]
+        for node in {0, 1, 2} - {leader}:
+            # The next one, a repeat, and one that leaves some out.
+            codes = [ask(node, each) for each in (2, 0, 5)]
+            assert codes == [NOT_LEADER_OR_FOLLOWER] * 3, (node, codes)
 
     # Strangers
 
@@ -240,17 +256,10 @@ class Run:
             return 0
 
     def wait(self, what, holds):
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not holds():
-            self.check_clients()
-            assert time.monotonic() < deadline, f"not in {PATIENCE_SECONDS} s: {what}"
-            time.sleep(0.1)
+        wait_until(what, holds, PATIENCE_SECONDS, self.check_clients)
 
     def check_clients(self):
-        errors = [each.error for each in [*self.senders, *self.readers] if each.error]
-        errors += [refused for sender in self.senders for refused in sender.refused]
-        errors += [fault for reader in self.readers for fault in reader.faults]
-        assert not errors, errors[:5]
+        check_clients(self.senders, self.readers)
 
     def load_goes_on(self):
         """Every sender hears of more records, and so does the reader."""
@@ -321,6 +330,7 @@ class Run:
                 self.check(name, fault)
             self.check("a broker returns after its part of the log was compacted", self.return_after_compaction)
             self.check("a group's offsets are known to the next leader", self.keep_groups)
+            self.check("only the leader judges a producer", self.only_the_leader_judges)
             self.check("one of three acknowledges nothing", self.lose_majority)
             self.check("a broker of another cluster is kept out", self.other_cluster_is_kept_out)
             self.check("another node's data are refused", self.other_data_is_refused)
@@ -359,8 +369,10 @@ def main():
     directory = tempfile.mkdtemp(prefix="cluster.", dir=os.environ.get("CLUSTER_DIR"))
     try:
         Run(options, directory).run()
-    finally:
-        shutil.rmtree(directory)
+    except BaseException:
+        print(f"data and log are kept in {directory}")
+        raise
+    shutil.rmtree(directory)
 
 
 main()

@@ -27,6 +27,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from load import Reader, Steady
 from process import Broker
 from verdict import faults_of_log, read_all
+from waiting import check_clients, wait_until
 
 PLACES = [("outage", partition) for partition in range(4)]
 PATIENCE_SECONDS = 120
@@ -115,18 +116,11 @@ class Run:
         return self.metrics()[name]
 
     def wait(self, what, condition):
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not condition():
-            self.check_clients()
-            assert time.monotonic() < deadline, f"not in {PATIENCE_SECONDS} s: {what}"
-            time.sleep(0.1)
+        wait_until(what, condition, PATIENCE_SECONDS, self.check_clients)
 
     def check_clients(self):
         assert self.broker.is_up(), "the broker ended"
-        errors = [each.error for each in [*self.senders, *self.readers] if each.error]
-        errors += [refused for sender in self.senders for refused in sender.refused]
-        errors += [fault for reader in self.readers for fault in reader.faults]
-        assert not errors, errors[:5]
+        check_clients(self.senders, self.readers)
 
     def acknowledged(self):
         """By place, the offset after the last acknowledged record."""

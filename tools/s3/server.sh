@@ -20,26 +20,38 @@ need_s3() {
     touch "$stamp"
 }
 
-# start_s3 NAME: sets $s3_url. The server keeps everything in memory.
-start_s3() {
-    local log=$s3_cache/$1.log tries
-    : >"$log"
-    "$s3_python" "$s3_tools/server.py" >"$log" 2>&1 </dev/null &
-    s3_pids+=($!)
+# await_s3 NAME COMMAND...: waits until the command succeeds for the server that was started last.
+await_s3() {
+    local name=$1 tries
+    shift
     for ((tries = 0; tries < 300; tries++)); do
-        s3_url=$(sed -n 's/^at \(http:.*\)$/\1/p' "$log")
-        if [[ -n $s3_url ]]; then return; fi
+        if "$@"; then return; fi
         kill -0 "${s3_pids[-1]}" 2>/dev/null || break
         sleep 0.1
     done
-    echo "s3: the server $1 does not start:" >&2
-    cat "$log" >&2
+    echo "s3: the server $name does not start:" >&2
+    cat "$s3_cache/$name.log" >&2
     return 1
 }
 
-# start_s3s NAME: sets $s3_url. Objects are files in memory, which leave_s3 removes; the keys are those of tests.
+# start_s3 NAME: sets $s3_url. The server keeps everything in memory.
+start_s3() {
+    local log=$s3_cache/$1.log
+    : >"$log"
+    "$s3_python" "$s3_tools/server.py" >"$log" 2>&1 </dev/null &
+    s3_pids+=($!)
+    await_s3 "$1" has_url "$log"
+}
+
+has_url() {
+    s3_url=$(sed -n 's/^at \(http:.*\)$/\1/p' "$1")
+    [[ -n $s3_url ]]
+}
+
+# start_s3s NAME: sets $s3_url. Objects are files in memory, which leave_s3 removes; the keys are those
+# of tests.
 start_s3s() {
-    local tries port
+    local port
     if [[ ! -x $s3_cache/s3s/bin/s3s-fs ]]; then
         CARGO_TARGET_DIR=$s3_cache/s3s/target cargo install --quiet --locked s3s-fs --version 0.14.1 \
             --features binary --root "$s3_cache/s3s"
@@ -51,15 +63,10 @@ start_s3s() {
         "$s3s_folder" >"$s3_cache/$1.log" 2>&1 </dev/null &
     s3_pids+=($!)
     s3_url=http://127.0.0.1:$port
-    for ((tries = 0; tries < 100; tries++)); do
-        if : 2>/dev/null </dev/tcp/127.0.0.1/"$port"; then return; fi
-        kill -0 "${s3_pids[-1]}" 2>/dev/null || break
-        sleep 0.1
-    done
-    echo "s3: the server $1 does not start:" >&2
-    cat "$s3_cache/$1.log" >&2
-    return 1
+    await_s3 "$1" listens "$port"
 }
+
+listens() { : 2>/dev/null </dev/tcp/127.0.0.1/"$1"; }
 
 leave_s3() {
     local pid

@@ -59,9 +59,8 @@ impl ClientView<'_> {
         partition: &Partition,
     ) -> Option<(NodeId, LeaderEpoch)> {
         let leader = (self.leader)(partition)?;
-        let mut replicas = image.replicas(partition).iter();
-        let replica = replicas.find(|replica| replica.node == leader.node)?;
-        Some((image.broker_of(*replica)?, leader.epoch))
+        let replica = image.replica_on(partition.group, leader.node)?;
+        Some((image.broker_of(replica)?, leader.epoch))
     }
 }
 

@@ -246,9 +246,7 @@ pub(crate) fn current_leader(
 ) -> Option<(LeaderIdAndEpoch, NodeEndpoint)> {
     let image = shard.metadata.image();
     let (node, epoch) = shard.node.leader(group)?;
-    let mut replicas = image.group(group)?.replicas.iter();
-    let replica = *replicas.find(|replica| replica.node == node)?;
-    let broker = image.broker_of(replica)?;
+    let broker = image.broker_of(image.replica_on(group, node)?)?;
     let endpoint = image.endpoints().find(|endpoint| endpoint.broker == broker)?;
     let leader = LeaderIdAndEpoch { leader_id: broker.get(), leader_epoch: epoch.get() };
     let endpoint = NodeEndpoint {

@@ -138,10 +138,15 @@ impl Image {
         name.unwrap_or_else(|| format!("partition {id}"))
     }
 
+    /// A group's copy on a node.
+    pub fn replica_on(&self, group: RaftGroupId, node: NodeId) -> Option<Replica> {
+        let replicas = &self.groups.get(&group)?.replicas;
+        replicas.iter().find(|replica| replica.node == node).copied()
+    }
+
     /// The shard that runs a group on a node.
     pub fn shard_of(&self, group: RaftGroupId, node: NodeId) -> Option<ShardId> {
-        let replicas = &self.groups.get(&group)?.replicas;
-        replicas.iter().find(|replica| replica.node == node).map(|replica| replica.shard)
+        self.replica_on(group, node).map(|replica| replica.shard)
     }
 
     /// The broker id under which clients reach a copy: of its shard's own listener, or of its node.

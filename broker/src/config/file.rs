@@ -16,10 +16,7 @@ use uuid::Uuid;
 
 use super::SettingError;
 use super::host_port::HostPort;
-use super::node::NodeSettings;
-
-/// Every broker has a copy of every log: more would make nothing safer.
-const NODES_MAX: usize = 5;
+use super::node::{CLUSTER_SIZES, NodeSettings};
 
 /// What is in the file; what is not given has the default of `tailrace dev`, but the directory and
 /// the addresses, which a production broker must be told.
@@ -140,7 +137,7 @@ impl NodeSettings {
         if !self.nodes.contains_key(&self.node_id) {
             return Err(format!("`nodes` lacks this broker, whose `node-id` is {}", self.node_id));
         }
-        if self.nodes.len().is_multiple_of(2) || self.nodes.len() > NODES_MAX {
+        if !CLUSTER_SIZES.contains(&self.nodes.len()) {
             return Err("`nodes` has to name 1, 3 or 5 brokers".to_owned());
         }
         if self.cluster_id.is_none() {

@@ -11,6 +11,10 @@ use uuid::Uuid;
 use super::broker::BrokerSettings;
 use super::host_port::HostPort;
 
+/// How many brokers a cluster may have. Each has a copy of every log: more would make nothing
+/// safer.
+pub(crate) const CLUSTER_SIZES: [usize; 3] = [1, 3, 5];
+
 /// Settings of one `tailrace dev` or `tailrace broker` process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeSettings {

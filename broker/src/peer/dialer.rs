@@ -80,9 +80,9 @@ impl fmt::Debug for Dialer {
 
 /// A broker's shards listen on ports of their own, one after the other.
 fn connect(address: &HostPort, shard: ShardId) -> io::Result<TcpStream> {
-    let port = address.port.checked_add(shard.get()).ok_or(io::ErrorKind::InvalidInput)?;
+    let own = address.port_plus(shard.get()).ok_or(io::ErrorKind::InvalidInput)?;
     let mut last = io::ErrorKind::AddrNotAvailable.into();
-    for target in (address.host.as_str(), port).to_socket_addrs()? {
+    for target in (own.host.as_str(), own.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&target, CONNECT_TIMEOUT) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,

@@ -240,8 +240,7 @@ impl Peers {
     }
 
     fn let_in(&mut self, conn: ConnId, hello: &Hello) {
-        let own = Hello { to: self.own.from, ..self.own };
-        let verdict = judge(&own, self.links.contains_key(&hello.from), hello);
+        let verdict = judge(&self.own, self.links.contains_key(&hello.from), hello);
         self.actions.push(NetAction::Send { conn, pieces: vec![verdict.encode().into()] });
         if let Welcome::Refused(refusal) = verdict {
             self.notes.push(format!("node {} is not let in: for it, {refusal}", hello.from));

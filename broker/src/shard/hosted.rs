@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
-use model::{LogIndex, Offset, PartitionId, RaftGroupId, Term};
+use model::{LogIndex, NodeId, Offset, PartitionId, RaftGroupId, Term};
 use replication::Descriptor;
 
 use super::Shard;
@@ -16,7 +16,6 @@ use super::message::{AppendRefused, Appended, PartAnswer};
 use crate::group::AppendToken;
 use crate::metrics::Metric;
 use crate::partition::{EntryDescriptor, Partition, TailBudget};
-use crate::shard_thread::node_of;
 
 /// Who hears when an entry is committed.
 pub(crate) enum Waiter {
@@ -269,18 +268,11 @@ impl Shard {
     }
 
     /// A group's leader or term changed.
-    pub(crate) fn role_changed(
-        &mut self,
-        group: RaftGroupId,
-        term: Term,
-        leads: bool,
-        leader: Option<u64>,
-    ) {
+    pub(crate) fn role_changed(&mut self, group: RaftGroupId, term: Term, leader: Option<NodeId>) {
         let own = self.node.id;
         let led = self.node.leader(group).is_some_and(|(node, _)| node == own);
-        let leader = if leads { Some(own) } else { leader.and_then(node_of) };
-        self.node.set_leader(group, leader.filter(|node| leads || *node != own), term);
-        if leads {
+        self.node.set_leader(group, leader, term);
+        if leader == Some(own) {
             self.metrics.add(Metric::Elections, 1);
         } else if led && group == self.data_group() {
             self.step_down();

@@ -12,12 +12,13 @@ pub(crate) enum LogEvent {
     Apply { group: RaftGroupId, entries: Vec<CommittedEntry> },
     /// Entries from `from` on were never committed and are gone.
     Truncated { group: RaftGroupId, from: LogIndex },
-    /// An entry that another broker proposed is on its way into the WAL. `None`: it holds nothing.
-    Appended { group: RaftGroupId, index: LogIndex, term: Term, descriptor: Option<Descriptor> },
+    /// An entry that another broker proposed is on its way into the WAL.
+    Appended { group: RaftGroupId, index: LogIndex, term: Term, descriptor: Descriptor },
     /// A snapshot of the leader stands for a group's log up to `index`.
     Installed { group: RaftGroupId, index: LogIndex, snapshot: Bytes },
-    /// `leader`: its number among the voters, once it is known.
-    RoleChanged { group: RaftGroupId, term: Term, leads: bool, leader: Option<u64> },
+    /// `leader`: its number among the voters, once it is known; `leads`: the term, if this broker
+    /// leads in it.
+    RoleChanged { group: RaftGroupId, term: Term, leader: Option<u64>, leads: Option<Term> },
     /// A read that [`ReplicatedLog::read`] started is over; no payload if it failed.
     Read { token: u64, payload: Option<Bytes> },
 }

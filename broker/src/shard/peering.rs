@@ -5,6 +5,7 @@ use model::{LogIndex, NodeId, RaftGroupId, Term};
 use uring::ConnId;
 
 use super::Shard;
+use super::call::Origin;
 use super::message::{CommandRefused, PartAnswer};
 use super::metadata::METADATA_SHARD;
 use crate::cluster::Command;
@@ -100,11 +101,7 @@ impl Shard {
     }
 
     /// Has the leader of group 0 propose a command; false if there is none that could be asked.
-    pub(super) fn forward_command(
-        &mut self,
-        origin: super::call::Origin,
-        command: &Command,
-    ) -> bool {
+    pub(super) fn forward_command(&mut self, origin: Origin, command: &Command) -> bool {
         let Some((leader, _)) = self.node.leader(RaftGroupId::METADATA) else { return false };
         self.metadata.last_token += 1;
         let token = self.metadata.last_token;

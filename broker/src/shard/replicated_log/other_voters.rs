@@ -10,7 +10,6 @@ use super::ReplicatedLog;
 impl ReplicatedLog {
     /// Takes in a message of another broker.
     pub(crate) fn handle_message(&mut self, from: u64, message: Message) {
-        // What was proposed here is handed out first, while this broker still is what it was then.
         self.act_all();
         self.driver.handle_message(from, message);
         self.act_all();
