@@ -74,6 +74,8 @@ catalogue! {
         "Time since the oldest of them was committed.";
     SnapshotBytes Gauge "tailrace_raft_snapshot_bytes"
         "Size of the last snapshot of the data group.";
+    SnapshotsInstalled Counter "tailrace_raft_snapshots_installed_total"
+        "Snapshots of leaders that took the place of a log that was too far behind.";
     TierObjects Gauge "tailrace_object_count"
         "Objects that the manifest names, those on their way out included.";
     TierBytes Gauge "tailrace_object_stored_bytes"

@@ -124,7 +124,8 @@ impl Node {
 
     /// Written by the shard that hosts group 0.
     pub(crate) fn set_metadata_stored(&self, upto: LogIndex) {
-        self.metadata_stored.store(upto.get(), Ordering::Release);
+        // The word of one that led before may be late.
+        self.metadata_stored.fetch_max(upto.get(), Ordering::AcqRel);
     }
 
     /// What the object store was asked, and for how long it was.

@@ -10,6 +10,7 @@ pub(crate) mod call;
 mod catch_up;
 pub(crate) mod connections;
 pub(crate) mod coordinate;
+mod flow_control;
 pub(crate) mod group_snapshot;
 pub(crate) mod hosted;
 #[cfg(feature = "simulation")]
@@ -43,6 +44,7 @@ use wal_uring::Disk;
 use self::call::{CallId, Calls, Origin};
 use self::connections::Connections;
 use self::coordinate::Groups;
+use self::flow_control::Rooms;
 use self::hosted::Hosting;
 use self::log_event::LogEvent;
 use self::mailbox::Mailbox;
@@ -87,6 +89,7 @@ pub(crate) struct Shard {
     tier: Tier,
     upkeep: Upkeep,
     pub(crate) peers: Peers,
+    rooms: Rooms,
     connections: Connections,
     /// Bytes queued for a client since its send queue was last empty.
     unsent: BTreeMap<ConnId, usize>,
@@ -130,6 +133,7 @@ impl Shard {
             groups,
             tier,
             upkeep: Upkeep::new(now.instant),
+            rooms: Rooms::default(),
             peers: peers(&node, id, log.entry_size_max(), now.instant),
             connections: Connections::new(REQUEST_BYTES_MAX),
             unsent: BTreeMap::new(),
@@ -285,6 +289,8 @@ impl Shard {
             self.publish_gauges();
             self.keep_tier();
             self.register();
+            self.repeat_metadata_stored();
+            self.control_flow();
         }
         self.peers.keep_up(now);
         self.groups_deadline();

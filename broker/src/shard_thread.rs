@@ -104,8 +104,10 @@ impl Recovery {
     ) -> Parts {
         let settings = &node.settings.broker;
         let reserve = settings.wal_reserve_percent;
-        let log =
-            ReplicatedLog::new(wal, self.driver, groups(id), self.states, reserve, now.instant);
+        let voters = node.members().len();
+        let groups = groups(id);
+        let (driver, states) = (self.driver, self.states);
+        let log = ReplicatedLog::new(wal, driver, groups, states, voters, reserve, now.instant);
         let config = group_config(settings);
         Parts {
             id,

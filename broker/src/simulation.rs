@@ -1,5 +1,5 @@
 //! A broker of one shard without threads, sockets or clock, for `crates/sim`: the real shard on a
-//! simulated disk. What `core.rs` is to a reactor this is to a simulation.
+//! simulated disk, alone or one of several. What `core.rs` is to a reactor this is to a simulation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,7 +15,7 @@ use wal_uring::WalOptions;
 use wal_uring::sim::SimDisk;
 
 use crate::cluster::Endpoint;
-use crate::config::{BrokerSettings, NodeSettings};
+use crate::config::{BrokerSettings, HostPort, NodeSettings};
 use crate::net::NetAction;
 use crate::node::Node;
 use crate::shard::group_snapshot::GroupSnapshot;
@@ -24,13 +24,15 @@ use crate::shard_thread::{Seeds, recover};
 
 pub use crate::shard::inspect::{Counters, PartitionState};
 
-/// The node id that the disk must be formatted for; it has one slice.
-pub const NODE: i32 = 0;
 const SHARD: ShardId = ShardId::new(0);
 
 /// What a broker starts from, beside its disk and its store.
 #[derive(Clone, Debug)]
 pub struct Start {
+    /// The disk must be formatted for it, with one slice.
+    pub node: i32,
+    /// All brokers of the cluster, this one included; empty if it is alone.
+    pub nodes: Vec<i32>,
     pub cluster_id: Uuid,
     pub settings: BrokerSettings,
     pub wal: WalOptions,
@@ -55,6 +57,8 @@ pub struct SimBroker {
     /// By connection that the shard does not read now: what arrived for it.
     paused: BTreeMap<u32, VecDeque<Bytes>>,
     replies: Vec<(u32, Vec<Bytes>)>,
+    /// Brokers that it wants to be connected to.
+    dials: Vec<i32>,
 }
 
 impl SimBroker {
@@ -68,9 +72,11 @@ impl SimBroker {
         start: Start,
         now: Moment,
     ) -> Result<Self, String> {
-        let Start { cluster_id, settings, wal, seeds: [election, high, low] } = start;
-        let settings = NodeSettings { broker: settings, ..NodeSettings::default() };
-        let (broker, host) = (NodeId::new(NODE), "simulated".to_owned());
+        let Start { node, nodes, cluster_id, settings, wal, seeds: [election, high, low] } = start;
+        let address = |node| (NodeId::new(node), HostPort::new("simulated", 9192));
+        let nodes = nodes.into_iter().map(address).collect();
+        let settings = NodeSettings { nodes, broker: settings, ..NodeSettings::default() };
+        let (broker, host) = (NodeId::new(node), "simulated".to_owned());
         let endpoints = vec![Endpoint { broker, host, port: 9092, shard: None }];
         let node = Arc::new(Node::new(broker, settings, cluster_id, 1, endpoints));
         let seeds = Seeds { election, ids: [high, low] };
@@ -82,7 +88,8 @@ impl SimBroker {
         let epoch = Instant::now();
         let now = at(epoch, now);
         let shard = Shard::new(recovery.into_parts(SHARD, node, store, wal, now), now);
-        Ok(Self { shard, disk, epoch, paused: BTreeMap::new(), replies: Vec::new() })
+        let (paused, replies, dials) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Ok(Self { shard, disk, epoch, paused, replies, dials })
     }
 
     /// A client connects.
@@ -90,7 +97,28 @@ impl SimBroker {
         self.shard.accepted(ConnId::simulated(conn), IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
 
-    /// Bytes of a client arrive.
+    /// Another broker connects.
+    pub fn connect_peer(&mut self, conn: u32) {
+        self.shard.peer_accepted(ConnId::simulated(conn));
+    }
+
+    /// Brokers that it asked to be connected to since the last call.
+    pub fn take_dials(&mut self) -> Vec<i32> {
+        std::mem::take(&mut self.dials)
+    }
+
+    /// What became of one of [`Self::take_dials`].
+    pub fn dialed(&mut self, node: i32, conn: Result<u32, String>) {
+        self.shard.peer_dialed(NodeId::new(node), conn.map(ConnId::simulated));
+    }
+
+    /// The other side closed a connection, or it is lost.
+    pub fn closed(&mut self, conn: u32) {
+        self.paused.remove(&conn);
+        self.shard.closed(ConnId::simulated(conn));
+    }
+
+    /// Bytes of a client or another broker arrive.
     pub fn receive(&mut self, conn: u32, bytes: Bytes) {
         match self.paused.get_mut(&conn) {
             Some(waiting) => waiting.push_back(bytes),
@@ -98,9 +126,15 @@ impl SimBroker {
         }
     }
 
-    /// Does all that can be done at this moment; returns what the clients received, in order.
-    pub fn turn(&mut self, now: Moment) -> Vec<(u32, Vec<Bytes>)> {
+    /// The time of what arrives now.
+    pub fn enter(&mut self, now: Moment) {
         self.shard.now = at(self.epoch, now);
+    }
+
+    /// Does all that can be done at this moment; returns what was sent on each connection, in
+    /// order: nothing where the broker closed it.
+    pub fn turn(&mut self, now: Moment) -> Vec<(u32, Vec<Bytes>)> {
+        self.enter(now);
         loop {
             while let Some(done) = self.disk.poll(now.micros) {
                 self.shard.disk_done(&mut self.disk, done);
@@ -109,9 +143,7 @@ impl SimBroker {
             self.shard.settle(&mut self.disk);
             let actions = self.shard.take_actions();
             let acted = !actions.is_empty();
-            for (conn, action) in actions.into_iter().filter_map(by_connection) {
-                self.carry_out(conn, action);
-            }
+            actions.into_iter().for_each(|action| self.carry_out(action));
             if !acted && !self.shard.has_work() {
                 return std::mem::take(&mut self.replies);
             }
@@ -127,9 +159,24 @@ impl SimBroker {
         [deadline, self.disk.next_due()].into_iter().flatten().min()
     }
 
-    /// Leads its groups, with all applied that is in its logs.
+    /// Its groups are led: by it, with all applied that is in its logs, or by another broker.
     pub fn is_ready(&self) -> bool {
         self.shard.node.all_ready()
+    }
+
+    /// The groups that it leads, and the term of each.
+    pub fn led(&self) -> Vec<(u64, u64)> {
+        self.shard.led()
+    }
+
+    /// Hands over what it leads, as a broker does that is asked to stop.
+    pub fn hand_over(&mut self) {
+        self.shard.hand_over();
+    }
+
+    /// Still leads what another one could.
+    pub fn could_hand_over(&self) -> bool {
+        self.shard.could_hand_over()
     }
 
     /// Why it has stopped.
@@ -179,6 +226,11 @@ impl SimBroker {
         self.shard.counters()
     }
 
+    /// A planted bug: tells producers of their batches as soon as those are proposed.
+    pub fn acknowledge_early(&mut self) {
+        self.shard.acknowledge_early();
+    }
+
     /// A planted bug: gives up the log of an object that is stored, before the entry that names it
     /// is committed.
     pub fn trim_early(&mut self) {
@@ -191,24 +243,24 @@ impl SimBroker {
         self.shard.delete_unasked();
     }
 
-    fn carry_out(&mut self, conn: u32, action: NetAction) {
+    fn carry_out(&mut self, action: NetAction) {
         match action {
-            NetAction::Send { pieces, .. } => {
-                self.replies.push((conn, pieces));
-                self.shard.sent(ConnId::simulated(conn));
+            NetAction::Send { conn, pieces } => {
+                self.replies.push((number(conn), pieces));
+                self.shard.sent(conn);
             }
-            NetAction::Pause { .. } => {
-                self.paused.entry(conn).or_default();
+            NetAction::Pause { conn } => {
+                self.paused.entry(number(conn)).or_default();
             }
-            NetAction::Resume { .. } => {
-                for bytes in self.paused.remove(&conn).into_iter().flatten() {
-                    self.receive(conn, bytes);
+            NetAction::Resume { conn } => {
+                for bytes in self.paused.remove(&number(conn)).into_iter().flatten() {
+                    self.receive(number(conn), bytes);
                 }
             }
-            NetAction::CloseAfterSend { .. } | NetAction::Close { .. } => {
-                self.replies.push((conn, Vec::new()));
+            NetAction::CloseAfterSend { conn } | NetAction::Close { conn } => {
+                self.replies.push((number(conn), Vec::new()));
             }
-            NetAction::Dial { .. } => unreachable!("it is alone"),
+            NetAction::Dial { node } => self.dials.push(node.get()),
         }
     }
 }
@@ -231,14 +283,6 @@ fn at(epoch: Instant, moment: Moment) -> Now {
     Now { instant, unix_ms: moment.unix_ms }
 }
 
-fn by_connection(action: NetAction) -> Option<(u32, NetAction)> {
-    let conn = match &action {
-        NetAction::Send { conn, .. }
-        | NetAction::Pause { conn }
-        | NetAction::Resume { conn }
-        | NetAction::CloseAfterSend { conn }
-        | NetAction::Close { conn } => *conn,
-        NetAction::Dial { .. } => return None,
-    };
-    Some((conn.simulated_index()?, action))
+fn number(conn: ConnId) -> u32 {
+    conn.simulated_index().expect("all connections are simulated")
 }

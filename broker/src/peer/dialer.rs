@@ -14,6 +14,9 @@ use uring::spawn_pinned;
 use crate::config::HostPort;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// After so long without a word from the other kernel a connection is lost. TCP alone would wait
+/// longer and longer, and not be back when the network is.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(1);
 
 /// Connects for the shards of one broker. A shard asks for one connection to a broker at a time.
 pub(crate) struct Dialer {
@@ -84,7 +87,11 @@ fn connect(address: &HostPort, shard: ShardId) -> io::Result<TcpStream> {
     let mut last = io::ErrorKind::AddrNotAvailable.into();
     for target in (own.host.as_str(), own.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&target, CONNECT_TIMEOUT) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                let most = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+                rustix::net::sockopt::set_tcp_user_timeout(&stream, most)?;
+                return Ok(stream);
+            }
             Err(error) => last = error,
         }
     }

@@ -33,6 +33,8 @@ pub(crate) enum Control {
     NotProposed { token: u64 },
     /// The metadata in the object store contains the commands up to here.
     MetadataStored { upto: u64 },
+    /// So much more the WAL of this shard takes.
+    WalRoom { bytes: u64 },
 }
 
 /// Why a connection to another broker is closed.
@@ -110,6 +112,10 @@ impl Control {
                 writer.u8(4);
                 writer.u64(*upto);
             }
+            Self::WalRoom { bytes } => {
+                writer.u8(5);
+                writer.u64(*bytes);
+            }
         }
         let mut frame = writer.finish();
         let size = u32::try_from(frame.len()).expect("a command is smaller than an entry");
@@ -136,6 +142,7 @@ impl Control {
             2 => Self::Proposed { token, term: reader.u64("term")?, index: reader.u64("index")? },
             3 => Self::NotProposed { token },
             4 => Self::MetadataStored { upto: token },
+            5 => Self::WalRoom { bytes: token },
             found => return Err(DecodeError::Kind { found }.into()),
         };
         reader.finish()?;
@@ -149,7 +156,7 @@ mod tests {
 
     const SIZE_MAX: usize = 4096;
 
-    fn controls() -> [(Control, &'static [u8]); 4] {
+    fn controls() -> [(Control, &'static [u8]); 5] {
         let command = Bytes::from_static(b"command");
         [
             (
@@ -167,6 +174,10 @@ mod tests {
             (
                 Control::MetadataStored { upto: 6 },
                 include_bytes!("../../testdata/peer-metadata-stored.v1.bin"),
+            ),
+            (
+                Control::WalRoom { bytes: 7 << 20 },
+                include_bytes!("../../testdata/peer-wal-room.v1.bin"),
             ),
         ]
     }
@@ -191,8 +202,8 @@ mod tests {
         controls().iter().for_each(|(_, bytes)| stream.extend_from_slice(bytes));
         stream.extend_from_slice(raft);
         let whole = take_all(&stream).expect("frames");
-        assert_eq!(whole.len(), 6);
-        assert!(matches!((&whole[0], &whole[5]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
+        assert_eq!(whole.len(), 7);
+        assert!(matches!((&whole[0], &whole[6]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
         for step in [1, 2, 7, 100] {
             let mut buffer = BytesMut::new();
             let mut frames = Vec::new();

@@ -37,14 +37,19 @@ impl Shard {
     ) -> Result<(), AppendRefused> {
         let group = self.data_group();
         // First of all: what a follower knows of a producer may be old, and its word on a sequence
-        // number, even on a repeat, would be taken for the leader's.
+        // number, even on a repeat, would be taken for the leader's. So would the refusal of one
+        // that stood still while another was elected.
         let term = self.log.leads(group).ok_or(AppendRefused::NotLeader)?;
         let now_ms = self.now.unix_ms;
         let partition =
             self.hosting.get(append.partition).ok_or(AppendRefused::UnknownPartition)?;
         let submission = Submission::from(&append.info);
         let log_start = partition.log_start();
-        match partition.prepare(&submission, now_ms)? {
+        let prepared = partition.prepare(&submission, now_ms);
+        if prepared.is_err() && !self.log.has_quorum(self.now.instant) {
+            return Err(AppendRefused::NotLeader);
+        }
+        match prepared? {
             Prepared::Duplicate(first) => {
                 let time = first.log_append_time.unwrap_or(-1);
                 let waiter = waiter(appended_at(first.base_offset, time, log_start));

@@ -169,6 +169,14 @@ impl Hosting {
         }
     }
 
+    /// Those who wait for entries that are not committed.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn take_waiters(&mut self) -> Vec<Waiter> {
+        let open = self.open.values_mut().flatten();
+        open.flat_map(|it| it.waiter.take().into_iter().chain(std::mem::take(&mut it.repeats)))
+            .collect()
+    }
+
     fn pop_committed(&mut self, group: RaftGroupId, index: LogIndex) -> Option<OpenEntry> {
         self.open.get_mut(&group)?.pop_front_if(|entry| entry.index <= index)
     }
@@ -251,6 +259,7 @@ impl Shard {
 
     /// A snapshot of the leader stands for a group's log up to `index`.
     pub(crate) fn installed(&mut self, group: RaftGroupId, index: LogIndex, snapshot: &Bytes) {
+        self.metrics.add(Metric::SnapshotsInstalled, 1);
         if group == RaftGroupId::METADATA {
             return self.install_cluster(index, snapshot);
         }

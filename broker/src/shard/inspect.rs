@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Offset, PartitionId};
+use model::{Offset, PartitionId, RaftGroupId};
 use s3_uploader::{Job, Manifest, ObjectName};
 
 use super::Shard;
@@ -19,6 +19,7 @@ pub struct PartitionState {
     /// What is below is in no entry of the log any more.
     pub local_start: Offset,
     pub high_watermark: Offset,
+    pub log_end: Offset,
 }
 
 /// Numbers that tell what a shard has done since its start, or has to do.
@@ -39,6 +40,8 @@ pub struct Counters {
     pub edits_void: u64,
     pub merges: u64,
     pub orphans_deleted: u64,
+    /// Snapshots of other brokers that took the place of a log.
+    pub snapshots: u64,
     /// The first entry of the data group that is in its log.
     pub first_index: u64,
     /// The last entry whose edit the manifest contains.
@@ -62,6 +65,7 @@ impl Shard {
                     log_start: log.log_start(),
                     local_start: log.local_start(),
                     high_watermark: log.high_watermark(),
+                    log_end: log.log_end(),
                 });
             }
         }
@@ -77,6 +81,7 @@ impl Shard {
             is_under_pressure: self.log.throttle_ms() > 0,
             merges: metrics.get(Metric::Merges),
             orphans_deleted: metrics.get(Metric::TierOrphansDeleted),
+            snapshots: metrics.get(Metric::SnapshotsInstalled),
             throttles: metrics.get(Metric::Throttles),
             wal_reads: metrics.get(Metric::FetchStoredBytes),
             object_reads: metrics.get(Metric::FetchRemoteBytes),
@@ -87,6 +92,19 @@ impl Shard {
             edits_void: metrics.get(Metric::TierEditsVoid),
             first_index: self.log.first_index(self.data_group()).get(),
             edited: self.tier.edited.get(),
+        }
+    }
+
+    pub(crate) fn led(&self) -> Vec<(u64, u64)> {
+        let groups = [RaftGroupId::METADATA, self.data_group()];
+        let led = |group| Some((group, self.log.leads(group)?));
+        groups.into_iter().filter_map(led).map(|(group, term)| (group.get(), term.get())).collect()
+    }
+
+    /// See `SimBroker`.
+    pub(crate) fn acknowledge_early(&mut self) {
+        for waiter in self.hosting.take_waiters() {
+            self.tell(waiter, Ok(()));
         }
     }
 

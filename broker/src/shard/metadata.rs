@@ -36,6 +36,8 @@ pub(crate) struct Metadata {
     /// given.
     pub(super) forwarded: BTreeMap<u64, (NodeId, Origin, Instant)>,
     pub(super) last_token: u64,
+    /// When the other brokers last heard what the bucket has of the metadata.
+    pub(super) told_stored: Option<Instant>,
     /// Producer ids reserved for this shard.
     pub(crate) producer_ids: ProducerIds,
     /// The cluster's first commands are proposed.
@@ -57,6 +59,7 @@ impl Metadata {
             waiting: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             last_token: 0,
+            told_stored: None,
             producer_ids: ProducerIds::default(),
             bootstrapped: false,
             current: false,

@@ -407,10 +407,15 @@ impl Shard {
     /// Lets a snapshot stand for the log up to `upto`, if that frees a segment of the WAL.
     pub(super) fn compact_to(&mut self, upto: LogIndex) {
         let group = self.data_group();
-        if upto < self.log.first_index(group)
-            || self.log.trimmable(group, upto.next()) == 0
-            || !self.groups_are_loaded()
-        {
+        if self.log.trimmable(group, upto.next()) > 0 {
+            self.compact_now(upto);
+        }
+    }
+
+    /// The same, whatever it frees here: other brokers get the snapshot in place of the entries.
+    pub(super) fn compact_now(&mut self, upto: LogIndex) {
+        let group = self.data_group();
+        if upto < self.log.first_index(group) || !self.groups_are_loaded() {
             return;
         }
         let snapshot = self.group_snapshot(upto);

@@ -1,6 +1,8 @@
 //! The other brokers of the cluster, for a shard: raft's messages to and from them, and commands
 //! for group 0 that have to be proposed where it is led.
 
+use std::time::Duration;
+
 use model::{LogIndex, NodeId, RaftGroupId, Term};
 use uring::ConnId;
 
@@ -12,6 +14,9 @@ use crate::cluster::Command;
 use crate::peer::PeerEvent;
 use crate::peer::frame::{Control, Frame};
 use crate::shard_thread::{node_of, voter};
+
+/// Between two words to the other brokers of what the bucket has of the metadata.
+const STORED_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// Another broker connected.
@@ -29,7 +34,7 @@ impl Shard {
         for event in self.peers.take_events() {
             match event {
                 PeerEvent::Frame { from, frame: Frame::Raft(message) } => {
-                    self.log.handle_message(voter(from), message);
+                    self.log.handle_message(voter(from), message, self.now.instant);
                 }
                 PeerEvent::Frame { from, frame: Frame::Control(control) } => {
                     self.hear_control(from, control);
@@ -94,6 +99,7 @@ impl Shard {
                     self.answer(origin, PartAnswer::Command(Err(refused)));
                 }
             }
+            Control::WalRoom { bytes } => self.hear_room(from, bytes),
             Control::MetadataStored { upto } => {
                 self.node.set_metadata_stored(LogIndex::new(upto));
             }
@@ -126,6 +132,20 @@ impl Shard {
     pub(super) fn metadata_stored(&mut self, upto: LogIndex) {
         debug_assert_eq!(self.id, METADATA_SHARD);
         self.node.set_metadata_stored(upto);
+        self.tell_all_metadata_stored();
+    }
+
+    /// Said again now and then: what was said may be lost, or said when others led.
+    pub(super) fn repeat_metadata_stored(&mut self) {
+        let told = self.metadata.told_stored;
+        let due = |at| self.now.instant.saturating_duration_since(at) >= STORED_INTERVAL;
+        if told.is_none_or(due) {
+            self.tell_all_metadata_stored();
+        }
+    }
+
+    fn tell_all_metadata_stored(&mut self) {
+        self.metadata.told_stored = Some(self.now.instant);
         let others: Vec<_> = self.node.others().collect();
         for node in others {
             self.tell_metadata_stored(node);

@@ -95,7 +95,13 @@ impl Shard {
         let (mut stored, mut remote) = (Vec::new(), Vec::new());
         let (mut size, mut settled) = (0, false);
         for (part, wanted) in read.partitions.iter().enumerate() {
-            let result = self.plan(wanted, budget, size == 0, read.watch_below);
+            let result = match self.plan(wanted, budget, size == 0, read.watch_below) {
+                // One that stood still while another was elected may lack what is asked for.
+                Err(ReadRefused::OutOfRange) if !self.log.has_quorum(self.now.instant) => {
+                    Err(ReadRefused::NotLeader)
+                }
+                result => result,
+            };
             let result = result.map(|(mut records, planned)| {
                 settled |= records.diverging.is_some();
                 let more = match planned {

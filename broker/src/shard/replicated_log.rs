@@ -5,6 +5,7 @@
 //! With the commit rule of raft this is what makes an acknowledgement mean "durable on a majority".
 
 mod other_voters;
+mod steps;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use s3_uploader::{FailPoint, fail_point};
 use uring::DiskDone;
 use wal_uring::{AppendError, Disk, Location, Lsn, ReadError, Record, StreamId, Wal};
 
+use self::steps::{Step, Steps};
 use super::catch_up::CatchUp;
 use super::log_event::LogEvent;
 use super::wal_room::{WalRoom, WriteRate};
@@ -61,25 +63,12 @@ pub(crate) enum Claim {
     Edit,
 }
 
-/// Whether an entry must find room when no other does: the first one of a leader, without which
-/// the log would not even be read, and edits, which say what may be trimmed.
+/// Whether an entry of a data group must find room when no other does, as those of group 0 do: the
+/// first one of a leader, without which the log would not even be read, and edits, which say what
+/// may be trimmed.
 fn is_vital(descriptor: &[u8]) -> bool {
     let decoded = Descriptor::decode(descriptor);
     decoded.map_or(true, |descriptor| entry_kind(&descriptor.app) == Some(KIND_EDIT))
-}
-
-/// One step of what raft wants persisted.
-enum Step {
-    Entry {
-        group: RaftGroupId,
-        entry: PersistEntry,
-    },
-    State {
-        stream: StreamId,
-        state: Bytes,
-    },
-    /// All steps before it belong to this ticket.
-    Report(Ticket),
 }
 
 /// See the module's text.
@@ -90,8 +79,7 @@ pub(crate) struct ReplicatedLog {
     driver: Driver,
     /// Groups of this shard and whether each has applied an entry of its current term.
     groups: Vec<GroupState>,
-    /// Not yet taken by the WAL, in order.
-    steps: VecDeque<Step>,
+    steps: Steps,
     queued_bytes: usize,
     /// Proposed since raft was last asked what to write: on the way into `steps`.
     proposed_bytes: usize,
@@ -108,6 +96,11 @@ pub(crate) struct ReplicatedLog {
     /// For other brokers, by their number among the voters.
     outgoing: Vec<(u64, Message)>,
     catch_up: CatchUp,
+    followers_have_room: bool,
+    /// This broker and those that it replicates to.
+    voter_count: usize,
+    /// By voter: when it was last heard.
+    heard: BTreeMap<u64, Instant>,
     next_tick: Instant,
     raft_tick: Duration,
     next_raft_tick: Instant,
@@ -132,6 +125,7 @@ impl ReplicatedLog {
         driver: Driver,
         groups: impl IntoIterator<Item = RaftGroupId>,
         states: BTreeMap<StreamId, Lsn>,
+        voter_count: usize,
         reserve_percent: u32,
         now: Instant,
     ) -> Self {
@@ -148,7 +142,7 @@ impl ReplicatedLog {
             wal,
             driver,
             groups,
-            steps: VecDeque::new(),
+            steps: Steps::default(),
             queued_bytes: 0,
             proposed_bytes: 0,
             states,
@@ -157,6 +151,9 @@ impl ReplicatedLog {
             events: VecDeque::new(),
             outgoing: Vec::new(),
             catch_up: CatchUp::default(),
+            followers_have_room: true,
+            voter_count,
+            heard: BTreeMap::new(),
             next_tick: now + TICK,
             raft_tick,
             next_raft_tick: now + raft_tick,
@@ -210,7 +207,8 @@ impl ReplicatedLog {
             Claim::Broker => (self.wal.room(), 0),
             Claim::Edit => (self.wal.vital_room(), FRAMES_OF_EDIT),
         };
-        if queued > QUEUED_BYTES_MAX || room < kept_free + 2 * queued as u64 {
+        let has_room = queued <= QUEUED_BYTES_MAX && room >= kept_free + 2 * queued as u64;
+        if !has_room || (claim == Claim::Client && !self.followers_take(group, size)) {
             return Err(Refused::Full);
         }
         let proposed = self.driver.propose(group, descriptor, payload);
@@ -239,12 +237,6 @@ impl ReplicatedLog {
     /// Where the log ends.
     pub(crate) fn appended_end(&self) -> Lsn {
         self.appended_end
-    }
-
-    /// Bytes that the WAL takes before it is full.
-    #[cfg(feature = "simulation")]
-    pub(crate) fn room(&self) -> u64 {
-        self.wal.room()
     }
 
     /// Bytes of an object at most, by the size of the WAL.
@@ -331,6 +323,8 @@ impl ReplicatedLog {
         if due {
             self.next_tick = now + TICK;
             self.wal.tick();
+            // A snapshot of the leader makes room, too.
+            self.trim();
         }
         due
     }
@@ -450,15 +444,15 @@ impl ReplicatedLog {
                 for entry in entries {
                     self.note_appended(group, &entry);
                     self.queued_bytes += entry.payload.len();
-                    self.steps.push_back(Step::Entry { group, entry });
+                    self.steps.push(Step::Entry { group, entry });
                 }
                 if let Some(state) = snapshot {
-                    self.steps.push_back(Step::State { stream: snapshot_stream(group), state });
+                    self.steps.push(Step::State { stream: snapshot_stream(group), state });
                 }
                 if let Some(state) = state {
-                    self.steps.push_back(Step::State { stream: stream(group), state });
+                    self.steps.push(Step::State { stream: stream(group), state });
                 }
-                self.steps.push_back(Step::Report(ticket));
+                self.steps.push(Step::Report(ticket));
             }
             Action::Committed { group, index } => {
                 self.events.push_back(LogEvent::Committed { group, index });
@@ -511,26 +505,23 @@ impl ReplicatedLog {
 
     /// Gives the WAL what it takes; the rest stays in order.
     fn fill_wal(&mut self, now: Instant) {
-        while let Some(step) = self.steps.pop_front() {
-            let taken = match &step {
-                Step::Entry { group, entry } => self.append_entry(*group, entry),
-                Step::State { stream, state } => {
-                    let (stream, parts) = (*stream, &[&state[..]]);
-                    self.wal.append(Record::State { stream, parts }).map(|appended| {
-                        self.appended_end = appended.end;
-                        self.states.insert(stream, appended.data.lsn);
-                    })
-                }
-                Step::Report(ticket) => {
-                    self.unpersisted.push_back((self.appended_end, *ticket, now));
-                    Ok(())
-                }
-            };
-            if taken.is_err() {
-                self.steps.push_front(step);
-                break;
+        let mut steps = std::mem::take(&mut self.steps);
+        steps.take_while(|step| match step {
+            Step::Entry { group, entry } => self.append_entry(*group, entry).is_ok(),
+            Step::State { stream, state } => self.append_state(*stream, state).is_ok(),
+            Step::Report(ticket) => {
+                self.unpersisted.push_back((self.appended_end, *ticket, now));
+                true
             }
-        }
+        });
+        self.steps = steps;
+    }
+
+    fn append_state(&mut self, stream: StreamId, state: &Bytes) -> Result<(), AppendError> {
+        let appended = self.wal.append(Record::State { stream, parts: &[&state[..]] })?;
+        self.appended_end = appended.end;
+        self.states.insert(stream, appended.data.lsn);
+        Ok(())
     }
 
     fn append_entry(
@@ -543,7 +534,7 @@ impl ReplicatedLog {
             term: entry.term.get(),
             index: entry.index.get(),
             parts: &[&entry.descriptor, &entry.payload],
-            vital: is_vital(&entry.descriptor),
+            vital: group == RaftGroupId::METADATA || is_vital(&entry.descriptor),
         })?;
         self.appended_end = appended.end;
         self.queued_bytes -= entry.payload.len();

@@ -67,7 +67,7 @@ fn open(disk: &mut SimDisk, now: Instant) -> (ReplicatedLog, Payloads) {
             driver.create_group(group, &[1]);
         }
     }
-    (ReplicatedLog::new(wal, driver, GROUPS, states, 50, now), found)
+    (ReplicatedLog::new(wal, driver, GROUPS, states, 1, 50, now), found)
 }
 
 /// A run between two power cuts.
@@ -223,7 +223,7 @@ fn a_full_log_keeps_room_for_what_makes_room() {
     propose(&mut log, Claim::Edit, 100).expect("an edit has room");
     settle(&mut log, &mut disk, now);
     // Nothing waits for room.
-    assert_eq!((log.steps.len(), log.queued_bytes), (0, 0));
+    assert!(log.steps.is_empty() && log.queued_bytes == 0);
     for life in 0..20 {
         disk = SimDisk::with_image(life, disk_options(), disk.crash());
         (log, _) = open(&mut disk, now);
@@ -277,6 +277,6 @@ fn a_log_that_is_full_to_the_last_byte_is_led_again() {
     while flood(&mut log, Claim::Edit, 1000) > 0 {
         settle(&mut log, &mut disk, now);
     }
-    assert_eq!((log.steps.len(), log.queued_bytes), (0, 0));
+    assert!(log.steps.is_empty() && log.queued_bytes == 0);
     compact_all(&mut log, &mut disk, now);
 }

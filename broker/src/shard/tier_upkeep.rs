@@ -278,7 +278,8 @@ impl Shard {
         id: PartitionId,
         before: Option<Offset>,
     ) -> Result<(), TrimRefused> {
-        if self.log.leads(self.data_group()).is_none() {
+        let leads = self.log.leads(self.data_group()).is_some();
+        if !leads || !self.log.has_quorum(self.now.instant) {
             return Err(TrimRefused::NotLeader);
         }
         let log = self.hosting.get(id).ok_or(TrimRefused::UnknownPartition)?;

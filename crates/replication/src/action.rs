@@ -48,6 +48,13 @@ pub struct Ticket {
     pub(crate) number: u64,
 }
 
+impl Ticket {
+    /// The group whose write it is.
+    pub const fn group(&self) -> RaftGroupId {
+        self.group
+    }
+}
+
 /// An entry on its way to the WAL; its data there is the descriptor followed by the payload.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PersistEntry {

@@ -311,6 +311,16 @@ impl Driver {
         }
     }
 
+    /// The last entry that a voter is known to have durably; `None` where this node does not lead.
+    pub fn matched(&self, group: RaftGroupId, voter: u64) -> Option<LogIndex> {
+        self.groups.get(&group)?.matched(voter).map(LogIndex::new)
+    }
+
+    /// Bytes proposed in this leadership and not applied yet, with something for each entry itself.
+    pub fn unapplied_size(&self, group: RaftGroupId) -> usize {
+        self.groups.get(&group).map_or(0, Group::unapplied_size)
+    }
+
     /// Of the other voters that `may` lead, the one whose log is known to reach furthest; `None` on
     /// a node that does not lead.
     pub fn successor(&self, group: RaftGroupId, may: impl Fn(u64) -> bool) -> Option<u64> {

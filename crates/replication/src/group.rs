@@ -215,6 +215,12 @@ impl Group {
         }
     }
 
+    /// The last entry that a voter is known to have durably, if this node leads.
+    pub(crate) fn matched(&self, voter: u64) -> Option<u64> {
+        let progress = self.raw.raft.prs().get(voter).filter(|_| self.role() == Role::Leader)?;
+        Some(progress.matched)
+    }
+
     /// The voter to hand over to, if this node leads.
     pub(crate) fn successor(&self, may: impl Fn(u64) -> bool) -> Option<u64> {
         if self.role() != Role::Leader {

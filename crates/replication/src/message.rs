@@ -109,6 +109,17 @@ impl Message {
         !self.body.entries.is_empty()
     }
 
+    /// The entries that travel with the message: of each its descriptor, empty for the first entry
+    /// of a new leader, and the size of its payload in bytes.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], usize)> {
+        self.body.entries.iter().map(|entry| (&entry.data[..], entry.context.len()))
+    }
+
+    /// Leaves only the first `count` entries: to raft it is as if the leader had sent no more.
+    pub fn truncate(&mut self, count: usize) {
+        self.body.entries.truncate(count);
+    }
+
     /// Bytes of payload that travel with the message.
     pub fn payload_size(&self) -> usize {
         self.body.entries.iter().map(|entry| entry.context.len()).sum()

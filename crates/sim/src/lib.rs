@@ -1,14 +1,16 @@
-//! Deterministic simulation, in two scenarios: three voters, the real driver over the real WAL, on
-//! disks and a network that fail; and one whole broker that offloads to a store that misbehaves
-//! (`offload`).
+//! Deterministic simulation, in three scenarios: three voters, the real driver over the real WAL,
+//! on disks and a network that fail; one whole broker that offloads to a store that misbehaves
+//! (`offload`); and three whole brokers that do, and replicate (`brokers`).
 //!
 //! One thread, one seed, one clock that only this crate moves: a seed is the whole run, and a
 //! repeated run has the same trace. `scenario` says what happens, `checker` what must hold whatever
 //! happens.
 
+pub mod brokers;
 mod checker;
 mod cluster;
 mod journal;
+mod kafka;
 mod log;
 mod network;
 mod node;
@@ -16,6 +18,7 @@ pub mod offload;
 mod random;
 mod scenario;
 mod trace;
+mod weather;
 mod world;
 
 pub use checker::{Applied, Violation};

@@ -4,12 +4,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use sim::{Failure, Report, offload};
+use sim::{Failure, Report, brokers, offload};
 
-/// Deterministic simulation of three voters, and of a broker that offloads.
+/// Deterministic simulation of three voters, of a broker that offloads, and of three brokers.
 #[derive(Parser)]
 struct Arguments {
-    /// What is simulated; both if not given.
+    /// What is simulated; all of it if not given.
     #[arg(long)]
     scenario: Option<Scenario>,
     /// Replay this seed alone, with a timeline.
@@ -29,6 +29,8 @@ enum Scenario {
     Voters,
     /// A broker that offloads, over a failing disk and a failing store.
     Offload,
+    /// Three brokers, over failing disks, a failing network and a failing store.
+    Brokers,
 }
 
 fn main() -> ExitCode {
@@ -36,10 +38,10 @@ fn main() -> ExitCode {
     // A panic inside a run is reported with its seed.
     std::panic::set_hook(Box::new(|_| ()));
     let mut out = std::io::stdout().lock();
-    let both = [Scenario::Voters, Scenario::Offload];
+    let all = [Scenario::Voters, Scenario::Offload, Scenario::Brokers];
     let chosen = arguments.scenario;
     for scenario in
-        both.into_iter().filter(|it| chosen.is_none_or(|chosen| chosen.name() == it.name()))
+        all.into_iter().filter(|it| chosen.is_none_or(|chosen| chosen.name() == it.name()))
     {
         match runs(scenario, &arguments, &mut out) {
             Ok(true) => {}
@@ -61,6 +63,7 @@ impl Scenario {
         match self {
             Self::Voters => "voters",
             Self::Offload => "offload",
+            Self::Brokers => "brokers",
         }
     }
 }
@@ -87,20 +90,47 @@ fn runs(scenario: Scenario, arguments: &Arguments, out: &mut impl Write) -> std:
                 let run = if readable { offload::run_readable } else { offload::run };
                 let report = run(seed, None).map_err(told)?;
                 total.add(&report);
-                runs.push(report);
+                runs.push(report.counts());
                 Ok(report.trace_hash)
             })?;
             if held {
-                writeln!(out, "{} held; counts, and the runs with any:", scenario.name())?;
-                for (at, (name, count)) in total.counts().into_iter().enumerate() {
-                    let hit = runs.iter().filter(|run| run.counts()[at].1 > 0).count();
-                    let percent = hit * 100 / runs.len().max(1);
-                    writeln!(out, "{count:>12}  {percent:>3} %  {name}")?;
-                }
+                print_counts(scenario, &total.counts(), &runs, out)?;
+            }
+            Ok(held)
+        }
+        Scenario::Brokers => {
+            let (mut total, mut runs) = (brokers::Report::default(), Vec::new());
+            let held = all_held(scenario, arguments, out, |seed, readable| {
+                let run = if readable { brokers::run_readable } else { brokers::run };
+                let report = run(seed, None).map_err(told)?;
+                total.add(&report);
+                runs.push(report.counts());
+                Ok(report.trace_hash)
+            })?;
+            if held {
+                print_counts(scenario, &total.counts(), &runs, out)?;
             }
             Ok(held)
         }
     }
+}
+
+/// What happened in runs, by name.
+type Counts = Vec<(&'static str, usize)>;
+
+fn print_counts(
+    scenario: Scenario,
+    total: &Counts,
+    runs: &[Counts],
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    writeln!(out, "{} held; counts, and the runs with any:", scenario.name())?;
+    for (at, (name, count)) in total.iter().enumerate() {
+        let hit = runs.iter().filter(|run| run[at].1 > 0).count();
+        let percent = hit * 100 / runs.len().max(1);
+        writeln!(out, "{count:>12}  {percent:>3} %  {name}")?;
+    }
+    Ok(())
 }
 
 fn told<V: std::fmt::Display>(failure: Failure<V>) -> (Vec<String>, String) {

@@ -5,12 +5,9 @@
 mod clients;
 mod faults;
 mod finish;
-mod history;
 mod machine;
 mod report;
-mod requests;
 mod settings;
-mod violation;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -20,15 +17,15 @@ use bytes::Bytes;
 use s3_uploader::Extent;
 
 pub use self::report::Report;
-pub use self::violation::Violation;
+pub use crate::kafka::violation::Violation;
 
 use self::clients::Clients;
 use self::faults::Ambush;
-use self::history::{History, hash_of};
 use self::machine::Machine;
 use self::settings::Settings;
 use self::watch::Watch;
 use crate::Failure;
+use crate::kafka::history::{History, hash_of};
 use crate::random::Random;
 use crate::scenario::text_of;
 use crate::trace::Trace;
@@ -76,7 +73,7 @@ fn simulate(seed: u64, bug: Option<Bug>, readable: bool) -> Result<Report, Failu
 }
 
 /// Where the first hole after `start` begins in a partition's extents, or their end.
-fn covered_from(start: i64, extents: &[Extent]) -> i64 {
+pub(crate) fn covered_from(start: i64, extents: &[Extent]) -> i64 {
     let mut covered = start;
     for extent in extents.iter().filter(|extent| extent.end.get() > start) {
         if extent.base.get() > covered {
@@ -136,7 +133,7 @@ impl Simulation {
         Self {
             watch: Watch::new(machine.bucket.clone(), machine.url.clone(), believed_grace_ms),
             clients: Clients::new(&settings, &mut random),
-            history: History::new(&settings),
+            history: History::new(settings.partitions()),
             machine,
             settings,
             random,

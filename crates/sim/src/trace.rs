@@ -25,6 +25,14 @@ impl Trace {
         self.lines.unwrap_or_default().into()
     }
 
+    /// What is too frequent for the timeline.
+    pub(crate) fn note_silently(&mut self, now: u64, node: u64, facts: &[u64]) {
+        self.hash = mix(self.hash ^ mix(now ^ (node << 56)));
+        for fact in facts {
+            self.hash = mix(self.hash ^ *fact);
+        }
+    }
+
     /// Notes an event of `node` at `now` microseconds. The facts go into the hash, the text into
     /// the timeline.
     pub(crate) fn note(
@@ -34,10 +42,7 @@ impl Trace {
         facts: &[u64],
         text: impl FnOnce() -> String,
     ) {
-        self.hash = mix(self.hash ^ mix(now ^ (node << 56)));
-        for fact in facts {
-            self.hash = mix(self.hash ^ *fact);
-        }
+        self.note_silently(now, node, facts);
         if let Some(lines) = &mut self.lines {
             if lines.len() == LINES_MAX {
                 lines.pop_front();

@@ -3,16 +3,87 @@
 //! Whatever changes who leads comes after all that was proposed here is handed out: only so is it
 //! known of an entry whether this broker proposed it.
 
+use std::time::{Duration, Instant};
+
+use model::{LogIndex, RaftGroupId};
 use replication::Message;
 
-use super::ReplicatedLog;
+use super::{RAFT_TICK, ReplicatedLog, is_vital};
+
+/// A voter that has heard the leader elects no other one for ten ticks; less what a message is
+/// under way.
+const LEASE: Duration = RAFT_TICK.saturating_mul(7);
+/// What the WAL writes around an entry, and for its descriptor.
+const ENTRY_OVERHEAD: usize = 256;
 
 impl ReplicatedLog {
-    /// Takes in a message of another broker.
-    pub(crate) fn handle_message(&mut self, from: u64, message: Message) {
+    /// Takes in a message of another broker. Entries that the WAL has no room for count as lost:
+    /// what waited for room would hold up the snapshot that makes it. What is vital has room of its
+    /// own.
+    pub(crate) fn handle_message(&mut self, from: u64, mut message: Message, now: Instant) {
         self.act_all();
+        self.heard.insert(from, now);
+        if message.has_entries() {
+            let count = self.fitting(&message);
+            if count == 0 {
+                return;
+            }
+            message.truncate(count);
+        }
         self.driver.handle_message(from, message);
         self.act_all();
+    }
+
+    /// How many of a message's entries the WAL has room for.
+    fn fitting(&self, message: &Message) -> usize {
+        let is_metadata = message.group() == RaftGroupId::METADATA;
+        let (room, vital_room) = (self.wal.room(), self.wal.vital_room());
+        let mut size = self.queued_bytes as u64;
+        let fits = |(descriptor, payload_size): &(&[u8], usize)| {
+            size += (payload_size + ENTRY_OVERHEAD) as u64;
+            let is_vital = is_metadata || is_vital(descriptor);
+            // Where a segment ends something is left over.
+            size + size / 2 <= if is_vital { vital_room } else { room }
+        };
+        message.entries().take_while(fits).count()
+    }
+
+    /// Has a majority been heard so recently that nobody else can lead? If it has not, this broker
+    /// may have stood still while another one was elected, and not know it yet.
+    pub(crate) fn has_quorum(&self, now: Instant) -> bool {
+        let recent = |at: &&Instant| now.saturating_duration_since(**at) < LEASE;
+        let voters = self.voter_count;
+        2 * (self.heard.values().filter(recent).count() + 1) > voters
+    }
+
+    /// Bytes that the WAL takes before it is full.
+    pub(crate) fn room(&self) -> u64 {
+        self.wal.room()
+    }
+
+    /// What a follower's WAL has to have for a leader to count on it: what may be on the way to it
+    /// since it told its room, what may follow, and as much again, since its frames and segments
+    /// lie otherwise.
+    pub(crate) fn room_of_follower_min(&self) -> u64 {
+        2 * self.wal.segment_size()
+    }
+
+    /// Whether this broker and those that have room are a majority.
+    pub(crate) fn set_followers_have_room(&mut self, they_have: bool) {
+        self.followers_have_room = they_have;
+    }
+
+    /// May a client's entry be proposed, for all that is known of the other brokers?
+    pub(super) fn followers_take(&self, group: RaftGroupId, size: usize) -> bool {
+        let uncommitted = self.driver.unapplied_size(group);
+        let on_the_way = 2 * (uncommitted + size) as u64;
+        let is_bounded = uncommitted == 0 || on_the_way <= self.wal.segment_size();
+        self.driver.is_alone() || (is_bounded && self.followers_have_room)
+    }
+
+    /// The last entry that another voter is known to have durably, where this broker leads.
+    pub(crate) fn matched(&self, group: RaftGroupId, voter: u64) -> Option<LogIndex> {
+        self.driver.matched(group, voter)
     }
 
     /// Has another voter, of those that can be reached, lead what this broker leads.

@@ -7,11 +7,12 @@ use bytes::{Bytes, BytesMut};
 use kafka_wire::ErrorCode;
 use kafka_wire::records::RecordBatchBuilder;
 
-use super::history::{Fingerprint, History};
 use super::report::Report;
-use super::requests;
-use super::settings::{Settings, Topic};
-use super::violation::Violation;
+use super::settings::Settings;
+use crate::kafka::Topic;
+use crate::kafka::history::{Fingerprint, History};
+use crate::kafka::requests;
+use crate::kafka::violation::Violation;
 use crate::random::Random;
 
 /// Batches of a plain producer that are not answered at most.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use s3_uploader::Weather;
 
 use super::machine::End;
-use super::violation::Violation;
 use super::{Event, Simulation};
+use crate::kafka::violation::Violation;
 
 /// Microseconds within which all is offloaded and deleted, beside what a stalled request and the
 /// settings may take.

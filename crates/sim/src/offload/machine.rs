@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use broker::config::StoreUrl;
-use broker::simulation::{Moment, NODE, SimBroker, Start};
+use broker::simulation::{Moment, SimBroker, Start};
 use bytes::Bytes;
 use s3_uploader::{Bucket, Faults, SteppedWorker, StoreOptions, WorkerConfig};
 use uuid::Uuid;
@@ -12,13 +12,14 @@ use wal_uring::sim::{SimDisk, SimDiskOptions};
 use wal_uring::{FormatOptions, format};
 
 use super::settings::Settings;
-use super::violation::Violation;
+use crate::kafka::violation::Violation;
 use crate::random::Random;
 
 const BLOCK_SIZE: u32 = 512;
 const SEGMENT_SIZE: u64 = 512 << 10;
 /// Beyond the segments: superblocks, and what a format leaves unused at a device's ends.
 const OVERHEAD_SIZE: u64 = 256 << 10;
+const NODE: i32 = 0;
 const CLUSTER: Uuid = Uuid::from_u128(7);
 const UNIX_MS_FIRST: i64 = 1_800_000_000_000;
 
@@ -81,6 +82,8 @@ impl Machine {
         let (store, client) = SteppedWorker::start(&self.url, options, config)
             .map_err(|error| failed(error.to_string()))?;
         let start = Start {
+            node: NODE,
+            nodes: Vec::new(),
             cluster_id: CLUSTER,
             settings: self.settings.broker.clone(),
             wal: self.settings.wal,

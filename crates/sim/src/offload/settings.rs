@@ -3,15 +3,8 @@
 use broker::config::BrokerSettings;
 use wal_uring::WalOptions;
 
+use crate::kafka::Topic;
 use crate::random::Random;
-
-/// A topic of a run and how much of each of its partitions is kept.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Topic {
-    pub(crate) name: &'static str,
-    pub(crate) partition_count: i32,
-    pub(crate) retention_bytes: Option<u64>,
-}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -81,7 +74,6 @@ impl Settings {
 
     /// Every partition of every topic, in order: the number of each is its place.
     pub(crate) fn partitions(&self) -> Vec<(Topic, i32)> {
-        let of = |topic: Topic| (0..topic.partition_count).map(move |index| (topic, index));
-        self.topics.into_iter().flat_map(of).collect()
+        Topic::partitions(&self.topics)
     }
 }

@@ -3,10 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::kafka::violation::Violation;
 use broker::simulation::{SimBroker, manifest_of};
 use s3_uploader::{Bucket, Change, Manifest, ManifestFile, ObjectName, StoreUrl};
-
-use super::violation::Violation;
 
 /// From the proposal of an edit, whose time counts, to its sight here.
 const SLACK_MS: i64 = 1_000;

@@ -1,4 +1,4 @@
-//! The promises of a broker that offloads.
+//! The promises of a broker, and of several together.
 
 /// A promise that was broken. Partitions are named by topic and index.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -33,6 +33,8 @@ pub enum Violation {
     Stuck { seconds: u64, what: String },
     #[error("a reply of the broker does not decode: {reason}")]
     Reply { reason: String },
+    #[error("nodes {nodes:?} both lead group {group} in term {term}")]
+    TwoLeaders { group: u64, term: u64, nodes: [i32; 2] },
     #[error("panic: {message}")]
     Panic { message: String },
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_wire::batch::{self, BatchHeader};
 
-use super::settings::{Settings, Topic};
+use super::Topic;
 use super::violation::Violation;
 use crate::random::mix;
 
@@ -56,7 +56,8 @@ pub(crate) struct Read {
 }
 
 impl History {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    /// Of partitions by their number: topic, and index in it.
+    pub(crate) fn new(partitions: Vec<(Topic, i32)>) -> Self {
         let of = |(topic, index): (Topic, i32)| PartitionHistory {
             topic,
             name: format!("{}-{index}", topic.name),
@@ -67,7 +68,7 @@ impl History {
             log_start: 0,
             asked_start: 0,
         };
-        Self(settings.partitions().into_iter().map(of).collect())
+        Self(partitions.into_iter().map(of).collect())
     }
 
     pub(crate) fn name(&self, partition: usize) -> String {

@@ -5,7 +5,7 @@ use kafka_wire::client::{ClientRequest, decode_response, encode_request};
 use kafka_wire::messages as m;
 use kafka_wire::{ErrorCode, StrBytes};
 
-use super::settings::Topic;
+use super::Topic;
 use super::violation::Violation;
 
 const CLIENT: &str = "sim";

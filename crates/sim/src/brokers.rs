@@ -1,0 +1,365 @@
+//! Three brokers: real shards on simulated disks, over a simulated network and one bucket, with one
+//! clock. Clients write and read while power is cut, processes stand still, links break and the
+//! store misbehaves; then everything is well, and all must be there on every broker.
+
+mod clients;
+mod faults;
+mod finish;
+mod machine;
+mod network;
+mod producer;
+mod report;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use s3_uploader::{Bucket, Faults};
+
+pub use self::report::Report;
+pub use crate::kafka::violation::Violation;
+
+use self::clients::{Clients, Wanted};
+use self::machine::{Machine, Store, unix_ms};
+use self::network::{Delivery, Network};
+use self::settings::Settings;
+use crate::Failure;
+use crate::kafka::history::{History, hash_of};
+use crate::offload::covered_from;
+use crate::random::Random;
+use crate::scenario::text_of;
+use crate::trace::Trace;
+
+const BROKER_COUNT: usize = 3;
+/// Their node ids.
+const NODES: [i32; BROKER_COUNT] = [0, 1, 2];
+/// The group that the partitions are in.
+const DATA_GROUP: u64 = 1;
+
+/// A planted fault, to show that the checkers see it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Bug {
+    /// Producers are told of their batches before a majority has them.
+    EarlyAck,
+    /// The log is given up before the entry that names the object is committed.
+    TrimBeforeEdit,
+}
+
+/// Runs a seed. The same seed and bug always give the same result.
+///
+/// # Errors
+///
+/// A promise was broken.
+pub fn run(seed: u64, bug: Option<Bug>) -> Result<Report, Failure<Violation>> {
+    simulate(seed, bug, false)
+}
+
+/// [`run`], with a timeline if it fails.
+///
+/// # Errors
+///
+/// As for [`run`].
+pub fn run_readable(seed: u64, bug: Option<Bug>) -> Result<Report, Failure<Violation>> {
+    simulate(seed, bug, true)
+}
+
+fn simulate(seed: u64, bug: Option<Bug>, readable: bool) -> Result<Report, Failure<Violation>> {
+    let mut simulation = Simulation::new(seed, bug, readable);
+    // Broken invariants of a broker panic; a panic is a result like another.
+    let result = catch_unwind(AssertUnwindSafe(|| simulation.play()))
+        .unwrap_or_else(|panic| Err(Violation::Panic { message: text_of(panic.as_ref()) }));
+    match result {
+        Ok(()) => Ok(simulation.report()),
+        Err(violation) => Err(Failure { violation, timeline: simulation.trace.into_lines() }),
+    }
+}
+
+/// What is planned for a time.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Produce(usize),
+    Follow(usize),
+    Administer,
+    Look,
+    Weather,
+    Fault,
+    Start(usize),
+    /// A broker that stops, and by when it does.
+    Stop(usize, u64),
+    /// The other side of a connection lost its power.
+    Reset(u32),
+}
+
+struct Simulation {
+    /// Microseconds since the run began.
+    now: u64,
+    settings: Settings,
+    random: Random,
+    bug: Option<Bug>,
+    store: Store,
+    machines: [Machine; BROKER_COUNT],
+    network: Network,
+    clients: Clients,
+    history: History,
+    trace: Trace,
+    report: Report,
+    /// By time; events of one time in the order in which they were planned.
+    plan: BTreeMap<(u64, u64), Event>,
+    planned: u64,
+    /// By group and term: who led.
+    leaders: BTreeMap<(u64, u64), i32>,
+    /// By node: the first entry of its log when it was last looked at.
+    first_index: [u64; BROKER_COUNT],
+    /// No new batches, no new faults.
+    is_ending: bool,
+}
+
+impl Simulation {
+    fn new(seed: u64, bug: Option<Bug>, readable: bool) -> Self {
+        let mut random = Random::new(seed);
+        let settings = Settings::draw(&mut random);
+        let mut trace = Trace::new(readable);
+        trace.note(0, 0, &[seed], || format!("{settings:?}"));
+        let store = Store {
+            url: "file:///simulated".parse().expect("an address"),
+            bucket: Bucket::default(),
+            faults: Faults::seeded(random.next()),
+        };
+        let machines =
+            std::array::from_fn(|node| Machine::new(node, store.clone(), &settings, random.fork()));
+        let delay_max = settings.network_delay_max;
+        Self {
+            now: 0,
+            network: Network::new(Clients::CONN_END, delay_max, random.fork()),
+            clients: Clients::new(&settings, &mut random),
+            history: History::new(settings.partitions()),
+            store,
+            machines,
+            settings,
+            random,
+            bug,
+            trace,
+            report: Report::default(),
+            plan: BTreeMap::new(),
+            planned: 0,
+            leaders: BTreeMap::new(),
+            first_index: [0; BROKER_COUNT],
+            is_ending: false,
+        }
+    }
+
+    /// The whole run.
+    fn play(&mut self) -> Result<(), Violation> {
+        for node in 0..BROKER_COUNT {
+            self.plan(0, Event::Start(node));
+        }
+        for producer in 0..self.settings.producer_count {
+            self.plan(0, Event::Produce(producer));
+        }
+        for partition in 0..self.settings.partitions().len() {
+            self.plan(0, Event::Follow(partition));
+        }
+        self.plan(0, Event::Look);
+        self.plan(0, Event::Administer);
+        for event in [Event::Weather, Event::Fault] {
+            self.plan(2_000_000, event);
+        }
+        self.run_to(self.settings.duration)?;
+        finish::come_to_rest(self)
+    }
+
+    /// Lets all happen that does until `end`.
+    fn run_to(&mut self, end: u64) -> Result<(), Violation> {
+        while self.now < end {
+            self.advance(end);
+            while let Some(entry) = self.plan.first_entry() {
+                if entry.key().0 > self.now {
+                    break;
+                }
+                let event = entry.remove();
+                self.handle(event)?;
+            }
+            while let Some((node, conn, delivery)) = self.network.arrival(self.now) {
+                self.machines[node].deliver(conn, delivery);
+            }
+            for node in 0..BROKER_COUNT {
+                self.turn(node)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets time pass to the next thing that happens.
+    fn advance(&mut self, end: u64) {
+        let planned = self.plan.first_key_value().map(|((at, _), _)| *at);
+        let turns = self.machines.iter().filter_map(|it| it.next_turn(self.now));
+        let next = turns.chain(planned).chain(self.network.next_due()).min().unwrap_or(end);
+        let mut until = next.clamp(self.now, end);
+        for machine in &mut self.machines {
+            until = machine.run_store(until).max(self.now);
+        }
+        // Something is due now: it is done before time passes.
+        self.now = if next <= self.now { self.now } else { until.max(self.now) };
+        self.store.bucket.set_now_ms(unix_ms(self.now));
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Produce(producer) => {
+                let again = self.random.between(1_000, self.settings.produce_interval_max);
+                self.plan(again, event);
+                let (time, fresh) = ((self.now, unix_ms(self.now)), !self.is_ending);
+                let Self { clients, history, random, .. } = self;
+                let wanted = clients.produce(producer, time, fresh, history, random);
+                self.ask(wanted);
+            }
+            Event::Follow(partition) => {
+                let again = self.random.between(1_000, 500_000);
+                self.plan(again, event);
+                let wanted = self.clients.follow(partition, self.now, &mut self.random);
+                self.ask(wanted);
+            }
+            Event::Administer => {
+                self.plan(200_000, event);
+                let wanted = self.clients.administer(self.now, &self.settings);
+                self.ask(wanted);
+                for (broker, conn) in self.clients.lose_patience(self.now, &mut self.random) {
+                    self.report.given_up += 1;
+                    self.machines[broker].deliver(conn, Delivery::Closed);
+                }
+            }
+            Event::Look => {
+                self.plan(50_000, event);
+                self.look()?;
+            }
+            Event::Weather => self.change_weather(),
+            Event::Fault => self.strike()?,
+            Event::Start(node) if self.machines[node].broker().is_none() => {
+                self.note(node, &[13], || "starts".to_owned());
+                self.machines[node].start(self.now)?;
+                self.first_index[node] = 0;
+            }
+            Event::Start(_) => {}
+            Event::Stop(node, by) => self.stop_on(node, by),
+            Event::Reset(conn) => self.network.reset(self.now, conn),
+        }
+        Ok(())
+    }
+
+    /// Sends what a client wants, or connects it; a broker that is down refuses it.
+    fn ask(&mut self, wanted: Option<Wanted>) {
+        match wanted {
+            Some(Wanted::Connection { broker, conn }) => {
+                if self.machines[broker].broker().is_some_and(|it| it.is_ready()) {
+                    self.machines[broker].connect(conn);
+                } else {
+                    self.clients.refused(conn, &mut self.random);
+                }
+            }
+            Some(Wanted::Request { broker, conn, bytes }) => {
+                self.note(broker, &[1, conn.into(), bytes.len() as u64], || {
+                    format!("{conn} asks: {} B", bytes.len())
+                });
+                self.machines[broker].deliver(conn, Delivery::Bytes(vec![bytes]));
+            }
+            None => {}
+        }
+    }
+
+    /// A broker does what it can.
+    fn turn(&mut self, node: usize) -> Result<(), Violation> {
+        let sent = self.machines[node].turn(self.now)?;
+        if let Some(broker) = self.machines[node].broker_mut() {
+            match self.bug {
+                Some(Bug::EarlyAck) => broker.acknowledge_early(),
+                Some(Bug::TrimBeforeEdit) => broker.trim_early(),
+                None => {}
+            }
+            for to in broker.take_dials() {
+                let to = NODES.iter().position(|node| *node == to).expect("a node");
+                let listens = self.machines[to].broker().is_some();
+                self.network.dial(self.now, node, to, listens);
+            }
+        }
+        for (conn, pieces) in sent {
+            self.sent(node, conn, pieces)?;
+        }
+        Ok(())
+    }
+
+    fn sent(&mut self, node: usize, conn: u32, pieces: Vec<Bytes>) -> Result<(), Violation> {
+        let hash = pieces.iter().fold(0, |hash, piece| hash ^ hash_of(piece));
+        self.trace.note_silently(self.now, node as u64, &[2, conn.into(), hash]);
+        if self.network.owns(conn) {
+            if pieces.is_empty() {
+                self.network.close(self.now, conn);
+            } else {
+                self.network.send(self.now, conn, pieces);
+            }
+            return Ok(());
+        }
+        let Self { clients, history, report, random, .. } = self;
+        let left = clients.received(self.now, conn, &pieces, history, (report, random))?;
+        if let Some(broker) = left {
+            self.machines[broker].deliver(conn, Delivery::Closed);
+        }
+        Ok(())
+    }
+
+    /// What must hold at any moment.
+    fn look(&mut self) -> Result<(), Violation> {
+        for (at, machine) in self.machines.iter().enumerate() {
+            let Some(broker) = machine.broker() else { continue };
+            let node = NODES[at];
+            for (group, term) in broker.led() {
+                let known = *self.leaders.entry((group, term)).or_insert(node);
+                if known != node {
+                    return Err(Violation::TwoLeaders { group, term, nodes: [known, node] });
+                }
+            }
+            let first = broker.counters().first_index;
+            let before = std::mem::replace(&mut self.first_index[at], first);
+            self.report.compactions += usize::from(before > 0 && first > before);
+            for state in broker.partitions() {
+                let (start, local) = (state.log_start.get(), state.local_start.get());
+                let covered = covered_from(start, broker.manifest().extents(state.id));
+                if covered < local {
+                    let partition = format!("{}-{} of node {node}", state.topic, state.index);
+                    return Err(Violation::Uncovered { partition, from: covered });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The node that leads the partitions, and knows all that was committed.
+    fn leader(&self) -> Option<usize> {
+        let leads = |broker: &broker::simulation::SimBroker| {
+            broker.is_ready() && broker.led().iter().any(|(group, _)| *group == DATA_GROUP)
+        };
+        (0..BROKER_COUNT).find(|node| self.machines[*node].broker().is_some_and(leads))
+    }
+
+    fn plan(&mut self, after: u64, event: Event) {
+        self.planned += 1;
+        self.plan.insert((self.now + after, self.planned), event);
+    }
+
+    fn note(&mut self, node: usize, facts: &[u64], text: impl FnOnce() -> String) {
+        self.trace.note(self.now, node as u64, facts, text);
+    }
+
+    /// What became of a run that held.
+    fn report(mut self) -> Report {
+        for (key, bytes) in self.store.bucket.objects(&self.store.url, "") {
+            let hash = hash_of(key.as_bytes()) ^ hash_of(&bytes);
+            self.trace.note(self.now, 0, &[5, hash], || format!("{key} is left"));
+        }
+        self.report.set_injected(self.store.faults.injected());
+        self.report.seconds = usize::try_from(self.now / 1_000_000).unwrap_or(usize::MAX);
+        self.report.acknowledged = self.history.acknowledgements();
+        self.report.terms = self.leaders.len();
+        Report { trace_hash: self.trace.hash(), ..self.report }
+    }
+}

@@ -1,0 +1,113 @@
+//! What goes wrong: power, processes, links, and the store's weather.
+
+use super::machine::End;
+use super::{BROKER_COUNT, Event, Simulation};
+use crate::kafka::violation::Violation;
+use crate::weather::draw_weather;
+
+/// Microseconds that a broker stays down, or stands still, at most.
+const DOWN_MAX: u64 = 3_000_000;
+/// Microseconds that a link is cut at most.
+const CUT_MAX: u64 = 5_000_000;
+/// Microseconds that a broker which stops waits for another one to lead.
+const HAND_OVER_MAX: u64 = 1_000_000;
+
+impl Simulation {
+    pub(super) fn strike(&mut self) -> Result<(), Violation> {
+        let again = self.random.between(100_000, self.settings.fault_interval_max);
+        self.plan(again, Event::Fault);
+        let node = self.random.index(BROKER_COUNT);
+        match self.random.below(20) {
+            0..=3 => self.end_broker(node, End::PowerCut),
+            4..=5 => self.end_broker(node, End::Kill),
+            6 => (0..BROKER_COUNT).for_each(|node| self.end_broker(node, End::PowerCut)),
+            7..=9 => self.pause(node),
+            10..=11 => self.stop(node),
+            12..=14 => self.isolate(node),
+            15..=17 => self.cut(node),
+            _ => self.break_links(node),
+        }
+        Ok(())
+    }
+
+    /// Draws the store's weather for the next while.
+    pub(super) fn change_weather(&mut self) {
+        let (weather, after) = draw_weather(&mut self.random);
+        self.note(0, &[6, after], || format!("{weather:?}"));
+        self.store.faults.set_weather(weather);
+        self.plan(after, Event::Weather);
+    }
+
+    pub(super) fn end_broker(&mut self, node: usize, end: End) {
+        let Some(broker) = self.machines[node].broker() else { return };
+        self.report.add_life(&broker.counters());
+        let disk = u64::from(broker.disk_trace());
+        self.note(node, &[7, disk], || format!("{end:?}"));
+        self.machines[node].end(end);
+        self.clients.broker_ended(node, &mut self.random);
+        for conn in self.network.node_ended(self.now, node, end == End::Kill) {
+            let after = self.random.below(DOWN_MAX);
+            self.plan(after, Event::Reset(conn));
+        }
+        match end {
+            End::PowerCut => self.report.power_cuts += 1,
+            End::Kill => self.report.kills += 1,
+        }
+        let down = self.random.below(DOWN_MAX);
+        self.plan(down, Event::Start(node));
+    }
+
+    fn pause(&mut self, node: usize) {
+        let until = self.now + self.random.between(1_000, DOWN_MAX);
+        self.note(node, &[8, until], || format!("stands still until {until}"));
+        self.machines[node].pause(until);
+        self.report.pauses += 1;
+    }
+
+    /// What a broker does that is asked to stop: others lead what it leads, then it ends.
+    fn stop(&mut self, node: usize) {
+        let Some(broker) = self.machines[node].broker_mut() else { return };
+        broker.hand_over();
+        self.note(node, &[9], || "stops".to_owned());
+        self.report.stops += 1;
+        self.plan(0, Event::Stop(node, self.now + HAND_OVER_MAX));
+    }
+
+    /// A broker that stops goes on until nobody needs it, or it has waited long enough.
+    pub(super) fn stop_on(&mut self, node: usize, by: u64) {
+        let Some(broker) = self.machines[node].broker_mut() else { return };
+        if self.now < by && broker.could_hand_over() {
+            return self.plan(1_000, Event::Stop(node, by));
+        }
+        broker.shut_down();
+        self.end_broker(node, End::Kill);
+        self.report.kills -= 1;
+    }
+
+    /// Nothing goes to a broker from the others, or back.
+    fn isolate(&mut self, node: usize) {
+        let until = self.now + self.random.between(10_000, CUT_MAX);
+        self.note(node, &[10, until], || format!("is cut off until {until}"));
+        for other in (0..BROKER_COUNT).filter(|other| *other != node) {
+            self.network.cut(node, other, until);
+            self.network.cut(other, node, until);
+        }
+        self.report.cuts += 1;
+    }
+
+    /// Nothing goes from one broker to another.
+    fn cut(&mut self, from: usize) {
+        let to = (from + 1 + self.random.index(2)) % BROKER_COUNT;
+        let until = self.now + self.random.between(10_000, CUT_MAX);
+        self.note(from, &[11, to as u64, until], || format!("does not reach {to} until {until}"));
+        self.network.cut(from, to, until);
+        self.report.cuts_one_way += 1;
+    }
+
+    fn break_links(&mut self, node: usize) {
+        let other = (node + 1 + self.random.index(2)) % BROKER_COUNT;
+        self.note(node, &[12, other as u64], || format!("its connections to {other} break"));
+        self.network.break_between(self.now, node, other);
+        self.report.breaks += 1;
+    }
+}

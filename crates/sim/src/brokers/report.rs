@@ -1,0 +1,96 @@
+//! What happened in a run, to see that the runs are not idle.
+
+use broker::simulation::Counters;
+use s3_uploader::Injected;
+
+/// Counts of a run that held.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Report {
+    /// The same for the same seed.
+    pub trace_hash: u64,
+    pub seconds: usize,
+    pub acknowledged: usize,
+    /// Acknowledged at a later attempt, after one whose fate nobody knew.
+    pub repeats: usize,
+    /// Batches refused because the log was full.
+    pub refused: usize,
+    pub timed_out: usize,
+    /// Answers of brokers that did not lead.
+    pub not_leader: usize,
+    /// Clients that gave a broker up because it did not answer.
+    pub given_up: usize,
+    pub batches_read: usize,
+    pub reads_failed: usize,
+    pub reads_of_old_leaders: usize,
+    pub power_cuts: usize,
+    pub kills: usize,
+    pub stops: usize,
+    pub pauses: usize,
+    /// Links cut for a while, both ways and one way.
+    pub cuts: usize,
+    pub cuts_one_way: usize,
+    /// Connections broken with what was on the way.
+    pub breaks: usize,
+    /// Terms in which somebody led.
+    pub terms: usize,
+    /// Snapshots of leaders that took the place of a log.
+    pub snapshots: usize,
+    pub compactions: usize,
+    pub wal_reads: usize,
+    pub object_reads: usize,
+    pub merges: usize,
+    pub objects: usize,
+    pub store_failures: usize,
+    pub lost_replies: usize,
+    pub stalls: usize,
+    pub damages: usize,
+}
+
+impl Report {
+    /// Sums the counts; the hashes are folded into one.
+    pub fn add(&mut self, other: &Self) {
+        self.trace_hash ^= other.trace_hash;
+        for ((_, sum), (_, more)) in self.counts_mut().into_iter().zip(other.counts()) {
+            *sum += more;
+        }
+    }
+
+    /// Every count with its name.
+    pub fn counts(&self) -> Vec<(&'static str, usize)> {
+        let mut copy = *self;
+        copy.counts_mut().into_iter().map(|(name, count)| (name, *count)).collect()
+    }
+
+    /// A life of a broker is over.
+    pub(crate) fn add_life(&mut self, counters: &Counters) {
+        let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        self.wal_reads += usize::from(counters.wal_reads > 0);
+        self.object_reads += usize::from(counters.object_reads > 0);
+        self.merges += count(counters.merges);
+        self.objects += count(counters.objects);
+        self.snapshots += count(counters.snapshots);
+    }
+
+    pub(crate) fn set_injected(&mut self, injected: Injected) {
+        self.store_failures = injected.failures;
+        self.lost_replies = injected.lost_replies;
+        self.stalls = injected.stalls;
+        self.damages = injected.damages;
+    }
+}
+
+macro_rules! counts {
+    ($($count:ident)*) => {
+        impl Report {
+            fn counts_mut(&mut self) -> Vec<(&'static str, &mut usize)> {
+                vec![$((stringify!($count), &mut self.$count)),*]
+            }
+        }
+    };
+}
+
+counts! {
+    seconds acknowledged repeats refused timed_out not_leader given_up batches_read reads_failed
+    reads_of_old_leaders power_cuts kills stops pauses cuts cuts_one_way breaks terms snapshots
+    compactions wal_reads object_reads merges objects store_failures lost_replies stalls damages
+}
