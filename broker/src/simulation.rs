@@ -59,6 +59,8 @@ pub struct SimBroker {
     replies: Vec<(u32, Vec<Bytes>)>,
     /// Brokers that it wants to be connected to.
     dials: Vec<i32>,
+    /// It led its partitions at the last call of [`Self::write_as_old_leader`].
+    led: bool,
 }
 
 impl SimBroker {
@@ -89,7 +91,7 @@ impl SimBroker {
         let now = at(epoch, now);
         let shard = Shard::new(recovery.into_parts(SHARD, node, store, wal, now), now);
         let (paused, replies, dials) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Ok(Self { shard, disk, epoch, paused, replies, dials })
+        Ok(Self { shard, disk, epoch, paused, replies, dials, led: false })
     }
 
     /// A client connects.
@@ -229,6 +231,15 @@ impl SimBroker {
     /// A planted bug: tells producers of their batches as soon as those are proposed.
     pub fn acknowledge_early(&mut self) {
         self.shard.acknowledge_early();
+    }
+
+    /// A planted bug: one that was replaced stores its manifest as the newest one. To be called
+    /// after each turn.
+    pub fn write_as_old_leader(&mut self) {
+        let leads = self.shard.leads_data();
+        if std::mem::replace(&mut self.led, leads) && !leads {
+            self.shard.store_file_unasked();
+        }
     }
 
     /// A planted bug: gives up the log of an object that is stored, before the entry that names it

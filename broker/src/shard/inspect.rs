@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use model::{Offset, PartitionId, RaftGroupId};
-use s3_uploader::{Job, Manifest, ObjectName};
+use model::{Offset, PartitionId, RaftGroupId, Term};
+use s3_uploader::{Job, Manifest, ManifestFile, ObjectName};
 
 use super::Shard;
 use super::tier::JobOf;
 use crate::metrics::Metric;
+
+/// A number of a manifest that no other one has.
+const LEAP: u64 = 1 << 40;
 
 /// Where the records of a partition are.
 #[derive(Clone, Debug)]
@@ -106,6 +109,23 @@ impl Shard {
         for waiter in self.hosting.take_waiters() {
             self.tell(waiter, Ok(()));
         }
+    }
+
+    pub(crate) fn leads_data(&self) -> bool {
+        self.log.leads(self.data_group()).is_some()
+    }
+
+    /// See `SimBroker`.
+    pub(crate) fn store_file_unasked(&mut self) {
+        if !self.groups_are_loaded() {
+            return;
+        }
+        let (group, index, upto) = (self.data_group(), self.tier.offload.upto(), self.tier.edited);
+        let state = self.group_snapshot(index);
+        let sequence = upto.get() + LEAP;
+        let (cluster_id, term) = (self.node.cluster_id, Term::new(1));
+        let file = ManifestFile { cluster_id, group, term, index, sequence, state };
+        self.tier.start(Job::PutManifest(file), JobOf::ManifestFile { group, upto });
     }
 
     /// See `SimBroker`.

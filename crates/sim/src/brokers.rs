@@ -27,6 +27,7 @@ use self::settings::Settings;
 use crate::Failure;
 use crate::kafka::history::{History, hash_of};
 use crate::offload::covered_from;
+use crate::offload::watch::Watch;
 use crate::random::Random;
 use crate::scenario::text_of;
 use crate::trace::Trace;
@@ -44,6 +45,8 @@ pub enum Bug {
     EarlyAck,
     /// The log is given up before the entry that names the object is committed.
     TrimBeforeEdit,
+    /// A leader that was replaced writes the newest manifest.
+    OldLeaderWrites,
 }
 
 /// Runs a seed. The same seed and bug always give the same result.
@@ -109,6 +112,9 @@ struct Simulation {
     planned: u64,
     /// By group and term: who led.
     leaders: BTreeMap<(u64, u64), i32>,
+    watch: Watch,
+    /// The last entry whose edit a broker's manifest contains.
+    edited: u64,
     /// By node: the first entry of its log when it was last looked at.
     first_index: [u64; BROKER_COUNT],
     /// No new batches, no new faults.
@@ -133,6 +139,8 @@ impl Simulation {
             now: 0,
             network: Network::new(Clients::CONN_END, delay_max, random.fork()),
             clients: Clients::new(&settings, &mut random),
+            watch: Watch::new(store.bucket.clone(), store.url.clone(), settings.delete_grace_ms),
+            edited: 0,
             history: History::new(settings.partitions()),
             store,
             machines,
@@ -274,6 +282,7 @@ impl Simulation {
             match self.bug {
                 Some(Bug::EarlyAck) => broker.acknowledge_early(),
                 Some(Bug::TrimBeforeEdit) => broker.trim_early(),
+                Some(Bug::OldLeaderWrites) => broker.write_as_old_leader(),
                 None => {}
             }
             for to in broker.take_dials() {
@@ -330,7 +339,20 @@ impl Simulation {
                 }
             }
         }
-        Ok(())
+        self.look_at_bucket()
+    }
+
+    /// Objects that a manifest names are there, and stay for a while after none does: as the broker
+    /// has it that knows of the most edits.
+    fn look_at_bucket(&mut self) -> Result<(), Violation> {
+        let brokers = self.machines.iter().filter_map(Machine::broker);
+        let Some(broker) = brokers.max_by_key(|it| it.counters().edited) else { return Ok(()) };
+        let edited = broker.counters().edited;
+        if edited < self.edited {
+            return Ok(());
+        }
+        self.edited = edited;
+        self.watch.look(broker, unix_ms(self.now))
     }
 
     /// The node that leads the partitions, and knows all that was committed.
@@ -360,6 +382,7 @@ impl Simulation {
         self.report.seconds = usize::try_from(self.now / 1_000_000).unwrap_or(usize::MAX);
         self.report.acknowledged = self.history.acknowledgements();
         self.report.terms = self.leaders.len();
+        self.report.objects_deleted = self.watch.deleted;
         Report { trace_hash: self.trace.hash(), ..self.report }
     }
 }

@@ -8,7 +8,7 @@ mod finish;
 mod machine;
 mod report;
 mod settings;
-mod watch;
+pub(crate) mod watch;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

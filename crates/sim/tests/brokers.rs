@@ -59,6 +59,12 @@ fn a_log_that_is_given_up_too_early_is_found() {
     assert!(matches!(found, Violation::Uncovered { .. }), "{found}");
 }
 
+#[test]
+fn an_old_leader_that_writes_a_manifest_is_found() {
+    let found = find(Bug::OldLeaderWrites);
+    assert!(matches!(found, Violation::Missing { .. }), "{found}");
+}
+
 /// What the first seed shows that shows the bug.
 fn find(bug: Bug) -> Violation {
     for seed in 0..BUG_SEED_MAX {

@@ -40,6 +40,7 @@ pub struct Report {
     pub object_reads: usize,
     pub merges: usize,
     pub objects: usize,
+    pub objects_deleted: usize,
     pub store_failures: usize,
     pub lost_replies: usize,
     pub stalls: usize,
@@ -92,5 +93,6 @@ macro_rules! counts {
 counts! {
     seconds acknowledged repeats refused timed_out not_leader given_up batches_read reads_failed
     reads_of_old_leaders power_cuts kills stops pauses cuts cuts_one_way breaks terms snapshots
-    compactions wal_reads object_reads merges objects store_failures lost_replies stalls damages
+    compactions wal_reads object_reads merges objects objects_deleted store_failures lost_replies
+    stalls damages
 }

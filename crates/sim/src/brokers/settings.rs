@@ -14,6 +14,8 @@ const SKEW_MAX: u64 = 3_600_000;
 pub(crate) struct Settings {
     pub(crate) topic: Topic,
     pub(crate) broker: BrokerSettings,
+    /// Milliseconds that an object stays after the last reference to it went.
+    pub(crate) delete_grace_ms: i64,
     pub(crate) segment_count: u64,
     pub(crate) wal: WalOptions,
     /// By node: microseconds of one request of its disk at most.
@@ -41,8 +43,10 @@ impl Settings {
         };
         set("offload.age.ms", random.between(300, 4_000));
         set("offload.bytes", [131_072, 524_288, 33_554_432][random.index(3)]);
-        set("object.delete.grace.ms", random.between(2_000, 10_000));
+        let grace = random.between(2_000, 10_000);
+        set("object.delete.grace.ms", grace);
         set("object.sweep.interval.ms", random.between(1_000, 8_000));
+        set("log.retention.check.interval.ms", random.between(500, 4_000));
         let mut disk_delay_max = [[100, 1_000, 20_000][random.index(3)]; BROKER_COUNT];
         if random.chance(200) {
             disk_delay_max[random.index(BROKER_COUNT)] = 100_000;
@@ -53,6 +57,7 @@ impl Settings {
         Self {
             topic: Topic { name: "kept", partition_count: 3, retention_bytes: None },
             broker,
+            delete_grace_ms: i64::try_from(grace).expect("seconds"),
             segment_count: random.between(8, 15),
             wal: WalOptions {
                 depth: 1 + random.index(8),
