@@ -1,6 +1,6 @@
 //! Flow control by bytes: brokers tell each other how much room their WALs have. A leader takes
-//! records only while a majority has room for them; and where one broker has none left, it lets a
-//! snapshot stand for what that one cannot take.
+//! records only while all that are there have room for them; and where one broker has none left, it
+//! lets a snapshot stand for what that one cannot take.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -35,11 +35,10 @@ impl Rooms {
         self.0.insert(node, Room { bytes, told: now, short });
     }
 
-    /// How many are known to have less room than that. One that says nothing is not: raft knows
-    /// whether it is there.
-    fn count_below(&self, least: u64, now: Instant) -> usize {
+    /// Is it known to have less room than that? One that says nothing is not.
+    fn is_short(&self, node: NodeId, least: u64, now: Instant) -> bool {
         let fresh = |room: &&Room| now.saturating_duration_since(room.told) < FRESH;
-        self.0.values().filter(fresh).filter(|room| room.bytes < least).count()
+        self.0.get(&node).filter(fresh).is_some_and(|room| room.bytes < least)
     }
 
     /// Those that have been short of room for long.
@@ -62,10 +61,12 @@ impl Shard {
             self.peers.send_control(*node, &room);
         }
         let now = self.now.instant;
-        let below = self.rooms.count_below(self.log.room_of_follower_min(), now);
-        // With this broker they are a majority that has room, or they are not.
-        let needed = others.len().div_ceil(2);
-        self.log.set_followers_have_room(others.len() - below >= needed);
+        let least = self.log.room_of_follower_min();
+        // One that is behind today may be the one that makes a majority tomorrow.
+        let is_short = |node: &&NodeId| self.rooms.is_short(**node, least, now);
+        let any_short =
+            others.iter().filter(|node| self.peers.is_up(**node)).any(|it| is_short(&it));
+        self.log.set_followers_have_room(!any_short);
         self.help_stuck();
     }
 
@@ -99,8 +100,12 @@ mod tests {
         let (one, two) = (NodeId::new(1), NodeId::new(2));
         rooms.told(one, 10, 100, start);
         rooms.told(two, 100, 100, start);
-        assert_eq!((rooms.count_below(100, start), rooms.count_below(101, start)), (1, 2));
-        assert_eq!(rooms.count_below(101, start + FRESH), 0);
+        let are_short = |rooms: &Rooms, least, now| {
+            [one, two, NodeId::new(3)].map(|node| rooms.is_short(node, least, now))
+        };
+        assert_eq!(are_short(&rooms, 100, start), [true, false, false]);
+        assert_eq!(are_short(&rooms, 101, start), [true, true, false]);
+        assert_eq!(are_short(&rooms, 101, start + FRESH), [false; 3]);
         let later = start + SHORT_MAX;
         assert_eq!(rooms.stuck(later - Duration::from_millis(1)).count(), 0);
         rooms.told(one, 20, 100, later);

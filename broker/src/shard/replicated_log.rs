@@ -90,6 +90,9 @@ pub(crate) struct ReplicatedLog {
     states: BTreeMap<StreamId, Lsn>,
     /// Groups whose state records are being written again, so that the WAL can be trimmed.
     rewriting: usize,
+    /// Writes with snapshots that are not durable: until then the log begins where it did before,
+    /// whatever raft says.
+    snapshots: Vec<Ticket>,
     /// Taken by the WAL and not yet durable there.
     unpersisted: VecDeque<(Lsn, Ticket, Instant)>,
     events: VecDeque<LogEvent>,
@@ -147,6 +150,7 @@ impl ReplicatedLog {
             proposed_bytes: 0,
             states,
             rewriting: 0,
+            snapshots: Vec::new(),
             unpersisted: VecDeque::new(),
             events: VecDeque::new(),
             outgoing: Vec::new(),
@@ -203,7 +207,7 @@ impl ReplicatedLog {
         }
         let queued = self.queued_bytes + self.proposed_bytes + size;
         let (room, kept_free) = match claim {
-            Claim::Client => (self.wal.room(), self.wal.segment_size()),
+            Claim::Client => (self.wal.room(), self.kept_from_clients()),
             Claim::Broker => (self.wal.room(), 0),
             Claim::Edit => (self.wal.vital_room(), FRAMES_OF_EDIT),
         };
@@ -391,7 +395,7 @@ impl ReplicatedLog {
     /// Gives up the prefix of the WAL that no group needs. Groups whose state records lie in it
     /// write them again first: recovery reads them only from what is left.
     fn trim(&mut self) {
-        if self.rewriting > 0 {
+        if self.rewriting > 0 || !self.snapshots.is_empty() {
             return;
         }
         let needed =
@@ -447,6 +451,7 @@ impl ReplicatedLog {
                     self.steps.push(Step::Entry { group, entry });
                 }
                 if let Some(state) = snapshot {
+                    self.snapshots.push(ticket);
                     self.steps.push(Step::State { stream: snapshot_stream(group), state });
                 }
                 if let Some(state) = state {
@@ -549,6 +554,7 @@ impl ReplicatedLog {
                 break;
             }
             metrics.wal_append.record(now.saturating_duration_since(*since));
+            self.snapshots.retain(|snapshot| snapshot != ticket);
             self.driver.handle_persisted(*ticket);
             self.unpersisted.pop_front();
         }

@@ -68,17 +68,27 @@ impl ReplicatedLog {
         2 * self.wal.segment_size()
     }
 
-    /// Whether this broker and those that have room are a majority.
+    /// Whether all other brokers that are there have room for what a leader may send.
     pub(crate) fn set_followers_have_room(&mut self, they_have: bool) {
         self.followers_have_room = they_have;
     }
 
+    /// Bytes of the WAL that clients' entries leave free: a segment; with other brokers as much
+    /// more as a follower's log may differ from its leader's.
+    pub(super) fn kept_from_clients(&self) -> u64 {
+        let segments = if self.voter_count == 1 { 1 } else { 3 };
+        segments * self.wal.segment_size()
+    }
+
     /// May a client's entry be proposed, for all that is known of the other brokers?
     pub(super) fn followers_take(&self, group: RaftGroupId, size: usize) -> bool {
+        if self.voter_count == 1 {
+            return true;
+        }
         let uncommitted = self.driver.unapplied_size(group);
         let on_the_way = 2 * (uncommitted + size) as u64;
         let is_bounded = uncommitted == 0 || on_the_way <= self.wal.segment_size();
-        self.driver.is_alone() || (is_bounded && self.followers_have_room)
+        is_bounded && self.followers_have_room
     }
 
     /// The last entry that another voter is known to have durably, where this broker leads.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use model::PartitionId;
+use broker::simulation::Counters;
+use model::{Offset, PartitionId};
 use s3_uploader::{Extent, Weather};
 
 use super::machine::End;
@@ -26,6 +27,14 @@ pub(super) fn come_to_rest(it: &mut Simulation) -> Result<(), Violation> {
     it.network.heal();
     it.is_ending = true;
     it.plan.retain(|_, event| !matches!(event, Event::Fault | Event::Weather));
+    if it.random.chance(300) {
+        // Two of three are enough for all, whatever filled their logs.
+        let absent = it.random.index(BROKER_COUNT);
+        it.end_broker(absent, End::Kill);
+        it.plan.retain(|_, event| !matches!(event, Event::Start(node) if *node == absent));
+        wait(it, REST_MAX, unrest_of_leader)?;
+        it.plan(START_AFTER, Event::Start(absent));
+    }
     wait(it, REST_MAX, unrest)?;
     it.read_all()?;
     // What one broker led is there under the others, and what they know is on their disks.
@@ -42,21 +51,17 @@ pub(super) fn come_to_rest(it: &mut Simulation) -> Result<(), Violation> {
     it.read_all()
 }
 
-/// What is not at rest.
+/// What is not at rest on any broker.
 fn unrest(it: &Simulation) -> Option<String> {
-    if !it.clients.is_all_answered() {
-        return Some("batches are not acknowledged".to_owned());
+    if let Some(what) = unrest_of_leader(it) {
+        return Some(what);
     }
-    let Some(leader) = it.leader() else { return Some("nobody leads".to_owned()) };
-    let of = |node: usize| {
-        let broker = it.machines[node].broker()?;
-        let states = broker.partitions().into_iter();
-        let ends = states.map(|it| (it.id, it.high_watermark, it.log_end)).collect::<Vec<_>>();
-        Some((ends, broker.counters()))
-    };
-    let (leading, counters) = of(leader)?;
+    let leader = it.leader()?;
+    let (leading, counters) = state_of(it, leader)?;
     for node in 0..BROKER_COUNT {
-        let Some((ends, theirs)) = of(node) else { return Some(format!("node {node} is down")) };
+        let Some((ends, theirs)) = state_of(it, node) else {
+            return Some(format!("node {node} is down"));
+        };
         if ends != leading {
             return Some(format!("node {node} has {ends:?}, the leader {leading:?}"));
         }
@@ -68,10 +73,31 @@ fn unrest(it: &Simulation) -> Option<String> {
             return Some(format!("node {node} has edits to {theirs}, the leader to {leading}"));
         }
     }
+    None
+}
+
+/// What whoever leads has not done yet, with as many others as there are.
+fn unrest_of_leader(it: &Simulation) -> Option<String> {
+    if !it.clients.is_all_answered() {
+        return Some("batches are not acknowledged".to_owned());
+    }
+    let Some((leading, counters)) = it.leader().and_then(|leader| state_of(it, leader)) else {
+        return Some("nobody leads".to_owned());
+    };
     if leading.iter().any(|(_, high_watermark, log_end)| high_watermark < log_end) {
         return Some(format!("entries are not committed: {leading:?}"));
     }
     (counters.pending_bytes > 0).then(|| format!("bytes are not offloaded: {counters:?}"))
+}
+
+/// High watermark and log end of each partition.
+type Ends = Vec<(PartitionId, Offset, Offset)>;
+
+fn state_of(it: &Simulation, node: usize) -> Option<(Ends, Counters)> {
+    let broker = it.machines[node].broker()?;
+    let states = broker.partitions().into_iter();
+    let ends = states.map(|it| (it.id, it.high_watermark, it.log_end)).collect();
+    Some((ends, broker.counters()))
 }
 
 /// Where the records of each partition are, as a broker's manifest has it.

@@ -1,0 +1,120 @@
+"""What replication costs: `acks=all` at a steady rate with one broker and with three, in turns.
+
+All brokers share this machine's cores and its device, so that each of three devices writes what one
+does, and only the ratios of one run say something. Told, too, is what a broker takes of a core
+that has clients and partitions, and nothing to do.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+
+from confluent_kafka.admin import AdminClient
+
+from brokers import Cluster, free_ports  # sets the path to the crash run's modules
+
+from process import Broker
+
+TOPIC = "latency"
+QUANTILES = ["p50", "p90", "p99", "p99_9"]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--idle-seconds", type=float, default=5)
+    parser.add_argument("--rate", type=int, default=500)
+    parser.add_argument("--json")
+    return parser.parse_args()
+
+
+def produce(options, directory, address):
+    path = os.path.join(directory, "produce.json")
+    subprocess.run([options.binary, "bench", "produce", "--bootstrap", address, "--topic", TOPIC, "--rate",
+                    str(options.rate), "--seconds", str(options.seconds), "--warmup", "2", "--cores", "1",
+                    "--sleep", "--json", path], check=True, stdout=subprocess.DEVNULL)
+    with open(path, encoding="utf-8") as file:
+        report = json.load(file)
+    assert report["errors"] == 0, report["first_error"]
+    return report["latency_us"]
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def idle_percent(options, pids):
+    """Of a core, of each."""
+    before = [cpu_seconds(pid) for pid in pids]
+    time.sleep(options.idle_seconds)
+    return [100 * (cpu_seconds(pid) - used) / options.idle_seconds for pid, used in zip(pids, before)]
+
+
+def with_one(options, directory):
+    broker = Broker(options.binary, directory, ["--cores", "1", "--wal-size", "256MiB"])
+    try:
+        broker.start()
+        broker.wait_ready()
+        found = produce(options, directory, broker.address)
+        broker.stop()
+        return found
+    finally:
+        broker.clean_up()
+
+
+def with_three(options, directory):
+    cluster = Cluster(options.binary, directory, free_ports(), ["--wal-size", "256MiB"])
+    try:
+        cluster.start()
+        cluster.await_all()
+        admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
+        # Whoever leads it, it is there once a client asked for it.
+        admin.list_topics(TOPIC, timeout=10)
+        time.sleep(1)
+        leader = admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions[0].leader
+        found = produce(options, directory, cluster.bootstrap.split(",")[leader])
+        idle = idle_percent(options, list(cluster.pids.values()))
+        cluster.stop()
+        return found, idle
+    finally:
+        cluster.clean_up()
+
+
+def main():
+    options = arguments()
+    one, three, idle = [], [], []
+    for number in range(1, options.rounds + 1):
+        directory = tempfile.mkdtemp(prefix="latency.", dir=os.environ.get("CLUSTER_DIR"))
+        try:
+            homes = [os.path.join(directory, name) for name in ("one", "three")]
+            for home in homes:
+                os.mkdir(home)
+            one.append(with_one(options, homes[0]))
+            found, used = with_three(options, homes[1])
+            three.append(found)
+            idle += used
+        finally:
+            shutil.rmtree(directory)
+        print(f"round {number}: p50 {one[-1]['p50']:.0f} us with one, {three[-1]['p50']:.0f} with three; p99 "
+              f"{one[-1]['p99']:.0f}, {three[-1]['p99']:.0f}", flush=True)
+    print(f"{options.rate} records/s, medians of {options.rounds} rounds, us")
+    for quantile in QUANTILES:
+        alone, together = (statistics.median(each[quantile] for each in found) for found in (one, three))
+        print(f"{quantile.replace('_', '.'):6} {alone:9.0f} with one {together:9.0f} with three {together / alone:6.2f}")
+    print(f"idle: {statistics.median(idle):.1f} % of a core for each of three brokers, at most {max(idle):.1f}")
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({"kind": "replication", "settings": vars(options), "one": one, "three": three,
+                       "idle_percent": idle}, file, indent=1)
+
+
+main()
