@@ -273,12 +273,19 @@ impl Shard {
             self.finish_read(OpenRead { purpose, outstanding });
             return number;
         }
+        // What is offloaded makes room, and readers find it elsewhere: however many of them wait for
+        // a slow device, it goes first.
+        let behind = match purpose {
+            Purpose::Offload(_) => std::mem::take(&mut self.reads.queue),
+            _ => VecDeque::new(),
+        };
         for (part, piece, stored) in stored {
             let token = self.reads.next_token();
             self.reads.places.insert(token, Place { read: number, part, piece, stored });
             self.reads.queue.push_back(Job { token, index: stored.index });
             self.metrics.add(Metric::FetchStoredBytes, u64::from(stored.size));
         }
+        self.reads.queue.extend(behind);
         self.reads.open.insert(number, OpenRead { purpose, outstanding });
         number
     }
