@@ -100,11 +100,15 @@ class Run:
         node = self.follower()
         self.cluster.kill(node)
         before = self.count("bulk")
-        subprocess.run([self.options.binary, "bench", "produce", "--bootstrap", self.address(self.leader()),
-                        "--topic", "bulk", "--partitions", "3", "--connections", "3", "--rate", "20000",
-                        "--batch-records", "100", "--seconds", str(BULK_BYTES / 1024 / 20_000),
-                        "--warmup", "0", "--sleep"], check=True, capture_output=True)
-        written = self.count("bulk")
+        load = [self.options.binary, "bench", "produce", "--bootstrap", self.address(self.leader()), "--topic",
+                "bulk", "--partitions", "3", "--connections", "3", "--rate", "20000", "--batch-records", "100",
+                "--seconds", str(BULK_BYTES / 1024 / 20_000), "--warmup", "0", "--sleep"]
+        for _ in range(5):
+            # A machine that cannot offload as fast has records refused, and the program say so.
+            subprocess.run(load, check=False, capture_output=True)
+            written = self.count("bulk")
+            if (written - before) * 1024 > 2 * (128 << 20):
+                break
         assert (written - before) * 1024 > 2 * (128 << 20), "more than two WALs"
         self.cluster.restart(node)
         self.cluster.await_all()

@@ -268,7 +268,7 @@ fn error_code(refused: AppendRefused) -> ErrorCode {
         AppendRefused::NotABatch => ErrorCode::InvalidRecord,
         AppendRefused::TooLarge => ErrorCode::MessageTooLarge,
         // Retriable in every client; nothing was written.
-        AppendRefused::Full => ErrorCode::NotEnoughReplicas,
+        AppendRefused::Full | AppendRefused::Behind => ErrorCode::NotEnoughReplicas,
     }
 }
 

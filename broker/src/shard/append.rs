@@ -155,6 +155,7 @@ impl From<Refused> for AppendRefused {
             Refused::NotLeader => Self::NotLeader,
             Refused::TooLarge => Self::TooLarge,
             Refused::Full => Self::Full,
+            Refused::Behind => Self::Behind,
         }
     }
 }

@@ -292,6 +292,7 @@ pub(crate) fn append_failed(refused: AppendRefused) -> AppendFailed {
         AppendRefused::NotLeader | AppendRefused::UnknownPartition => AppendFailed::NotLeader,
         AppendRefused::TooLarge | AppendRefused::NotABatch => AppendFailed::TooLarge,
         AppendRefused::Full
+        | AppendRefused::Behind
         | AppendRefused::OutOfOrderSequence
         | AppendRefused::InvalidProducerEpoch
         | AppendRefused::OpenTransaction => AppendFailed::Unavailable,

@@ -88,6 +88,8 @@ pub(crate) enum AppendRefused {
     TooLarge,
     /// The WAL has no room until something is trimmed.
     Full,
+    /// Too much waits for other brokers: a moment later it may do.
+    Behind,
 }
 
 /// Why a log start was not moved.

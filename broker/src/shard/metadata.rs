@@ -116,7 +116,7 @@ impl Shard {
             Err(refused) => {
                 let refused = match refused {
                     Refused::NotLeader => CommandRefused::NotLeader,
-                    Refused::TooLarge | Refused::Full => CommandRefused::Full,
+                    Refused::TooLarge | Refused::Full | Refused::Behind => CommandRefused::Full,
                 };
                 self.answer(origin, PartAnswer::Command(Err(refused)));
             }

@@ -46,6 +46,8 @@ pub(crate) enum Refused {
     TooLarge,
     /// The WAL has no room until something is trimmed, or cannot keep up.
     Full,
+    /// Too much waits for other brokers.
+    Behind,
 }
 
 /// What the frames take that an edit and the state after it are written in, beside their bytes.
@@ -212,8 +214,11 @@ impl ReplicatedLog {
             Claim::Edit => (self.wal.vital_room(), FRAMES_OF_EDIT),
         };
         let has_room = queued <= QUEUED_BYTES_MAX && room >= kept_free + 2 * queued as u64;
-        if !has_room || (claim == Claim::Client && !self.followers_take(group, size)) {
+        if !has_room {
             return Err(Refused::Full);
+        }
+        if claim == Claim::Client {
+            self.check_followers(group, size)?;
         }
         let proposed = self.driver.propose(group, descriptor, payload);
         let place = proposed.map_err(|error| match error {

@@ -302,7 +302,7 @@ impl From<Refused> for TrimRefused {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::NotLeader => Self::NotLeader,
-            Refused::TooLarge | Refused::Full => Self::Full,
+            Refused::TooLarge | Refused::Full | Refused::Behind => Self::Full,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use model::{LogIndex, RaftGroupId};
 use replication::Message;
 
-use super::{RAFT_TICK, ReplicatedLog, is_vital};
+use super::{RAFT_TICK, Refused, ReplicatedLog, is_vital};
 
 /// A voter that has heard the leader elects no other one for ten ticks; less what a message is
 /// under way.
@@ -81,14 +81,16 @@ impl ReplicatedLog {
     }
 
     /// May a client's entry be proposed, for all that is known of the other brokers?
-    pub(super) fn followers_take(&self, group: RaftGroupId, size: usize) -> bool {
+    pub(super) fn check_followers(&self, group: RaftGroupId, size: usize) -> Result<(), Refused> {
         if self.voter_count == 1 {
-            return true;
+            return Ok(());
+        }
+        if !self.followers_have_room {
+            return Err(Refused::Full);
         }
         let uncommitted = self.driver.unapplied_size(group);
-        let on_the_way = 2 * (uncommitted + size) as u64;
-        let is_bounded = uncommitted == 0 || on_the_way <= self.wal.segment_size();
-        is_bounded && self.followers_have_room
+        let is_bounded = (uncommitted + size) as u64 <= self.wal.segment_size();
+        if uncommitted == 0 || is_bounded { Ok(()) } else { Err(Refused::Behind) }
     }
 
     /// The last entry that another voter is known to have durably, where this broker leads.
