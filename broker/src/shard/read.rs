@@ -273,8 +273,8 @@ impl Shard {
             self.finish_read(OpenRead { purpose, outstanding });
             return number;
         }
-        // What is offloaded makes room, and readers find it elsewhere: however many of them wait for
-        // a slow device, it goes first.
+        // What is offloaded makes room, and readers find it elsewhere: however many of them wait
+        // for a slow device, it goes first.
         let behind = match purpose {
             Purpose::Offload(_) => std::mem::take(&mut self.reads.queue),
             _ => VecDeque::new(),
