@@ -63,9 +63,9 @@ impl Shard {
         let now = self.now.instant;
         let least = self.log.room_of_follower_min();
         // One that is behind today may be the one that makes a majority tomorrow.
-        let is_short = |node: &&NodeId| self.rooms.is_short(**node, least, now);
-        let any_short =
-            others.iter().filter(|node| self.peers.is_up(**node)).any(|it| is_short(&it));
+        let is_short =
+            |node: &NodeId| self.peers.is_up(*node) && self.rooms.is_short(*node, least, now);
+        let any_short = others.iter().any(is_short);
         self.log.set_followers_have_room(!any_short);
         self.help_stuck();
     }

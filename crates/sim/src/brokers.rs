@@ -15,16 +15,16 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use s3_uploader::{Bucket, Faults};
 
 pub use self::report::Report;
 pub use crate::kafka::violation::Violation;
 
 use self::clients::{Clients, Wanted};
-use self::machine::{Machine, Store, unix_ms};
+use self::machine::Machine;
 use self::network::{Delivery, Network};
 use self::settings::Settings;
 use crate::Failure;
+use crate::hardware::{Store, unix_ms};
 use crate::kafka::history::{History, hash_of};
 use crate::offload::covered_from;
 use crate::offload::watch::Watch;
@@ -127,11 +127,7 @@ impl Simulation {
         let settings = Settings::draw(&mut random);
         let mut trace = Trace::new(readable);
         trace.note(0, 0, &[seed], || format!("{settings:?}"));
-        let store = Store {
-            url: "file:///simulated".parse().expect("an address"),
-            bucket: Bucket::default(),
-            faults: Faults::seeded(random.next()),
-        };
+        let store = Store::new(&mut random);
         let machines =
             std::array::from_fn(|node| Machine::new(node, store.clone(), &settings, random.fork()));
         let delay_max = settings.network_delay_max;

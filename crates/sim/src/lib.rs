@@ -9,6 +9,8 @@
 pub mod brokers;
 mod checker;
 mod cluster;
+mod counts;
+mod hardware;
 mod journal;
 mod kafka;
 mod log;

@@ -84,53 +84,45 @@ fn runs(scenario: Scenario, arguments: &Arguments, out: &mut impl Write) -> std:
             }
             Ok(held)
         }
-        Scenario::Offload => {
-            let (mut total, mut runs) = (offload::Report::default(), Vec::new());
-            let held = all_held(scenario, arguments, out, |seed, readable| {
-                let run = if readable { offload::run_readable } else { offload::run };
-                let report = run(seed, None).map_err(told)?;
-                total.add(&report);
-                runs.push(report.counts());
-                Ok(report.trace_hash)
-            })?;
-            if held {
-                print_counts(scenario, &total.counts(), &runs, out)?;
-            }
-            Ok(held)
-        }
-        Scenario::Brokers => {
-            let (mut total, mut runs) = (brokers::Report::default(), Vec::new());
-            let held = all_held(scenario, arguments, out, |seed, readable| {
-                let run = if readable { brokers::run_readable } else { brokers::run };
-                let report = run(seed, None).map_err(told)?;
-                total.add(&report);
-                runs.push(report.counts());
-                Ok(report.trace_hash)
-            })?;
-            if held {
-                print_counts(scenario, &total.counts(), &runs, out)?;
-            }
-            Ok(held)
-        }
+        Scenario::Offload => counted(scenario, arguments, out, |seed, readable| {
+            let run = if readable { offload::run_readable } else { offload::run };
+            let report = run(seed, None).map_err(told)?;
+            Ok((report.trace_hash, report.counts()))
+        }),
+        Scenario::Brokers => counted(scenario, arguments, out, |seed, readable| {
+            let run = if readable { brokers::run_readable } else { brokers::run };
+            let report = run(seed, None).map_err(told)?;
+            Ok((report.trace_hash, report.counts()))
+        }),
     }
 }
 
-/// What happened in runs, by name.
+/// What happened in a run, by name.
 type Counts = Vec<(&'static str, usize)>;
 
-fn print_counts(
+/// [`all_held`]; then what happened, in how many runs.
+fn counted(
     scenario: Scenario,
-    total: &Counts,
-    runs: &[Counts],
+    arguments: &Arguments,
     out: &mut impl Write,
-) -> std::io::Result<()> {
-    writeln!(out, "{} held; counts, and the runs with any:", scenario.name())?;
-    for (at, (name, count)) in total.iter().enumerate() {
-        let hit = runs.iter().filter(|run| run[at].1 > 0).count();
-        let percent = hit * 100 / runs.len().max(1);
-        writeln!(out, "{count:>12}  {percent:>3} %  {name}")?;
+    mut run: impl FnMut(u64, bool) -> Outcome<(u64, Counts)>,
+) -> std::io::Result<bool> {
+    let mut runs: Vec<Counts> = Vec::new();
+    let held = all_held(scenario, arguments, out, |seed, readable| {
+        let (trace, counts) = run(seed, readable)?;
+        runs.push(counts);
+        Ok(trace)
+    })?;
+    if held {
+        writeln!(out, "{} held; counts, and the runs with any:", scenario.name())?;
+        for (at, (name, _)) in runs.first().into_iter().flatten().enumerate() {
+            let count: usize = runs.iter().map(|run| run[at].1).sum();
+            let hit = runs.iter().filter(|run| run[at].1 > 0).count();
+            let percent = hit * 100 / runs.len();
+            writeln!(out, "{count:>12}  {percent:>3} %  {name}")?;
+        }
     }
-    Ok(())
+    Ok(held)
 }
 
 fn told<V: std::fmt::Display>(failure: Failure<V>) -> (Vec<String>, String) {

@@ -128,10 +128,14 @@ impl Simulation {
         trace.note(0, 0, &[seed], || format!("{settings:?}"));
         let machine = Machine::new(&settings, random.fork());
         if bug == Some(Bug::ReuseName) {
-            machine.bucket.reuse_names();
+            machine.store.bucket.reuse_names();
         }
         Self {
-            watch: Watch::new(machine.bucket.clone(), machine.url.clone(), believed_grace_ms),
+            watch: Watch::new(
+                machine.store.bucket.clone(),
+                machine.store.url.clone(),
+                believed_grace_ms,
+            ),
             clients: Clients::new(&settings, &mut random),
             history: History::new(settings.partitions()),
             machine,
@@ -303,11 +307,11 @@ impl Simulation {
     /// What became of a run that held.
     fn report(mut self) -> Report {
         let now = self.machine.now;
-        for (key, bytes) in self.machine.bucket.objects(&self.machine.url, "") {
+        for (key, bytes) in self.machine.store.bucket.objects(&self.machine.store.url, "") {
             let hash = hash_of(key.as_bytes()) ^ hash_of(&bytes);
             self.trace.note(now, 0, &[5, hash], || format!("{key} is left"));
         }
-        self.report.set_injected(self.machine.faults.injected());
+        self.report.set_injected(self.machine.store.faults.injected());
         self.report.seconds = usize::try_from(now / 1_000_000).unwrap_or(usize::MAX);
         self.report.acknowledged = self.history.acknowledgements();
         self.report.objects = self.watch.created;

@@ -41,9 +41,10 @@ impl ReplicatedLog {
         let mut size = self.queued_bytes as u64;
         let fits = |(descriptor, payload_size): &(&[u8], usize)| {
             size += (payload_size + ENTRY_OVERHEAD) as u64;
-            let is_vital = is_metadata || is_vital(descriptor);
             // Where a segment ends something is left over.
-            size + size / 2 <= if is_vital { vital_room } else { room }
+            let needed = size + size / 2;
+            // What is vital is looked for only where there is no room for all.
+            needed <= room || (needed <= vital_room && (is_metadata || is_vital(descriptor)))
         };
         message.entries().take_while(fits).count()
     }

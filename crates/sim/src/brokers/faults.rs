@@ -1,7 +1,7 @@
 //! What goes wrong: power, processes, links, and the store's weather.
 
-use super::machine::End;
 use super::{BROKER_COUNT, Event, Simulation};
+use crate::hardware::End;
 use crate::kafka::violation::Violation;
 use crate::weather::draw_weather;
 

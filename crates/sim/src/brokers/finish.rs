@@ -6,8 +6,8 @@ use broker::simulation::Counters;
 use model::{Offset, PartitionId};
 use s3_uploader::{Extent, Weather};
 
-use super::machine::End;
 use super::{BROKER_COUNT, Event, Simulation};
+use crate::hardware::End;
 use crate::kafka::violation::Violation;
 
 /// Microseconds within which all is answered, replicated and offloaded.

@@ -2,42 +2,16 @@
 
 use std::time::Duration;
 
-use broker::config::StoreUrl;
-use broker::simulation::{Moment, SimBroker, Start};
+use broker::simulation::{Moment, SimBroker};
 use bytes::Bytes;
-use s3_uploader::{Bucket, Faults, SteppedWorker, StoreOptions, WorkerConfig};
-use uuid::Uuid;
-use wal_uring::format::ZeroFill;
-use wal_uring::sim::{SimDisk, SimDiskOptions};
-use wal_uring::{FormatOptions, format};
+use s3_uploader::SteppedWorker;
 
+use super::NODES;
 use super::network::Delivery;
 use super::settings::Settings;
-use super::{BROKER_COUNT, NODES};
+use crate::hardware::{End, Hardware, Store, unix_ms};
 use crate::kafka::violation::Violation;
 use crate::random::Random;
-
-const BLOCK_SIZE: u32 = 512;
-const SEGMENT_SIZE: u64 = 512 << 10;
-/// Beyond the segments: superblocks, and what a format leaves unused at a device's ends.
-const OVERHEAD_SIZE: u64 = 256 << 10;
-const CLUSTER: Uuid = Uuid::from_u128(7);
-const UNIX_MS_FIRST: i64 = 1_800_000_000_000;
-
-/// How a broker ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum End {
-    PowerCut,
-    Kill,
-}
-
-/// What the brokers of a run share.
-#[derive(Clone)]
-pub(crate) struct Store {
-    pub(crate) url: StoreUrl,
-    pub(crate) bucket: Bucket,
-    pub(crate) faults: Faults,
-}
 
 pub(crate) struct Machine {
     node: usize,
@@ -62,11 +36,6 @@ struct Running {
     touched: bool,
 }
 
-/// The wall clock of a run, in ms since 1970.
-pub(crate) fn unix_ms(now: u64) -> i64 {
-    UNIX_MS_FIRST + i64::try_from(now / 1000).expect("a short run")
-}
-
 impl Machine {
     pub(crate) fn new(node: usize, store: Store, settings: &Settings, random: Random) -> Self {
         let settings = settings.clone();
@@ -75,26 +44,17 @@ impl Machine {
 
     /// Starts a broker on what the last one left.
     pub(crate) fn start(&mut self, now: u64) -> Result<(), Violation> {
-        let failed = |reason| Violation::Start { reason };
-        let disk = self.disk().map_err(failed)?;
-        let options = StoreOptions {
-            seed: Some(self.random.next()),
-            faults: self.store.faults.clone(),
-            bucket: Some(self.store.bucket.clone()),
-            ..StoreOptions::default()
-        };
-        let config = WorkerConfig { cluster_id: Some(CLUSTER), ..WorkerConfig::default() };
-        let (store, client) = SteppedWorker::start(&self.store.url, options, config)
-            .map_err(|error| failed(error.to_string()))?;
-        let start = Start {
+        let moment = self.moment(now);
+        let hardware = Hardware {
             node: NODES[self.node],
-            nodes: NODES.to_vec(),
-            cluster_id: CLUSTER,
-            settings: self.settings.broker.clone(),
+            nodes: &NODES,
+            segment_count: self.settings.segment_count,
+            disk_delay_max: self.settings.disk_delay_max[self.node],
             wal: self.settings.wal,
-            seeds: [0; 3].map(|_| self.random.next()),
+            settings: &self.settings.broker,
+            store: &self.store,
         };
-        let broker = SimBroker::start(disk, client, start, self.moment(now)).map_err(failed)?;
+        let (broker, store) = hardware.start(self.image.take(), moment, &mut self.random)?;
         self.running = Some(Running {
             broker,
             store,
@@ -204,30 +164,4 @@ impl Machine {
     fn moment(&self, now: u64) -> Moment {
         Moment { micros: now, unix_ms: unix_ms(now) + self.settings.skew_ms[self.node] }
     }
-
-    fn disk(&mut self) -> Result<SimDisk, String> {
-        let size = self.settings.segment_count * SEGMENT_SIZE + OVERHEAD_SIZE;
-        let (delay_min, delay_max) = (20, self.settings.disk_delay_max[self.node]);
-        let options =
-            SimDiskOptions { delay_min, delay_max, ..SimDiskOptions::new(size, BLOCK_SIZE) };
-        let seed = self.random.next();
-        if let Some(image) = self.image.take() {
-            return Ok(SimDisk::with_image(seed, options, image));
-        }
-        let mut disk = SimDisk::new(seed, options);
-        let format_options = FormatOptions {
-            cluster_id: CLUSTER,
-            node_id: NODES[self.node],
-            ring_id: Uuid::from_u64_pair(seed, 0),
-            slice_count: 1,
-            block_size: Some(BLOCK_SIZE),
-            segment_size: Some(SEGMENT_SIZE),
-            zero_fill: ZeroFill::Headers,
-            force: false,
-        };
-        format(&mut disk, &format_options, &mut |_, _| {}).map_err(|error| error.to_string())?;
-        Ok(disk)
-    }
 }
-
-const _: () = assert!(NODES.len() == BROKER_COUNT);

@@ -1,7 +1,7 @@
 //! What goes wrong: the store's weather, and the broker's end at moments that matter.
 
-use super::machine::End;
 use super::{Event, Simulation};
+use crate::hardware::End;
 use crate::kafka::violation::Violation;
 use crate::weather::draw_weather;
 
@@ -39,7 +39,7 @@ impl Simulation {
         let (weather, after) = draw_weather(&mut self.random);
         self.report.outages += usize::from(weather.failures == 1000 || weather.stalls == 1000);
         self.trace.note(self.machine.now, 0, &[6, after], || format!("{weather:?}"));
-        self.machine.faults.set_weather(weather);
+        self.machine.store.faults.set_weather(weather);
         self.plan(after, Event::Weather);
     }
 

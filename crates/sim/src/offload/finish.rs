@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use s3_uploader::Weather;
 
-use super::machine::End;
 use super::{Event, Simulation};
+use crate::hardware::End;
 use crate::kafka::violation::Violation;
 
 /// Microseconds within which all is offloaded and deleted, beside what a stalled request and the
@@ -22,6 +22,7 @@ const INTERVAL: u64 = 100_000;
 
 pub(super) fn come_to_rest(it: &mut Simulation) -> Result<(), Violation> {
     it.machine
+        .store
         .faults
         .set_weather(Weather { delay_max: Duration::from_millis(20), ..Weather::default() });
     it.ambush = None;

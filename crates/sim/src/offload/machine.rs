@@ -2,40 +2,21 @@
 
 use std::time::Duration;
 
-use broker::config::StoreUrl;
-use broker::simulation::{Moment, SimBroker, Start};
+use broker::simulation::{Moment, SimBroker};
 use bytes::Bytes;
-use s3_uploader::{Bucket, Faults, SteppedWorker, StoreOptions, WorkerConfig};
-use uuid::Uuid;
-use wal_uring::format::ZeroFill;
-use wal_uring::sim::{SimDisk, SimDiskOptions};
-use wal_uring::{FormatOptions, format};
+use s3_uploader::SteppedWorker;
 
 use super::settings::Settings;
+use crate::hardware::{End, Hardware, Store, unix_ms};
 use crate::kafka::violation::Violation;
 use crate::random::Random;
 
-const BLOCK_SIZE: u32 = 512;
-const SEGMENT_SIZE: u64 = 512 << 10;
-/// Beyond the segments: superblocks, and what a format leaves unused at a device's ends.
-const OVERHEAD_SIZE: u64 = 256 << 10;
 const NODE: i32 = 0;
-const CLUSTER: Uuid = Uuid::from_u128(7);
-const UNIX_MS_FIRST: i64 = 1_800_000_000_000;
-
-/// How a broker ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum End {
-    PowerCut,
-    Kill,
-}
 
 pub(crate) struct Machine {
     /// Microseconds since the run began.
     pub(crate) now: u64,
-    pub(crate) bucket: Bucket,
-    pub(crate) faults: Faults,
-    pub(crate) url: StoreUrl,
+    pub(crate) store: Store,
     running: Option<Running>,
     /// What the disk held when the last broker ended.
     image: Option<Vec<u8>>,
@@ -54,9 +35,7 @@ impl Machine {
     pub(crate) fn new(settings: &Settings, mut random: Random) -> Self {
         Self {
             now: 0,
-            bucket: Bucket::default(),
-            faults: Faults::seeded(random.next()),
-            url: "file:///simulated".parse().expect("an address"),
+            store: Store::new(&mut random),
             running: None,
             image: None,
             random,
@@ -65,31 +44,22 @@ impl Machine {
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
-        UNIX_MS_FIRST + i64::try_from(self.now / 1000).expect("a short run")
+        unix_ms(self.now)
     }
 
     /// Starts a broker on what the last one left.
     pub(crate) fn start(&mut self) -> Result<(), Violation> {
-        let failed = |reason| Violation::Start { reason };
-        let disk = self.disk().map_err(failed)?;
-        let options = StoreOptions {
-            seed: Some(self.random.next()),
-            faults: self.faults.clone(),
-            bucket: Some(self.bucket.clone()),
-            ..StoreOptions::default()
-        };
-        let config = WorkerConfig { cluster_id: Some(CLUSTER), ..WorkerConfig::default() };
-        let (store, client) = SteppedWorker::start(&self.url, options, config)
-            .map_err(|error| failed(error.to_string()))?;
-        let start = Start {
+        let moment = self.moment();
+        let hardware = Hardware {
             node: NODE,
-            nodes: Vec::new(),
-            cluster_id: CLUSTER,
-            settings: self.settings.broker.clone(),
+            nodes: &[],
+            segment_count: self.settings.segment_count,
+            disk_delay_max: self.settings.disk_delay_max,
             wal: self.settings.wal,
-            seeds: [0; 3].map(|_| self.random.next()),
+            settings: &self.settings.broker,
+            store: &self.store,
         };
-        let broker = SimBroker::start(disk, client, start, self.moment()).map_err(failed)?;
+        let (broker, store) = hardware.start(self.image.take(), moment, &mut self.random)?;
         self.running = Some(Running { broker, store, since: self.now });
         Ok(())
     }
@@ -130,7 +100,7 @@ impl Machine {
         } else {
             self.now = self.now.max(until);
         }
-        self.bucket.set_now_ms(self.now_ms());
+        self.store.bucket.set_now_ms(self.now_ms());
     }
 
     /// Lets the broker do what it can; returns what clients received.
@@ -146,29 +116,5 @@ impl Machine {
 
     fn moment(&self) -> Moment {
         Moment { micros: self.now, unix_ms: self.now_ms() }
-    }
-
-    fn disk(&mut self) -> Result<SimDisk, String> {
-        let size = self.settings.segment_count * SEGMENT_SIZE + OVERHEAD_SIZE;
-        let (delay_min, delay_max) = (20, self.settings.disk_delay_max);
-        let options =
-            SimDiskOptions { delay_min, delay_max, ..SimDiskOptions::new(size, BLOCK_SIZE) };
-        let seed = self.random.next();
-        if let Some(image) = self.image.take() {
-            return Ok(SimDisk::with_image(seed, options, image));
-        }
-        let mut disk = SimDisk::new(seed, options);
-        let format_options = FormatOptions {
-            cluster_id: CLUSTER,
-            node_id: NODE,
-            ring_id: Uuid::from_u64_pair(seed, 0),
-            slice_count: 1,
-            block_size: Some(BLOCK_SIZE),
-            segment_size: Some(SEGMENT_SIZE),
-            zero_fill: ZeroFill::Headers,
-            force: false,
-        };
-        format(&mut disk, &format_options, &mut |_, _| {}).map_err(|error| error.to_string())?;
-        Ok(disk)
     }
 }

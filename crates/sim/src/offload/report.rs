@@ -3,6 +3,8 @@
 use broker::simulation::Counters;
 use s3_uploader::Injected;
 
+use crate::counts::counts;
+
 /// Counts of a run that held.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Report {
@@ -54,20 +56,6 @@ pub struct Report {
 }
 
 impl Report {
-    /// Sums the counts; the hashes are folded into one.
-    pub fn add(&mut self, other: &Self) {
-        self.trace_hash ^= other.trace_hash;
-        for ((_, sum), (_, more)) in self.counts_mut().into_iter().zip(other.counts()) {
-            *sum += more;
-        }
-    }
-
-    /// Every count with its name.
-    pub fn counts(&self) -> Vec<(&'static str, usize)> {
-        let mut copy = *self;
-        copy.counts_mut().into_iter().map(|(name, count)| (name, *count)).collect()
-    }
-
     /// A life of a broker is over.
     pub(crate) fn add_life(&mut self, counters: &Counters) {
         self.wal_reads += usize::from(counters.wal_reads > 0);
@@ -83,16 +71,6 @@ impl Report {
         self.stalls = injected.stalls;
         self.damages = injected.damages;
     }
-}
-
-macro_rules! counts {
-    ($($count:ident)*) => {
-        impl Report {
-            fn counts_mut(&mut self) -> Vec<(&'static str, &mut usize)> {
-                vec![$((stringify!($count), &mut self.$count)),*]
-            }
-        }
-    };
 }
 
 counts! {
