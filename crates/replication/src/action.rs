@@ -70,7 +70,7 @@ pub struct PersistEntry {
 pub struct CommittedEntry {
     pub term: Term,
     pub index: LogIndex,
-    /// `None`: the empty entry of a new leader.
+    /// `None`: the empty entry of a new leader, or a change of members.
     pub descriptor: Option<Descriptor>,
     /// Always there for a resident entry; for others only while it happens to be in memory.
     pub payload: Option<Bytes>,

@@ -3,7 +3,7 @@
 //! ```text
 //! offset  size  field        integers are little-endian
 //!      0     1  version      1
-//!      1     1  flags        bit 0: resident; all others 0
+//!      1     1  flags        bit 0: resident, bit 1: a change of members; all others 0
 //!      2     1  app_size     bytes of `app`, at most 64
 //!      3     1  zero
 //!      4     4  payload_len  bytes of payload
@@ -13,7 +13,7 @@
 //!
 //! An entry's data in the WAL is its descriptor followed by its payload; on the wire the two travel
 //! apart. Both are the same on every replica. Data of no bytes is the empty entry that a new leader
-//! writes first.
+//! writes first. Of a change of members the application's bytes are raft's (`members.rs`).
 
 use std::ops::Deref;
 
@@ -26,6 +26,7 @@ pub const DESCRIPTOR_SIZE_MAX: usize = DESCRIPTOR_SIZE_MIN + APP_SIZE_MAX;
 const DESCRIPTOR_SIZE_MIN: usize = 12;
 const VERSION: u8 = 1;
 const FLAG_RESIDENT: u8 = 1;
+const FLAG_MEMBERS: u8 = 2;
 
 /// Why bytes are not a descriptor, or a payload is not the one described.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -54,6 +55,8 @@ pub struct Descriptor {
     pub payload_crc: u32,
     /// Whether the payload is kept in memory until it is applied, also at recovery.
     pub resident: bool,
+    /// Whether it is raft's own and changes who takes part in the group.
+    pub changes_members: bool,
     /// The application's own bytes, enough to rebuild its indexes without reading payloads.
     pub app: AppBytes,
 }
@@ -62,7 +65,8 @@ impl Descriptor {
     /// Describes a payload; `None` if it has 4 GiB or more.
     pub fn of(payload: &[u8], resident: bool, app: AppBytes) -> Option<Self> {
         let payload_len = u32::try_from(payload.len()).ok()?;
-        Some(Self { payload_len, payload_crc: crc32c::crc32c(payload), resident, app })
+        let payload_crc = crc32c::crc32c(payload);
+        Some(Self { payload_len, payload_crc, resident, changes_members: false, app })
     }
 
     /// Bytes that [`Self::encode`] writes, which is where the payload begins in an entry's data.
@@ -73,7 +77,8 @@ impl Descriptor {
     /// Appends the fixed layout above.
     pub fn encode(&self, out: &mut BytesMut) {
         out.put_u8(VERSION);
-        out.put_u8(if self.resident { FLAG_RESIDENT } else { 0 });
+        let resident = if self.resident { FLAG_RESIDENT } else { 0 };
+        out.put_u8(resident | if self.changes_members { FLAG_MEMBERS } else { 0 });
         out.put_u8(self.app.size);
         out.put_u8(0);
         out.put_u32_le(self.payload_len);
@@ -89,7 +94,7 @@ impl Descriptor {
         if version != VERSION {
             return Err(DescriptorError::Version { found: version });
         }
-        if flags & !FLAG_RESIDENT != 0 || zero != 0 {
+        if flags & !(FLAG_RESIDENT | FLAG_MEMBERS) != 0 || zero != 0 {
             return Err(DescriptorError::Reserved);
         }
         if usize::from(app_size) > APP_SIZE_MAX {
@@ -100,6 +105,7 @@ impl Descriptor {
             payload_len: u32::from_le_bytes([l0, l1, l2, l3]),
             payload_crc: u32::from_le_bytes([c0, c1, c2, c3]),
             resident: flags & FLAG_RESIDENT != 0,
+            changes_members: flags & FLAG_MEMBERS != 0,
             app,
         })
     }
@@ -204,7 +210,7 @@ mod tests {
     fn what_is_reserved_must_be_zero() {
         for (at, value, expected) in [
             (0, 2, DescriptorError::Version { found: 2 }),
-            (1, 3, DescriptorError::Reserved),
+            (1, 5, DescriptorError::Reserved),
             (2, 65, DescriptorError::AppSize { app_size: 65 }),
             (3, 1, DescriptorError::Reserved),
         ] {

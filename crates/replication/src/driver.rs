@@ -10,6 +10,7 @@ use raft::eraftpb::MessageType;
 use crate::action::{Action, Role, Ticket};
 use crate::descriptor::Descriptor;
 use crate::group::{Group, Shared};
+use crate::members::{MemberChange, Members, entry_type};
 use crate::message::Message;
 use crate::recovery::{RecoverError, Recovery};
 use crate::storage::LogStorage;
@@ -98,7 +99,7 @@ pub struct LogEntry {
     pub term: Term,
     /// Where the WAL put its data; `None` until [`Driver::placed`].
     pub location: Option<u64>,
-    /// `None`: the empty entry of a new leader.
+    /// `None`: the empty entry of a new leader, or a change of members.
     pub descriptor: Option<Descriptor>,
 }
 
@@ -167,7 +168,8 @@ impl Driver {
         Ok(())
     }
 
-    /// A group that never existed on this node.
+    /// A group that never existed on this node. Without voters the node is new to it: it waits
+    /// until a leader has made it a learner and has sent a snapshot.
     ///
     /// # Panics
     /// If it exists.
@@ -208,11 +210,11 @@ impl Driver {
     /// takes for a loss.
     pub fn handle_message(&mut self, from: u64, message: Message) {
         let id = message.group();
-        let body = message.body;
+        let mut body = message.body;
         if body.from != from || body.to != self.config.node {
             return;
         }
-        if body.msg_type == MessageType::MsgPropose || !payloads_match(&body.entries) {
+        if body.msg_type == MessageType::MsgPropose || !prepare(&mut body.entries) {
             return;
         }
         self.with_group(id, |group, shared| group.step(body, shared));
@@ -279,7 +281,7 @@ impl Driver {
     pub fn entry(&self, group: RaftGroupId, index: LogIndex) -> Option<LogEntry> {
         let slot = self.groups.get(&group)?.storage().slot(index.get())?;
         let (term, location) = (Term::new(slot.term), slot.location());
-        Some(LogEntry { term, location, descriptor: slot.descriptor })
+        Some(LogEntry { term, location, descriptor: slot.of_application() })
     }
 
     /// The next thing to do. Groups are looked at only when nothing else is left, so that what came
@@ -334,6 +336,29 @@ impl Driver {
                 group.transfer_leader(to, shared);
             }
         });
+    }
+
+    /// Who takes part in a group, by all that is applied here.
+    pub fn members(&self, group: RaftGroupId) -> Option<&Members> {
+        self.groups.get(&group).map(Group::members)
+    }
+
+    /// Does the snapshot under a group's log name that member? Only then does it take it.
+    pub fn snapshot_names(&self, group: RaftGroupId, member: u64) -> bool {
+        self.groups.get(&group).is_some_and(|group| group.storage().snapshot_names(member))
+    }
+
+    /// Proposes a change of a group's members; `None` unless this node leads, has applied all that
+    /// came before, and the change makes sense. It takes effect where it is applied.
+    pub fn propose_change(
+        &mut self,
+        group: RaftGroupId,
+        change: MemberChange,
+    ) -> Option<(Term, LogIndex)> {
+        let found = self.groups.get_mut(&group).filter(|group| group.role() == Role::Leader)?;
+        let place = found.propose_change(change, &mut self.arena)?;
+        self.mark_dirty(group);
+        Some(place)
     }
 
     /// Lets `snapshot` stand for the log up to `index`, which is applied. [`Action::Compacted`]
@@ -450,13 +475,16 @@ impl Driver {
     }
 }
 
-/// Whether every payload is the one its descriptor names: raft must never hold an entry without its
-/// bytes.
-fn payloads_match(entries: &[raft::eraftpb::Entry]) -> bool {
-    entries.iter().all(|entry| {
+/// Checks that every payload is the one its descriptor names, since raft must never hold an entry
+/// without its bytes, and tells raft what each entry is.
+fn prepare(entries: &mut [raft::eraftpb::Entry]) -> bool {
+    entries.iter_mut().all(|entry| {
         if entry.data.is_empty() {
             return entry.context.is_empty();
         }
-        Descriptor::decode(&entry.data).is_ok_and(|d| d.verify(&entry.context).is_ok())
+        Descriptor::decode(&entry.data).is_ok_and(|descriptor| {
+            entry.entry_type = entry_type(&descriptor);
+            descriptor.verify(&entry.context).is_ok()
+        })
     })
 }

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use model::{LogIndex, RaftGroupId, Term};
-use raft::eraftpb::{Entry, Message as Body, MessageType, Snapshot};
-use raft::{RawNode, Ready, SnapshotStatus, StateRole};
+use raft::eraftpb::{Entry, EntryType, Message as Body, MessageType, Snapshot};
+use raft::{RawNode, Ready, SnapshotStatus, StateRole, Storage};
 
 use crate::action::{Action, CommittedEntry, PersistEntry, Role, Ticket};
 use crate::descriptor::Descriptor;
 use crate::driver::DriverConfig;
 use crate::held::HeldMessages;
+use crate::members::{MemberChange, Members};
 use crate::state::{Mark, SnapshotRecord};
 use crate::storage::{LogStorage, Slot};
 
@@ -157,7 +158,10 @@ impl Group {
 
     /// Steps a message from another node; every payload has been verified.
     pub(crate) fn step(&mut self, body: Body, shared: &mut Shared<'_>) {
-        if self.barrier {
+        // Who takes part stands in a snapshot, not in the first entries: who does not know it yet
+        // begins with one.
+        let is_new = self.members().is_empty() && body.msg_type == MessageType::MsgAppend;
+        if self.barrier || is_new {
             return;
         }
         // What raft refuses (an unknown sender, for one) is as good as lost on the way.
@@ -171,6 +175,34 @@ impl Group {
     /// Proposes an entry on the leader; its index, or `None` if raft has no room for it now.
     pub(crate) fn propose(&mut self, data: Bytes, payload: Bytes) -> Option<(Term, LogIndex)> {
         let weight = ENTRY_WEIGHT + payload.len();
+        let place = self.step_proposal(data, payload)?;
+        self.unapplied_size += weight;
+        Some(place)
+    }
+
+    /// Proposes a change of members on the leader; `None` unless it makes sense, the one before it
+    /// and all that earlier leaders committed are applied, and raft takes it.
+    pub(crate) fn propose_change(
+        &mut self,
+        change: MemberChange,
+        arena: &mut BytesMut,
+    ) -> Option<(Term, LogIndex)> {
+        let raft = &self.raw.raft;
+        let applied_term = self.storage().term(self.applied()).ok()?;
+        if raft.has_pending_conf() || applied_term != raft.term || !self.members().allow(change) {
+            return None;
+        }
+        change.descriptor().encode(arena);
+        let place = self.step_proposal(arena.split().freeze(), Bytes::new())?;
+        // raft would read what it is told to be a change as protobuf: it is told afterwards.
+        let raft = &mut self.raw.raft;
+        let entry = raft.raft_log.unstable.entries.last_mut().expect("it was just appended");
+        entry.entry_type = EntryType::EntryConfChangeV2;
+        raft.pending_conf_index = place.1.get();
+        Some(place)
+    }
+
+    fn step_proposal(&mut self, data: Bytes, payload: Bytes) -> Option<(Term, LogIndex)> {
         let entry = Entry { data, context: payload, ..Entry::default() };
         let body = Body {
             msg_type: MessageType::MsgPropose,
@@ -179,7 +211,6 @@ impl Group {
             ..Body::default()
         };
         self.raw.step(body).ok()?;
-        self.unapplied_size += weight;
         let index = self.raw.raft.raft_log.last_index();
         Some((Term::new(self.raw.raft.term), LogIndex::new(index)))
     }
@@ -227,7 +258,9 @@ impl Group {
             return None;
         }
         let progress = self.raw.raft.prs().iter();
-        let others = progress.filter(|(id, _)| **id != self.raw.raft.id && may(**id));
+        let voters = &self.members().voters;
+        let own = self.raw.raft.id;
+        let others = progress.filter(|(id, _)| **id != own && voters.contains(id) && may(**id));
         // Of two that know as much, the lower number.
         let best = others.max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id)));
         best.map(|(id, _)| *id)
@@ -389,14 +422,26 @@ impl Group {
         let entries = committed.iter().map(|entry| CommittedEntry {
             term: Term::new(entry.term),
             index: LogIndex::new(entry.index),
-            descriptor: storage.slot(entry.index).and_then(|slot| slot.descriptor),
+            descriptor: storage.slot(entry.index).and_then(Slot::of_application),
             payload: storage.payloads.get(entry.index).cloned(),
         });
         let (group, entries): (_, Vec<CommittedEntry>) = (self.id, entries.collect());
+        committed.iter().for_each(|entry| self.change_members(entry.index));
         self.unapplied_size -= applied_weight(&entries, self.announced_role);
         self.announce_commit(shared.actions);
         shared.actions.push_back(Action::Apply { group, entries });
         self.raw.advance_apply_to(last.index);
+    }
+
+    /// If the entry is a change of members, it takes effect. One that makes no sense any more
+    /// changes nothing, on every node.
+    fn change_members(&mut self, index: u64) {
+        let descriptor = self.storage().slot(index).and_then(|slot| slot.descriptor);
+        let change = descriptor.as_ref().and_then(MemberChange::of);
+        let Some(change) = change.filter(|change| self.members().allow(*change)) else { return };
+        let state = self.raw.raft.apply_conf_change(&change.to_raft());
+        let state = state.expect("raft takes what makes sense");
+        self.raw.mut_store().set_members(index, Members::from_raft(&state));
     }
 
     fn send(&mut self, messages: Vec<Body>, shared: &mut Shared<'_>) {
@@ -452,8 +497,12 @@ impl Group {
         self.raw.mut_store().release_placed(to, keep);
     }
 
+    pub(crate) fn members(&self) -> &Members {
+        self.storage().members()
+    }
+
     pub(crate) fn is_alone(&self) -> bool {
-        self.storage().voters == [self.raw.raft.id]
+        self.members().iter().eq([self.raw.raft.id])
     }
 
     fn is_alone_and_idle(&self) -> bool {
@@ -497,8 +546,8 @@ fn hard_of(storage: &LogStorage) -> (u64, u64, u64) {
 fn snapshot_record(snapshot: &Snapshot) -> SnapshotRecord {
     let metadata = snapshot.get_metadata();
     let mark = Mark { index: metadata.index, term: metadata.term };
-    let voters = metadata.get_conf_state().voters.clone();
-    SnapshotRecord { mark, voters, data: snapshot.data.clone() }
+    let members = Members::from_raft(metadata.get_conf_state());
+    SnapshotRecord { mark, members, data: snapshot.data.clone() }
 }
 
 /// SplitMix64's finaliser: every bit of the result depends on every bit of the value.

@@ -20,6 +20,7 @@ mod descriptor;
 mod driver;
 mod group;
 mod held;
+mod members;
 mod message;
 mod payload;
 mod recovery;
@@ -30,6 +31,7 @@ mod storage;
 pub use action::{Action, CommittedEntry, PersistEntry, Role, Ticket};
 pub use descriptor::{APP_SIZE_MAX, AppBytes, DESCRIPTOR_SIZE_MAX, Descriptor, DescriptorError};
 pub use driver::{CompactError, Driver, DriverConfig, LogEntry, ProposeError, SNAPSHOT_SIZE_MAX};
+pub use members::{MemberChange, Members};
 #[doc(hidden)]
 pub use message::fuzz;
 pub use message::{Message, MessageError};

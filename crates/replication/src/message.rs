@@ -22,7 +22,8 @@
 //!     88     8  reject_hint
 //!     96     8  priority       signed
 //!    104        entries: term 8, descriptor_size 1, descriptor; entry i has index + 1 + i
-//!    ...        of kind snapshot: index 8, term 8, voter_count 4, data_size 4, voters 8 each, data
+//!    ...        of kind snapshot: index 8, term 8, counts of members 4 (voters 2, learners 1,
+//!               outgoing voters 1), data_size 4, members 8 each, data
 //!    ...        the entries' payloads, as long as their descriptors say
 //! ```
 //!
@@ -31,10 +32,11 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model::RaftGroupId;
-use raft::eraftpb::{ConfState, Entry, Message as Body, MessageType, Snapshot};
+use raft::eraftpb::{Entry, Message as Body, MessageType, Snapshot};
 
 use crate::descriptor::{DESCRIPTOR_SIZE_MAX, Descriptor, DescriptorError};
-use crate::state::{count, take_voters};
+use crate::members::{COUNTS_SIZE, Members};
+use crate::state::count;
 
 const MAGIC: [u8; 4] = *b"TRM1";
 const HEADER_SIZE: usize = 104;
@@ -312,12 +314,12 @@ fn decode_entry(
 
 fn encode_snapshot(snapshot: &Snapshot, out: &mut BytesMut) {
     let metadata = snapshot.get_metadata();
-    let voters = &metadata.get_conf_state().voters;
     out.put_u64_le(metadata.index);
     out.put_u64_le(metadata.term);
-    out.put_u32_le(count(voters.len()));
+    let members = Members::from_raft(metadata.get_conf_state());
+    members.encode_counts(out);
     out.put_u32_le(count(snapshot.data.len()));
-    voters.iter().for_each(|voter| out.put_u64_le(*voter));
+    members.encode(out);
     out.put_slice(&snapshot.data);
 }
 
@@ -328,8 +330,10 @@ fn decode_snapshot(frame: &Bytes, rest: &mut &[u8], head_size: usize) -> Option<
         return None;
     }
     let (index, term) = (rest.get_u64_le(), rest.get_u64_le());
-    let (voter_count, data_size) = (rest.get_u32_le(), rest.get_u32_le());
-    let voters = take_voters(rest, voter_count)?;
+    let mut counts = [0; COUNTS_SIZE];
+    rest.copy_to_slice(&mut counts);
+    let data_size = rest.get_u32_le();
+    let members = Members::decode(counts, rest)?;
     if u32::try_from(rest.len()) != Ok(data_size) {
         return None;
     }
@@ -339,7 +343,7 @@ fn decode_snapshot(frame: &Bytes, rest: &mut &[u8], head_size: usize) -> Option<
     let metadata = snapshot.mut_metadata();
     metadata.index = index;
     metadata.term = term;
-    metadata.set_conf_state(ConfState { voters, ..ConfState::default() });
+    metadata.set_conf_state(members.to_raft());
     Some(snapshot)
 }
 

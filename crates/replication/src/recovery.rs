@@ -91,7 +91,7 @@ impl Recovery {
             return Err(RecoverError::SnapshotBehind { group, mark, snapshot });
         }
         if mark.index == 0 {
-            self.snapshot.voters.clone_from(&hard.voters);
+            self.snapshot.members.voters.clone_from(&hard.voters);
         }
         if !self.slots.is_empty() && self.first != mark.index + 1 {
             return Err(RecoverError::Gap { group, mark: mark.index, first: self.first });

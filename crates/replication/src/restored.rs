@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use model::{LogIndex, Term};
 
 use crate::driver::{CompactError, SNAPSHOT_SIZE_MAX};
+use crate::members::Members;
 use crate::state::{HardRecord, Mark, SnapshotRecord};
 
 /// The records of a group whose whole log a snapshot stands for; to be written in this order.
@@ -33,15 +34,15 @@ impl RestoredGroup {
             return Err(CompactError::TooLarge);
         }
         let mark = Mark { index: index.get(), term: term.get() };
-        let voters = voters.to_vec();
+        let members = Members::of_voters(voters.to_vec());
         let state = HardRecord {
             term: mark.term,
             vote: node,
             commit: mark.index,
             mark,
-            voters: voters.clone(),
+            voters: members.voters.clone(),
         };
-        let snapshot = SnapshotRecord { mark, voters, data };
+        let snapshot = SnapshotRecord { mark, members, data };
         let mut arena = BytesMut::new();
         Ok(Self { snapshot: snapshot.encode(&mut arena), state: state.encode(&mut arena) })
     }

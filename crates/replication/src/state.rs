@@ -8,19 +8,21 @@
 //!      4     4  magic  "RST1"                    4     4  magic        "RSN1"
 //!      8     8  term                             8     8  index        last entry it stands for
 //!     16     8  vote   0: none                  16     8  term         of that entry
-//!     24     8  commit                          24     4  voter_count
-//!     32     8  mark_index                      28     4  data_size
-//!     40     8  mark_term                       32  8*n  voters
-//!     48     4  voter_count                    ...       data         opaque here
-//!     52     4  zero
-//!     56   8*n  voters
+//!     24     8  commit                          24     2  voter_count
+//!     32     8  mark_index                      26     1  learner_count
+//!     40     8  mark_term                       27     1  outgoing_count
+//!     48     4  voter_count                     28     4  data_size
+//!     52     4  zero                            32  8*n  voters, learners, outgoing voters
+//!     56   8*n  voters                         ...       data         opaque here
 //! ```
 //!
 //! The mark is the last entry that compaction removed. The two are apart because the first is
 //! written often and is small, the second seldom and may be large. The digit of each magic is the
-//! format's version.
+//! format's version. The voters of a state record count only where there is no snapshot.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::members::{COUNTS_SIZE, Members, take_numbers};
 
 const STATE_MAGIC: [u8; 4] = *b"RST1";
 const SNAPSHOT_MAGIC: [u8; 4] = *b"RSN1";
@@ -62,7 +64,7 @@ pub(crate) struct HardRecord {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct SnapshotRecord {
     pub(crate) mark: Mark,
-    pub(crate) voters: Vec<u64>,
+    pub(crate) members: Members,
     pub(crate) data: Bytes,
 }
 
@@ -112,7 +114,7 @@ impl HardRecord {
         let (term, vote, commit) = (rest.get_u64_le(), rest.get_u64_le(), rest.get_u64_le());
         let mark = Mark { index: rest.get_u64_le(), term: rest.get_u64_le() };
         let (voter_count, zero) = (rest.get_u32_le(), rest.get_u32_le());
-        let voters = take_voters(&mut rest, voter_count).ok_or(StateError::Counts { len })?;
+        let voters = take_numbers(&mut rest, voter_count).ok_or(StateError::Counts { len })?;
         if zero != 0 || !rest.is_empty() {
             return Err(StateError::Counts { len });
         }
@@ -125,9 +127,9 @@ impl SnapshotRecord {
         seal(out, SNAPSHOT_MAGIC, |out| {
             out.put_u64_le(self.mark.index);
             out.put_u64_le(self.mark.term);
-            out.put_u32_le(count(self.voters.len()));
+            self.members.encode_counts(out);
             out.put_u32_le(count(self.data.len()));
-            self.voters.iter().for_each(|voter| out.put_u64_le(*voter));
+            self.members.encode(out);
             out.put_slice(&self.data);
         })
     }
@@ -136,25 +138,15 @@ impl SnapshotRecord {
     fn decode(mut rest: &[u8]) -> Result<StateRecord, StateError> {
         let len = rest.len();
         let mark = Mark { index: rest.get_u64_le(), term: rest.get_u64_le() };
-        let (voter_count, data_size) = (rest.get_u32_le(), rest.get_u32_le());
-        let voters = take_voters(&mut rest, voter_count).ok_or(StateError::Counts { len })?;
+        let mut counts = [0; COUNTS_SIZE];
+        rest.copy_to_slice(&mut counts);
+        let data_size = rest.get_u32_le();
+        let members = Members::decode(counts, &mut rest).ok_or(StateError::Counts { len })?;
         if u32::try_from(rest.len()) != Ok(data_size) {
             return Err(StateError::Counts { len });
         }
-        Ok(StateRecord::Snapshot(Self { mark, voters, data: Bytes::copy_from_slice(rest) }))
+        Ok(StateRecord::Snapshot(Self { mark, members, data: Bytes::copy_from_slice(rest) }))
     }
-}
-
-/// Reads `voter_count` numbers if there are as many: nothing is reserved by a count alone.
-pub(crate) fn take_voters(rest: &mut &[u8], voter_count: u32) -> Option<Vec<u64>> {
-    let size = usize::try_from(voter_count).ok()?.checked_mul(size_of::<u64>())?;
-    let (mut numbers, after) = rest.split_at_checked(size)?;
-    *rest = after;
-    let mut voters = Vec::with_capacity(size / size_of::<u64>());
-    while numbers.has_remaining() {
-        voters.push(numbers.get_u64_le());
-    }
-    Some(voters)
 }
 
 /// Counts here are of voters (a handful) and of snapshot bytes, capped where a snapshot enters the
@@ -188,7 +180,8 @@ mod tests {
 
     fn snapshot() -> SnapshotRecord {
         let mark = Mark { index: 40, term: 6 };
-        SnapshotRecord { mark, voters: vec![1, 2, 3], data: Bytes::from_static(b"producers") }
+        let members = Members::of_voters(vec![1, 2, 3]);
+        SnapshotRecord { mark, members, data: Bytes::from_static(b"producers") }
     }
 
     #[test]
@@ -198,6 +191,14 @@ mod tests {
         assert_eq!(&snapshot().encode(&mut arena)[..], SNAPSHOT_GOLDEN);
         assert_eq!(StateRecord::decode(STATE_GOLDEN), Ok(StateRecord::State(state())));
         assert_eq!(StateRecord::decode(SNAPSHOT_GOLDEN), Ok(StateRecord::Snapshot(snapshot())));
+    }
+
+    #[test]
+    fn all_kinds_of_members_return_as_they_went() {
+        let members = Members { voters: vec![1, 2], learners: vec![3], outgoing: vec![1, 4] };
+        let record = SnapshotRecord { members, ..snapshot() };
+        let bytes = record.encode(&mut BytesMut::new());
+        assert_eq!(StateRecord::decode(&bytes), Ok(StateRecord::Snapshot(record)));
     }
 
     #[test]

@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 
 use crate::descriptor::{DESCRIPTOR_SIZE_MAX, Descriptor};
+use crate::members::{Members, entry_type};
 use crate::payload::PayloadWindow;
 use crate::state::{HardRecord, Mark, SnapshotRecord};
 
@@ -39,6 +40,11 @@ impl Slot {
         Self { term, location, descriptor }
     }
 
+    /// What the application has to know of the entry: nothing of those that are raft's own.
+    pub(crate) fn of_application(&self) -> Option<Descriptor> {
+        self.descriptor.filter(|descriptor| !descriptor.changes_members)
+    }
+
     pub(crate) fn location(&self) -> Option<u64> {
         (self.location != UNPLACED).then_some(self.location)
     }
@@ -48,20 +54,25 @@ impl Slot {
 #[derive(Debug)]
 pub(crate) struct LogStorage {
     pub(crate) hard: HardState,
-    pub(crate) voters: Vec<u64>,
     /// Data of the snapshot that stands for everything up to the mark.
     snapshot: Bytes,
+    /// Who took part at the mark.
+    members: Members,
+    /// Who took part after each change above the mark that is applied, by its index.
+    changes: VecDeque<(u64, Members)>,
     mark: Mark,
     slots: VecDeque<Slot>,
     pub(crate) payloads: PayloadWindow,
 }
 
 impl LogStorage {
+    /// An empty log. Without voters it is that of a node which is new to its group.
     pub(crate) fn new(voters: Vec<u64>) -> Self {
         Self {
             hard: HardState::default(),
-            voters,
             snapshot: Bytes::new(),
+            members: Members::of_voters(voters),
+            changes: VecDeque::new(),
             mark: Mark::default(),
             slots: VecDeque::new(),
             payloads: PayloadWindow::default(),
@@ -75,8 +86,8 @@ impl LogStorage {
         slots: VecDeque<Slot>,
         payloads: PayloadWindow,
     ) -> Self {
-        let SnapshotRecord { mark, voters, data } = snapshot;
-        Self { hard, voters, snapshot: data, mark, slots, payloads }
+        let SnapshotRecord { mark, members, data } = snapshot;
+        Self { hard, snapshot: data, members, changes: VecDeque::new(), mark, slots, payloads }
     }
 
     pub(crate) fn mark(&self) -> Mark {
@@ -125,6 +136,9 @@ impl LogStorage {
         self.slots.drain(..count);
         self.mark = Mark { index, term };
         self.snapshot = snapshot;
+        while let Some((_, members)) = self.changes.pop_front_if(|(at, _)| *at <= index) {
+            self.members = members;
+        }
         self.release_payloads(index);
     }
 
@@ -133,13 +147,14 @@ impl LogStorage {
         self.slots.clear();
         self.payloads.truncate(0);
         self.mark = snapshot.mark;
-        self.voters.clone_from(&snapshot.voters);
+        self.members.clone_from(&snapshot.members);
+        self.changes.clear();
         self.snapshot = snapshot.data.clone();
     }
 
     pub(crate) fn snapshot_record(&self) -> SnapshotRecord {
-        let (mark, voters) = (self.mark, self.voters.clone());
-        SnapshotRecord { mark, voters, data: self.snapshot.clone() }
+        let (mark, members) = (self.mark, self.members.clone());
+        SnapshotRecord { mark, members, data: self.snapshot.clone() }
     }
 
     pub(crate) fn hard_record(&self) -> HardRecord {
@@ -147,7 +162,7 @@ impl LogStorage {
         // After compaction or a snapshot, raft reports the commit index that goes with it only in a
         // later Ready. A mark above the commit index would be a state that no recovery accepts.
         let commit = commit.max(self.mark.index);
-        HardRecord { term, vote, commit, mark: self.mark, voters: self.voters.clone() }
+        HardRecord { term, vote, commit, mark: self.mark, voters: self.members.voters.clone() }
     }
 
     /// Drops the payloads up to `to` that can be read back from the WAL, oldest first, while more
@@ -172,13 +187,25 @@ impl LogStorage {
         usize::try_from(index.checked_sub(self.first())?).ok()
     }
 
-    fn conf_state(&self) -> ConfState {
-        ConfState { voters: self.voters.clone(), ..ConfState::default() }
+    /// Who takes part now, by all that is applied.
+    pub(crate) fn members(&self) -> &Members {
+        self.changes.back().map_or(&self.members, |(_, members)| members)
+    }
+
+    /// The entry at `index` is applied: these take part from now on.
+    pub(crate) fn set_members(&mut self, index: u64, members: Members) {
+        self.changes.push_back((index, members));
+    }
+
+    /// Does a snapshot of this log tell its receiver that it takes part?
+    pub(crate) fn snapshot_names(&self, member: u64) -> bool {
+        self.mark.index > 0 && self.members.contains(member)
     }
 
     /// `arena` is given for entries that are about to be sent.
     fn entry(&self, index: u64, slot: &Slot, arena: Option<&mut BytesMut>) -> Entry {
         let mut entry = Entry { term: slot.term, index, ..Entry::default() };
+        entry.entry_type = slot.descriptor.as_ref().map_or(EntryType::EntryNormal, entry_type);
         if let (Some(descriptor), Some(arena)) = (&slot.descriptor, arena) {
             descriptor.encode(arena);
             entry.data = arena.split().freeze();
@@ -190,7 +217,7 @@ impl LogStorage {
 
 impl raft::Storage for LogStorage {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState { hard_state: self.hard.clone(), conf_state: self.conf_state() })
+        Ok(RaftState { hard_state: self.hard.clone(), conf_state: self.members.to_raft() })
     }
 
     fn entries(
@@ -238,15 +265,16 @@ impl raft::Storage for LogStorage {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        if self.mark.index == 0 || self.mark.index < request_index {
+    /// Not for one that joined after the mark: it would not take it.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        if !self.snapshot_names(to) || self.mark.index < request_index {
             return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
         let mut snapshot = Snapshot { data: self.snapshot.clone(), ..Snapshot::default() };
         let metadata = snapshot.mut_metadata();
         metadata.index = self.mark.index;
         metadata.term = self.mark.term;
-        metadata.set_conf_state(self.conf_state());
+        metadata.set_conf_state(self.members.to_raft());
         Ok(snapshot)
     }
 }

@@ -1,0 +1,286 @@
+//! A voter whose disk is lost is replaced by a learner that has caught up.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use model::{LogIndex, RaftGroupId, Term};
+use replication::{
+    Action, AppBytes, Descriptor, Driver, DriverConfig, MemberChange, Members, Role,
+};
+
+const GROUP: RaftGroupId = RaftGroupId::new(3);
+const LOST: u64 = 3;
+const NEW: u64 = 1 << 32 | 3;
+
+/// A record as a WAL would keep it.
+#[derive(Clone)]
+enum Record {
+    Entry(Term, LogIndex, Vec<u8>),
+    State(Bytes),
+}
+
+/// A driver whose writes are durable at once, what it applied, and its WAL.
+struct Node {
+    driver: Driver,
+    wal: Vec<Record>,
+    applied: Vec<(LogIndex, Option<Bytes>)>,
+    installed: Option<LogIndex>,
+}
+
+impl Node {
+    fn new(id: u64, voters: &[u64]) -> Self {
+        let mut driver = Driver::new(DriverConfig::new(id, 7));
+        driver.start().expect("empty");
+        driver.create_group(GROUP, voters);
+        Self { driver, wal: Vec::new(), applied: Vec::new(), installed: None }
+    }
+
+    fn restarted(id: u64, wal: Vec<Record>) -> Self {
+        let mut driver = Driver::new(DriverConfig::new(id, 8));
+        for (location, record) in (0..).zip(&wal) {
+            let taken = match record {
+                Record::Entry(term, index, data) => {
+                    driver.recover_entry(GROUP, *term, *index, data, location)
+                }
+                Record::State(data) => driver.recover_state(GROUP, data),
+            };
+            taken.expect("what was written");
+        }
+        driver.start().expect("a whole log");
+        Self { driver, wal, applied: Vec::new(), installed: None }
+    }
+
+    fn propose(&mut self, payload: &'static [u8]) -> LogIndex {
+        let payload = Bytes::from_static(payload);
+        let descriptor = Descriptor::of(&payload, false, AppBytes::EMPTY).expect("small");
+        self.driver.propose(GROUP, descriptor, payload).expect("it leads").1
+    }
+
+    fn members(&self) -> &Members {
+        self.driver.members(GROUP).expect("it has the group")
+    }
+}
+
+/// Nodes by number; a message to a number that is not there is lost.
+struct Cluster(BTreeMap<u64, Node>);
+
+impl Cluster {
+    fn of_three() -> Self {
+        Self((1..=3).map(|id| (id, Node::new(id, &[1, 2, 3]))).collect())
+    }
+
+    fn node(&mut self, id: u64) -> &mut Node {
+        self.0.get_mut(&id).expect("it is there")
+    }
+
+    /// Lets everything happen that needs no time.
+    fn settle(&mut self) {
+        loop {
+            let mut sent = Vec::new();
+            for (from, node) in &mut self.0 {
+                while let Some(action) = node.driver.poll_action() {
+                    match action {
+                        Action::Send { to, message } => sent.push((*from, to, message)),
+                        action => node.act(action),
+                    }
+                }
+            }
+            if sent.is_empty() {
+                return;
+            }
+            for (from, to, message) in sent {
+                if let Some(node) = self.0.get_mut(&to) {
+                    node.driver.handle_message(from, message);
+                }
+            }
+        }
+    }
+
+    fn ticks(&mut self, count: usize) {
+        for _ in 0..count {
+            self.0.values_mut().for_each(|node| node.driver.handle_tick());
+            self.settle();
+        }
+    }
+
+    /// The leader, once there is one that has applied an entry of its term.
+    fn leader(&mut self) -> u64 {
+        for _ in 0..1000 {
+            self.ticks(1);
+            let leads = |node: &Node| {
+                let driver = &node.driver;
+                driver.role(GROUP) == Role::Leader
+                    && driver.applied_term(GROUP) == driver.term(GROUP)
+            };
+            if let Some((id, _)) = self.0.iter().find(|(_, node)| leads(node)) {
+                return *id;
+            }
+        }
+        panic!("nobody leads");
+    }
+
+    fn change(&mut self, leader: u64, change: MemberChange) {
+        let place = self.node(leader).driver.propose_change(GROUP, change);
+        assert!(place.is_some(), "{change:?} is not taken");
+        self.ticks(3);
+    }
+
+    /// Node 3 is gone; two entries are in the log of the others.
+    fn with_a_loss() -> (Self, u64) {
+        let mut cluster = Self::of_three();
+        cluster.leader();
+        cluster.0.remove(&LOST);
+        let leader = cluster.leader();
+        cluster.node(leader).propose(b"one");
+        cluster.node(leader).propose(b"two");
+        cluster.ticks(3);
+        (cluster, leader)
+    }
+
+    /// The leader's log up to its end is replaced by a snapshot.
+    fn compact(&mut self, leader: u64) {
+        let driver = &mut self.node(leader).driver;
+        let applied = driver.applied(GROUP);
+        driver.compact(GROUP, applied, Bytes::from_static(b"snapshot")).expect("it is applied");
+        self.ticks(10);
+    }
+}
+
+impl Node {
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Persist { ticket, entries, snapshot, state, .. } => {
+                for entry in entries {
+                    let data = [&entry.descriptor[..], &entry.payload[..]].concat();
+                    let place = self.wal.len() as u64;
+                    self.driver.placed(GROUP, entry.index, entry.term, place);
+                    self.wal.push(Record::Entry(entry.term, entry.index, data));
+                }
+                let states = [snapshot, state].into_iter().flatten();
+                self.wal.extend(states.map(Record::State));
+                self.driver.handle_persisted(ticket);
+            }
+            Action::Apply { entries, .. } => {
+                let of_application = entries.into_iter().filter(|it| it.descriptor.is_some());
+                self.applied.extend(of_application.map(|it| (it.index, it.payload)));
+            }
+            Action::ReadPayload { term, index, location, .. } => {
+                let at = usize::try_from(location).expect("a place in a vector");
+                let Record::Entry(_, _, data) = &self.wal[at] else { panic!("an entry") };
+                let data = Some(Bytes::from(data.clone()));
+                self.driver.handle_payload(GROUP, term, index, data);
+            }
+            Action::InstallSnapshot { index, .. } => self.installed = Some(index),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_lost_voter_is_replaced_and_the_new_one_votes() {
+    let (mut cluster, leader) = Cluster::with_a_loss();
+    cluster.0.insert(NEW, Node::new(NEW, &[]));
+    cluster.change(leader, MemberChange::AddLearner(NEW));
+    assert!(!cluster.node(leader).driver.snapshot_names(GROUP, NEW));
+    cluster.compact(leader);
+    assert!(cluster.node(leader).driver.snapshot_names(GROUP, NEW));
+    let three = cluster.node(leader).propose(b"three");
+    cluster.ticks(3);
+    let expected = [(three, Some(Bytes::from_static(b"three")))];
+    assert_eq!(cluster.node(NEW).applied, expected, "the rest came as a snapshot");
+    assert_eq!(cluster.node(leader).driver.matched(GROUP, NEW), Some(three));
+
+    cluster.change(leader, MemberChange::Replace { learner: NEW, voter: LOST });
+    for id in [leader, NEW] {
+        assert_eq!(cluster.node(id).members().outgoing, [1, 2, 3]);
+        assert_eq!(cluster.node(id).members().voters, [1, 2, NEW]);
+    }
+    cluster.change(leader, MemberChange::Leave);
+    let whole = Members { voters: vec![1, 2, NEW], ..Members::default() };
+    assert!(cluster.0.values().all(|node| *node.members() == whole));
+
+    // It is as good as any: one of the two that had the first entries may go now.
+    cluster.0.remove(&leader);
+    let next = cluster.leader();
+    let four = cluster.node(next).propose(b"four");
+    cluster.ticks(3);
+    assert!(cluster.0.values().all(|node| node.applied.last().map(|it| it.0) == Some(four)));
+}
+
+#[test]
+fn a_majority_of_both_is_needed_while_a_voter_is_replaced() {
+    let (mut cluster, leader) = Cluster::with_a_loss();
+    cluster.0.insert(NEW, Node::new(NEW, &[]));
+    cluster.change(leader, MemberChange::AddLearner(NEW));
+    cluster.compact(leader);
+    cluster.change(leader, MemberChange::Replace { learner: NEW, voter: LOST });
+    let other = 3 - leader;
+    let parted = cluster.0.remove(&other).expect("it was there");
+    let index = cluster.node(leader).propose(b"with the new one only");
+    cluster.ticks(2);
+    assert!(cluster.node(leader).driver.committed(GROUP) < index, "two of 1, 2, 3 do not have it");
+    cluster.0.insert(other, parted);
+    cluster.ticks(30);
+    let leader = cluster.leader();
+    assert!(cluster.node(leader).driver.committed(GROUP) >= index);
+}
+
+#[test]
+fn members_outlive_restarts_at_every_step() {
+    let (mut cluster, mut leader) = Cluster::with_a_loss();
+    cluster.0.insert(NEW, Node::new(NEW, &[]));
+    let restart = |cluster: &mut Cluster| {
+        for (id, node) in &mut cluster.0 {
+            *node = Node::restarted(*id, std::mem::take(&mut node.wal));
+        }
+        cluster.settle();
+        cluster.leader()
+    };
+    cluster.change(leader, MemberChange::AddLearner(NEW));
+    leader = restart(&mut cluster);
+    assert_eq!(cluster.node(leader).members().learners, [NEW]);
+    cluster.compact(leader);
+    leader = restart(&mut cluster);
+    // The other one may lead now, whose log has no such snapshot yet.
+    cluster.compact(leader);
+    assert_eq!(cluster.node(NEW).members().learners, [NEW]);
+    cluster.change(leader, MemberChange::Replace { learner: NEW, voter: LOST });
+    leader = restart(&mut cluster);
+    assert!(cluster.node(leader).members().is_joint());
+    cluster.compact(leader);
+    leader = restart(&mut cluster);
+    assert!(cluster.node(leader).members().is_joint(), "the snapshot has it");
+    cluster.change(leader, MemberChange::Leave);
+    restart(&mut cluster);
+    assert!(cluster.0.values().all(|node| node.members().voters == [1, 2, NEW]));
+    assert!(cluster.0.values().all(|node| !node.members().is_joint()));
+}
+
+#[test]
+fn a_node_that_is_new_begins_with_a_snapshot_or_not_at_all() {
+    let (mut cluster, leader) = Cluster::with_a_loss();
+    cluster.0.insert(NEW, Node::new(NEW, &[]));
+    cluster.change(leader, MemberChange::AddLearner(NEW));
+    cluster.ticks(50);
+    let new = cluster.node(NEW);
+    assert!(new.driver.last_index(GROUP) == LogIndex::default() && new.members().is_empty());
+    cluster.compact(leader);
+    let last = cluster.node(leader).driver.last_index(GROUP);
+    assert_eq!(cluster.node(NEW).installed, Some(last));
+}
+
+#[test]
+fn changes_that_make_no_sense_or_come_too_early_are_not_taken() {
+    let (mut cluster, leader) = Cluster::with_a_loss();
+    let driver = &mut cluster.node(leader).driver;
+    assert_eq!(driver.propose_change(GROUP, MemberChange::Leave), None);
+    assert_eq!(driver.propose_change(GROUP, MemberChange::AddLearner(LOST)), None);
+    let add = |driver: &mut Driver, id| driver.propose_change(GROUP, MemberChange::AddLearner(id));
+    assert!(add(driver, NEW).is_some());
+    assert_eq!(add(driver, NEW + 1), None, "one at a time");
+    cluster.ticks(3);
+    assert_eq!(add(&mut cluster.node(3 - leader).driver, NEW + 1), None, "it does not lead");
+    assert_eq!(cluster.node(leader).members().learners, [NEW]);
+    cluster.change(leader, MemberChange::RemoveLearner(NEW));
+    assert!(cluster.node(leader).members().learners.is_empty());
+}
