@@ -91,9 +91,13 @@ struct BrokerArgs {
     #[arg(long, value_name = "URL")]
     object_store: Option<StoreUrl>,
     /// Make the data directory of a broker whose cluster begins now. Never for one that has lost
-    /// its disk: the others count on what it has acknowledged.
+    /// its disk: the others count on what it has acknowledged. See --replacement.
     #[arg(long)]
     new_cluster: bool,
+    /// Make the data directory of a broker that has lost its disk. The others must be a majority;
+    /// what is on the lost disk never counts again.
+    #[arg(long, conflicts_with = "new_cluster")]
+    replacement: bool,
     /// Stop when standard input ends: with the process that holds its other end.
     #[arg(long)]
     stop_at_eof: bool,
@@ -225,7 +229,8 @@ impl BrokerArgs {
     fn into_settings(self) -> Result<NodeSettings, CliError> {
         let settings = NodeSettings::from_file(&self.config)?;
         let object_store = self.object_store.or(settings.object_store);
-        Ok(NodeSettings { object_store, new_cluster: self.new_cluster, ..settings })
+        let Self { new_cluster, replacement, .. } = self;
+        Ok(NodeSettings { object_store, new_cluster, replacement, ..settings })
     }
 }
 

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::NodeId;
-use tools::format::random_uuid;
+use tools::format::{random_incarnation, random_uuid};
 use uring::device::{DeviceFile, OpenMode};
-use uuid::Uuid;
 use wal_uring::FileDevice;
 use wal_uring::format::{FormatOptions, ZeroFill, format_path};
 use wal_uring::slice::load_slice;
 
 use crate::config::NodeSettings;
+use crate::node::Identity;
 use crate::start::{StartError, data_dir_error};
 
 const WAL_FILE: &str = "wal";
@@ -25,8 +25,7 @@ pub(crate) struct DataDir {
     pub(crate) device: Arc<DeviceFile>,
     /// Where the objects are if no store is given: an absolute path.
     pub(crate) objects: PathBuf,
-    pub(crate) cluster_id: Uuid,
-    pub(crate) node_id: NodeId,
+    pub(crate) identity: Identity,
     pub(crate) shard_count: u16,
 }
 
@@ -41,7 +40,8 @@ impl DataDir {
         fs::create_dir_all(directory).map_err(|error| data_dir_error(directory, error))?;
         let path = wal_path(directory, settings.wal.as_deref());
         if !path.exists() {
-            if !settings.nodes.is_empty() && !settings.new_cluster {
+            let is_named = settings.new_cluster || settings.replacement;
+            if !settings.nodes.is_empty() && !is_named {
                 return Err(StartError::NoWal { path });
             }
             create(&path, settings, shard_count, out)?;
@@ -51,7 +51,12 @@ impl DataDir {
         let loaded = load_slice(&mut blocks, 0, 1)
             .map_err(|source| StartError::Load { path: path.clone(), source })?;
         let found = loaded.superblock;
-        check_identity(&path, settings, found.cluster_id, NodeId::new(found.node_id))?;
+        let identity = Identity {
+            cluster_id: found.cluster_id,
+            node: NodeId::new(found.node_id),
+            incarnation: found.incarnation,
+        };
+        check_identity(&path, settings, identity)?;
         if let Some(asked) = settings.core_count
             && asked != found.slice_count
         {
@@ -61,8 +66,7 @@ impl DataDir {
         Ok(Self {
             objects: root.join(OBJECTS),
             device: Arc::new(device),
-            cluster_id: found.cluster_id,
-            node_id: NodeId::new(found.node_id),
+            identity,
             shard_count: found.slice_count,
         })
     }
@@ -76,7 +80,7 @@ impl DataDir {
             "a completed write is durable, no RWF_DSYNC"
         };
         vec![
-            format!("cluster-id={}", self.cluster_id),
+            format!("cluster-id={}", self.identity.cluster_id),
             format!("shards={}", self.shard_count),
             format!("device write cache: {cache}: {durable}"),
         ]
@@ -87,8 +91,7 @@ impl DataDir {
 fn check_identity(
     path: &Path,
     settings: &NodeSettings,
-    cluster_id: Uuid,
-    node_id: NodeId,
+    Identity { cluster_id, node: node_id, .. }: Identity,
 ) -> Result<(), StartError> {
     let other_cluster = settings.cluster_id.is_some_and(|asked| asked != cluster_id);
     let other_node = !settings.nodes.is_empty() && settings.node_id != node_id;
@@ -112,6 +115,7 @@ fn create(
     let options = FormatOptions {
         cluster_id: settings.cluster_id.map_or_else(random_uuid, Ok)?,
         node_id: settings.node_id.get(),
+        incarnation: if settings.replacement { random_incarnation()? } else { 0 },
         ring_id: random_uuid()?,
         slice_count,
         block_size: None,

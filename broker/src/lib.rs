@@ -38,6 +38,7 @@ mod shard_thread;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod start;
+mod voter;
 
 pub use local_cluster::{LocalClusterError, serve_nodes};
 pub use recover::{RecoverError, RecoverSettings, recover};

@@ -76,6 +76,12 @@ catalogue! {
         "Size of the last snapshot of the data group.";
     SnapshotsInstalled Counter "tailrace_raft_snapshots_installed_total"
         "Snapshots of leaders that took the place of a log that was too far behind.";
+    MemberChanges Counter "tailrace_raft_member_changes_total"
+        "Changes of who takes part in a raft group, proposed by this shard.";
+    LearnerGroups Gauge "tailrace_raft_learner_groups"
+        "Raft groups in which this broker has no vote yet, since its disk replaces a lost one.";
+    CatchUpBytes Counter "tailrace_raft_catch_up_bytes_total"
+        "Bytes of snapshots and entries received for those groups: what a replacement moves.";
     TierObjects Gauge "tailrace_object_count"
         "Objects that the manifest names, those on their way out included.";
     TierBytes Gauge "tailrace_object_stored_bytes"

@@ -15,10 +15,22 @@ use crate::metrics::ShardMetrics;
 use crate::partition::leader_epoch;
 use crate::peer::dialer::Dialer;
 use crate::shard::mailbox::Switchboard;
+use crate::voter::voter;
+
+/// Who a broker is, as it stands in its WAL.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) cluster_id: Uuid,
+    pub(crate) node: NodeId,
+    /// Of its disk: 0 for its first, another number for each that replaces a lost one.
+    pub(crate) incarnation: u32,
+}
 
 /// One broker process.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
+    /// See [`Identity`].
+    pub(crate) incarnation: u32,
     pub(crate) settings: NodeSettings,
     pub(crate) cluster_id: Uuid,
     pub(crate) shard_count: u16,
@@ -41,16 +53,16 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(
-        id: NodeId,
+        identity: Identity,
         settings: NodeSettings,
-        cluster_id: Uuid,
         shard_count: u16,
         endpoints: Vec<Endpoint>,
     ) -> Self {
         Self {
-            id,
+            id: identity.node,
+            incarnation: identity.incarnation,
             settings,
-            cluster_id,
+            cluster_id: identity.cluster_id,
             shard_count,
             endpoints,
             switchboard: Switchboard::new(shard_count),
@@ -62,6 +74,11 @@ impl Node {
             ready_count: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// This broker's number among the members of its groups.
+    pub(crate) fn voter(&self) -> u64 {
+        voter(self.id, self.incarnation)
     }
 
     /// The data group that a shard hosts. Group 0 is the metadata group, on shard 0.

@@ -17,6 +17,7 @@ pub(crate) mod hosted;
 pub(crate) mod inspect;
 mod log_event;
 pub(crate) mod mailbox;
+mod members;
 pub(crate) mod merge;
 pub(crate) mod message;
 pub(crate) mod metadata;
@@ -48,6 +49,7 @@ use self::flow_control::Rooms;
 use self::hosted::Hosting;
 use self::log_event::LogEvent;
 use self::mailbox::Mailbox;
+use self::members::Joining;
 use self::message::{Message, PartAnswer, PartRequest};
 use self::metadata::Metadata;
 use self::read::Reads;
@@ -62,7 +64,7 @@ use crate::peer::Peers;
 use crate::peer::frame::frame_size_max;
 use crate::peer::hello::{Hello, VERSIONS};
 use crate::random::Random;
-use crate::shard_thread::node_of;
+use crate::voter::node_of;
 
 /// The time, read once at the top of a turn.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +92,7 @@ pub(crate) struct Shard {
     upkeep: Upkeep,
     pub(crate) peers: Peers,
     rooms: Rooms,
+    joining: Joining,
     connections: Connections,
     /// Bytes queued for a client since its send queue was last empty.
     unsent: BTreeMap<ConnId, usize>,
@@ -134,6 +137,7 @@ impl Shard {
             tier,
             upkeep: Upkeep::new(now.instant),
             rooms: Rooms::default(),
+            joining: Joining::default(),
             peers: peers(&node, id, log.entry_size_max(), now.instant),
             connections: Connections::new(REQUEST_BYTES_MAX),
             unsent: BTreeMap::new(),
@@ -291,6 +295,7 @@ impl Shard {
             self.register();
             self.repeat_metadata_stored();
             self.control_flow();
+            self.keep_members();
         }
         self.peers.keep_up(now);
         self.groups_deadline();
@@ -347,6 +352,7 @@ fn peers(node: &Node, shard: ShardId, entry_size_max: usize, now: Instant) -> Pe
     let own = Hello {
         cluster_id: node.cluster_id,
         from: node.id,
+        incarnation: node.incarnation,
         to: node.id,
         shard,
         shard_count: node.shard_count,

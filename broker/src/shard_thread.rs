@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use model::{LogIndex, NodeId, RaftGroupId, ShardId, Term};
+use model::{LogIndex, RaftGroupId, ShardId, Term};
 use replication::{Driver, DriverConfig, LogEntry, RecoverError};
 use s3_uploader::Client;
 use tools::format::random_uuid;
@@ -34,6 +34,7 @@ use crate::shard::replicated_log::{ReplicatedLog, group_of};
 use crate::shard::tier::Tier;
 use crate::shard::{Now, Parts, Shard};
 use crate::start::{Report, StartError};
+use crate::voter::voter;
 
 /// Bytes of one group commit at most, but for a single larger entry.
 pub(crate) const FRAME_SIZE_MAX: u32 = 512 << 10;
@@ -128,16 +129,6 @@ fn groups(shard: ShardId) -> Vec<RaftGroupId> {
     metadata.into_iter().chain([Node::data_group(shard)]).collect()
 }
 
-/// The node that has a number among the voters of a group.
-pub(crate) fn node_of(voter: u64) -> Option<NodeId> {
-    i32::try_from(voter.checked_sub(1)?).ok().map(NodeId::new)
-}
-
-/// A node's number among the voters of a group: raft's begin at 1.
-pub(crate) fn voter(node: NodeId) -> u64 {
-    u64::try_from(node.get()).unwrap_or_default() + 1
-}
-
 /// Opens the WAL on its device, and tells the operator what it held.
 fn open(start: &ShardStart, durable: bool) -> Result<(Recovery, Wal), StartError> {
     let shard = start.id.get();
@@ -169,8 +160,7 @@ pub(crate) fn recover(
     seeds: Seeds,
 ) -> Result<(Recovery, Wal, RecoveryReport), StartError> {
     let shard = id.get();
-    let voter = voter(node.id);
-    let mut driver = Driver::new(DriverConfig::new(voter, seeds.election));
+    let mut driver = Driver::new(DriverConfig::new(node.voter(), seeds.election));
     let mut states = BTreeMap::new();
     let mut refused = None;
     let expected = Identity {
@@ -191,12 +181,7 @@ pub(crate) fn recover(
     }
     let recovered = |error: &dyn ToString| StartError::Recover { shard, reason: error.to_string() };
     driver.start().map_err(|error| recovered(&error))?;
-    let voters: Vec<_> = node.members().into_iter().map(self::voter).collect();
-    for group in groups(id) {
-        if !driver.has_group(group) {
-            driver.create_group(group, &voters);
-        }
-    }
+    create_groups(&mut driver, id, node)?;
     let mut hosting = Hosting::new(TAIL_CACHE_SIZE);
     let group = Node::data_group(id);
     let stored = rebuild(&driver, &mut hosting, group).map_err(|reason| recovered(&reason))?;
@@ -207,6 +192,24 @@ pub(crate) fn recover(
     let seeds = seeds.ids;
     let recovery = Recovery { driver, hosting, stored, cluster, states, seeds };
     Ok((recovery, wal, report))
+}
+
+/// Makes the groups that the WAL does not have: all of them, when it is new.
+fn create_groups(driver: &mut Driver, id: ShardId, node: &Node) -> Result<(), StartError> {
+    let missing: Vec<_> = groups(id).into_iter().filter(|it| !driver.has_group(*it)).collect();
+    let is_alone = node.settings.nodes.is_empty();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let voters: Vec<_> = if node.incarnation > 0 {
+        Vec::new() // The others make it a member, and tell it who is.
+    } else if is_alone || node.settings.new_cluster {
+        node.members().into_iter().map(|member| voter(member, 0)).collect()
+    } else {
+        return Err(StartError::EmptyWal { shard: id.get() });
+    };
+    missing.into_iter().for_each(|group| driver.create_group(group, &voters));
+    Ok(())
 }
 
 /// Gives one record of the WAL to raft, and notes where the state records are.

@@ -17,7 +17,7 @@ use wal_uring::sim::SimDisk;
 use crate::cluster::Endpoint;
 use crate::config::{BrokerSettings, HostPort, NodeSettings};
 use crate::net::NetAction;
-use crate::node::Node;
+use crate::node::{Identity, Node};
 use crate::shard::group_snapshot::GroupSnapshot;
 use crate::shard::{Now, Shard};
 use crate::shard_thread::{Seeds, recover};
@@ -31,6 +31,8 @@ const SHARD: ShardId = ShardId::new(0);
 pub struct Start {
     /// The disk must be formatted for it, with one slice.
     pub node: i32,
+    /// Of its disk: 0 for its first.
+    pub incarnation: u32,
     /// All brokers of the cluster, this one included; empty if it is alone.
     pub nodes: Vec<i32>,
     pub cluster_id: Uuid,
@@ -74,13 +76,18 @@ impl SimBroker {
         start: Start,
         now: Moment,
     ) -> Result<Self, String> {
-        let Start { node, nodes, cluster_id, settings, wal, seeds: [election, high, low] } = start;
+        let Start { node, incarnation, nodes, cluster_id, settings, wal, seeds } = start;
+        let [election, high, low] = seeds;
         let address = |node| (NodeId::new(node), HostPort::new("simulated", 9192));
         let nodes = nodes.into_iter().map(address).collect();
-        let settings = NodeSettings { nodes, broker: settings, ..NodeSettings::default() };
+        let broker = settings;
+        // A WAL without groups is a new one: the simulation loses none without saying so.
+        let new_cluster = true;
+        let settings = NodeSettings { nodes, new_cluster, broker, ..NodeSettings::default() };
         let (broker, host) = (NodeId::new(node), "simulated".to_owned());
         let endpoints = vec![Endpoint { broker, host, port: 9092, shard: None }];
-        let node = Arc::new(Node::new(broker, settings, cluster_id, 1, endpoints));
+        let identity = Identity { cluster_id, node: broker, incarnation };
+        let node = Arc::new(Node::new(identity, settings, 1, endpoints));
         let seeds = Seeds { election, ids: [high, low] };
         let recovered = recover(&mut disk, SHARD, &node, wal, seeds);
         let (recovery, mut wal, _) = recovered.map_err(|error| error.to_string())?;
@@ -169,6 +176,11 @@ impl SimBroker {
     /// The groups that it leads, and the term of each.
     pub fn led(&self) -> Vec<(u64, u64)> {
         self.shard.led()
+    }
+
+    /// It votes in all of its groups, and no change of that is under way.
+    pub fn votes(&self) -> bool {
+        self.shard.votes()
     }
 
     /// Hands over what it leads, as a broker does that is asked to stop.

@@ -61,10 +61,15 @@ pub enum StartError {
     Identity { path: PathBuf, cluster_id: uuid::Uuid, node_id: NodeId },
     #[error(
         "there is no WAL at {path}: a broker of a cluster that begins is started with \
-         --new-cluster; one that has lost its disk must not be, since others count on what it has \
-         acknowledged"
+         --new-cluster, one that has lost its disk with --replacement"
     )]
     NoWal { path: PathBuf },
+    #[error(
+        "the WAL of shard {shard} is empty: a broker of a cluster that begins is started with \
+         --new-cluster; a device in place of a lost one is prepared with \
+         `tailrace format --replacement`"
+    )]
+    EmptyWal { shard: u16 },
     #[error("--cores {asked}: this process may use {available} cores")]
     TooManyCores { asked: u16, available: usize },
     #[error("cannot listen on {address}: {reason}")]
@@ -112,11 +117,9 @@ pub fn serve(
     for line in settings.lines().into_iter().chain(data.lines()) {
         writeln!(out, "{line}").map_err(StartError::Output)?;
     }
-    let (id, cluster_id, shard_count) = (data.node_id, data.cluster_id, data.shard_count);
     // What is not a shard runs on cores that no shard has, if there are any.
-    let some_left = avoid_cores(usize::from(shard_count)).map_err(StartError::Thread)?;
-    let endpoints = listeners.endpoints;
-    let node = Arc::new(Node::new(id, settings, cluster_id, shard_count, endpoints));
+    let some_left = avoid_cores(usize::from(data.shard_count)).map_err(StartError::Thread)?;
+    let node = Arc::new(Node::new(data.identity, settings, data.shard_count, listeners.endpoints));
     let admin_node = Arc::clone(&node);
     spawn_pinned("admin", None, move || admin::serve(&admin_listener, &admin_node))
         .map_err(StartError::Thread)?;

@@ -89,10 +89,10 @@ class Cluster:
             process.wait()
         wait_until(f"node {node} ends", lambda: not is_running(pid), START_SECONDS_MAX)
 
-    def restart(self, node):
+    def restart(self, node, *flags):
         """As an operator would: the broker by its configuration file."""
         with open(self.log_path, "a", encoding="utf-8") as log:
-            self._own[node] = subprocess.Popen([self.binary, "broker", "--config", self.config(node)],
+            self._own[node] = subprocess.Popen([self.binary, "broker", "--config", self.config(node), *flags],
                                                stdout=log, stderr=subprocess.STDOUT)
         self.pids[node] = self._own[node].pid
 
@@ -103,6 +103,30 @@ class Cluster:
                 return answer.read().strip() == b"ok"
         except (URLError, OSError):
             return False
+
+    def metric(self, node, name):
+        """The sum over the broker's shards; None if it does not answer."""
+        try:
+            with urlopen(f"http://127.0.0.1:{self._admin + node}/metrics", timeout=1) as answer:
+                lines = answer.read().decode().splitlines()
+        except (URLError, OSError):
+            return None
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name + "{"))
+
+    def swap_data(self, node, kept):
+        """Puts the directory that was kept under a name in the place of the node's, and keeps that one."""
+        own = os.path.join(self.directory, "data", str(node))
+        other = f"{own}.{kept}"
+        if os.path.exists(other):
+            os.rename(other, f"{own}.swap")
+        os.rename(own, other)
+        if os.path.exists(f"{own}.swap"):
+            os.rename(f"{own}.swap", own)
+
+    def has_its_place(self, node):
+        """A broker that began with an empty disk got the log, and votes in all groups."""
+        learns = self.metric(node, "tailrace_raft_learner_groups")
+        return bool(self.metric(node, "tailrace_raft_catch_up_bytes_total")) and learns == 0
 
     def await_all(self):
         wait_until("all three serve", lambda: len(self.pids) == 3 and all(map(self.serves, range(3))),

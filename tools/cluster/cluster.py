@@ -167,9 +167,35 @@ class Run:
         """A voter that has forgotten what it acknowledged must not vote."""
         node = self.follower()
         self.cluster.terminate(node)
-        os.rename(f"{self.directory}/data/{node}", f"{self.directory}/data/{node}.lost")
+        self.cluster.swap_data(node, "lost")
         self.refuse(self.cluster.config(node), "--new-cluster")
         os.rename(f"{self.directory}/data/{node}.lost", f"{self.directory}/data/{node}")
+        self.cluster.restart(node)
+        self.cluster.await_all()
+
+    def replace_disk(self):
+        """It has its place again without a copy of the log, and then it is one of the two that a
+        majority needs. The disk that was lost never counts again."""
+        node = self.follower()
+        self.cluster.kill(node)
+        self.cluster.swap_data(node, "lost")
+        self.cluster.restart(node, "--replacement")
+        self.wait("the replacement votes", lambda: self.cluster.has_its_place(node))
+        self.load_goes_on()
+        third, = {0, 1, 2} - {node, self.leader()}
+        self.away(third, self.cluster.kill)
+        self.return_of_lost_disk(node)
+
+    def return_of_lost_disk(self, node):
+        self.cluster.terminate(node)
+        self.cluster.swap_data(node, "lost")
+        before = len(read(self.cluster.log_path))
+        self.cluster.restart(node)
+        said = "the node's disk was replaced"
+        self.wait(f"a line: {said}", lambda: said in read(self.cluster.log_path)[before:])
+        self.load_goes_on()
+        self.cluster.kill(node)
+        self.cluster.swap_data(node, "lost")
         self.cluster.restart(node)
         self.cluster.await_all()
 
@@ -339,6 +365,7 @@ class Run:
             self.check("a broker of another cluster is kept out", self.other_cluster_is_kept_out)
             self.check("another node's data are refused", self.other_data_is_refused)
             self.check("a member without its disk is refused", self.lost_disk_is_refused)
+            self.check("a member with an empty disk has its place again", self.replace_disk)
             self.check("all stop, and start again", self.start_anew)
             self.check("nothing acknowledged is lost, doubled or moved", self.verdict)
             self.check("stopping the parent stops all", self.stop_all)

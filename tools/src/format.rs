@@ -27,6 +27,9 @@ pub struct FormatArgs {
     /// The node that the WAL belongs to.
     #[arg(long, default_value_t = 0)]
     pub node_id: i32,
+    /// The device replaces one that the node has lost: the cluster gives it a part anew.
+    #[arg(long)]
+    pub replacement: bool,
     /// Bytes to which writes are aligned: 512 to 4096.
     #[arg(long, value_parser = parse_block_size)]
     pub block_size: Option<u32>,
@@ -55,6 +58,7 @@ impl FormatArgs {
         let options = FormatOptions {
             cluster_id,
             node_id: self.node_id,
+            incarnation: if self.replacement { random_incarnation()? } else { 0 },
             ring_id: random_uuid()?,
             slice_count: self.shards,
             block_size: self.block_size,
@@ -93,6 +97,13 @@ pub fn random_uuid() -> Result<Uuid, FormatCommandError> {
     // The kernel never cuts a request of up to 256 bytes short.
     filled.map_err(FormatCommandError::Random)?;
     Ok(Builder::from_random_bytes(bytes).into_uuid())
+}
+
+/// A number for a disk that replaces a lost one: no two disks of a node have the same.
+pub fn random_incarnation() -> Result<u32, FormatCommandError> {
+    let (_, low) = random_uuid()?.as_u64_pair();
+    let bytes = low.to_le_bytes();
+    Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]).max(1))
 }
 
 fn parse_block_size(text: &str) -> Result<u32, String> {

@@ -31,6 +31,7 @@ fn new_wal() -> Wal {
     let options = FormatOptions {
         cluster_id: identity.cluster_id,
         node_id: 1,
+        incarnation: 0,
         ring_id: Uuid::from_u128(1),
         slice_count: 1,
         block_size: None,

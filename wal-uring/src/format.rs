@@ -39,6 +39,8 @@ pub enum ZeroFill {
 pub struct FormatOptions {
     pub cluster_id: Uuid,
     pub node_id: i32,
+    /// 0 for the node's first disk; for one that replaces a lost one a number by chance.
+    pub incarnation: u32,
     /// Fresh randomness: the ring id of the first slice; the others count up from it.
     pub ring_id: Uuid,
     pub slice_count: u16,
@@ -150,6 +152,7 @@ fn plan(
         cluster_id: options.cluster_id,
         ring_id: Uuid::from_u128(options.ring_id.as_u128().wrapping_add(slice_index.into())),
         node_id: options.node_id,
+        incarnation: options.incarnation,
         slice_index,
         slice_count: slices,
         slice_size,

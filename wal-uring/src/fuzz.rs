@@ -88,6 +88,7 @@ fn sample_image() -> Vec<u8> {
     let options = FormatOptions {
         cluster_id: IDENTITY.cluster_id,
         node_id: IDENTITY.node_id,
+        incarnation: 0,
         ring_id: Uuid::from_u128(1),
         slice_count: 1,
         block_size: Some(BLOCK_SIZE),

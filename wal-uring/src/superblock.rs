@@ -23,7 +23,8 @@
 //!    112     8  writer_epoch       of the last opening
 //!    120     8  trimmed_lsn        recovery starts here; a segment's start
 //!    128     8  durable_lsn_hint   all before it is durable; the log may be longer
-//!    136   376  reserved           zero
+//!    136     4  incarnation        of the node's disk: 0 for its first, then by chance
+//!    140   372  reserved           zero
 //! ```
 //!
 //! `crc`, `magic` and `version` keep their places in all versions.
@@ -59,6 +60,7 @@ const _: () = {
     assert!(offset_of!(Layout, cluster_id) == 32);
     assert!(offset_of!(Layout, segment_size) == 88);
     assert!(offset_of!(Layout, durable_lsn_hint) == 128);
+    assert!(offset_of!(Layout, incarnation) == 136);
     assert!(SUPERBLOCK_SIZE <= BLOCK_SIZE_MIN);
 };
 
@@ -69,6 +71,8 @@ pub struct Superblock {
     pub cluster_id: Uuid,
     pub ring_id: Uuid,
     pub node_id: i32,
+    /// 0 for a node's first disk; another number for each that replaces a lost one.
+    pub incarnation: u32,
     pub slice_index: u16,
     pub slice_count: u16,
     pub slice_size: u64,
@@ -189,7 +193,8 @@ struct Layout {
     writer_epoch: U64,
     trimmed_lsn: U64,
     durable_lsn_hint: U64,
-    reserved: [u8; 376],
+    incarnation: U32,
+    reserved: [u8; 372],
 }
 
 impl Layout {
@@ -215,7 +220,8 @@ impl Layout {
             writer_epoch: superblock.writer_epoch.get().into(),
             trimmed_lsn: superblock.trimmed_lsn.get().into(),
             durable_lsn_hint: superblock.durable_lsn_hint.get().into(),
-            reserved: [0; 376],
+            incarnation: superblock.incarnation.into(),
+            reserved: [0; 372],
         }
     }
 
@@ -225,6 +231,7 @@ impl Layout {
             cluster_id: Uuid::from_bytes(self.cluster_id),
             ring_id: Uuid::from_bytes(self.ring_id),
             node_id: self.node_id.get(),
+            incarnation: self.incarnation.get(),
             slice_index: self.slice_index.get(),
             slice_count: self.slice_count.get(),
             slice_size: self.slice_size.get(),
@@ -259,6 +266,7 @@ pub(crate) mod tests {
             cluster_id: Uuid::from_u128(0xc0ff_ee00_0000_0000_0000_0000_0000_0001),
             ring_id: Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
             node_id: 3,
+            incarnation: 0,
             slice_index: 1,
             slice_count: 2,
             slice_size: 1 << 20,
@@ -282,6 +290,14 @@ pub(crate) mod tests {
         assert_eq!(Superblock::decode(&GOLDEN, 2), Ok(sample()));
         let misplaced = CopyError::Misplaced { expected: 0, found: 2 };
         assert_eq!(Superblock::decode(&GOLDEN, 0), Err(misplaced));
+    }
+
+    #[test]
+    fn a_later_disk_of_a_node_returns_as_it_went() {
+        let later = Superblock { incarnation: 0x0a0b_0c0d, ..sample() };
+        let bytes = later.encode(0);
+        assert_eq!(bytes[136..140], [0x0d, 0x0c, 0x0b, 0x0a]);
+        assert_eq!(Superblock::decode(&bytes, 0), Ok(later));
     }
 
     #[test]

@@ -19,6 +19,7 @@ const ME: Identity =
 const FORMAT: FormatOptions = FormatOptions {
     cluster_id: ME.cluster_id,
     node_id: ME.node_id,
+    incarnation: 0,
     ring_id: Uuid::from_u128(77),
     slice_count: 1,
     block_size: Some(512),

@@ -39,6 +39,11 @@ pub enum Command {
         node: NodeId,
         count: u32,
     },
+    /// A node has lost its disk and has another: the one before never counts again.
+    ReplaceDisk {
+        node: NodeId,
+        incarnation: u32,
+    },
 }
 
 /// An address that clients connect to, listed as a broker of its own.
@@ -93,6 +98,10 @@ impl Command {
                 writer.i32(node.get());
                 writer.u32(*count);
             }
+            Self::ReplaceDisk { node, incarnation } => {
+                writer.i32(node.get());
+                writer.u32(*incarnation);
+            }
         }
         writer.finish()
     }
@@ -119,6 +128,10 @@ impl Command {
                 node: NodeId::new(reader.i32("node")?),
                 count: reader.u32("count")?,
             },
+            7 => Self::ReplaceDisk {
+                node: NodeId::new(reader.i32("node")?),
+                incarnation: reader.u32("incarnation")?,
+            },
             found => return Err(DecodeError::Kind { found }),
         };
         reader.finish()?;
@@ -133,6 +146,7 @@ impl Command {
             Self::CreateTopic(_) => 4,
             Self::DeleteTopic { .. } => 5,
             Self::AllocateProducerIds { .. } => 6,
+            Self::ReplaceDisk { .. } => 7,
         }
     }
 }
@@ -263,6 +277,7 @@ pub(super) mod tests {
         let group = Command::CreateGroup { group: RaftGroupId::new(2), replicas };
         let delete = Command::DeleteTopic { topic_id: Uuid::from_u128(7) };
         let allocate = Command::AllocateProducerIds { node, count: 1000 };
+        let replace = Command::ReplaceDisk { node: NodeId::new(2), incarnation: 0x0a0b_0c0d };
         vec![
             (initialize, golden!("initialize-cluster")),
             (Command::RegisterBroker { node, endpoints }, golden!("register-broker")),
@@ -270,6 +285,7 @@ pub(super) mod tests {
             (Command::CreateTopic(topic), golden!("create-topic")),
             (delete, golden!("delete-topic")),
             (allocate, golden!("allocate-producer-ids")),
+            (replace, golden!("replace-disk")),
         ]
     }
 
@@ -295,7 +311,7 @@ pub(super) mod tests {
     #[test]
     fn other_versions_and_kinds_are_refused() {
         assert_eq!(Command::decode(&[2, 1]), Err(DecodeError::Version { found: 2 }));
-        for kind in [0, 7, 255] {
+        for kind in [0, 8, 255] {
             assert_eq!(Command::decode(&[1, kind]), Err(DecodeError::Kind { found: kind }));
         }
     }

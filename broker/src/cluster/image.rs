@@ -21,6 +21,9 @@ pub struct Image {
     pub(super) next_partition: PartitionId,
     pub(super) cluster_id: Option<Uuid>,
     pub(super) nodes: BTreeMap<NodeId, Arc<Node>>,
+    /// Of nodes that have lost a disk: the incarnations of those after the first, the present one
+    /// last.
+    pub(super) disks: BTreeMap<NodeId, Vec<u32>>,
     pub(super) groups: BTreeMap<RaftGroupId, Arc<Group>>,
     pub(super) topics: BTreeMap<Arc<str>, Arc<Topic>>,
     pub(super) topics_by_id: BTreeMap<Uuid, Arc<Topic>>,
@@ -113,6 +116,24 @@ impl Image {
     /// Every address that clients know as a broker.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.nodes.values().flat_map(|node| &node.endpoints)
+    }
+
+    /// The incarnation of a node's disk: what it has on another one does not count.
+    pub fn incarnation(&self, node: NodeId) -> u32 {
+        self.disks.get(&node).and_then(|disks| disks.last()).copied().unwrap_or(0)
+    }
+
+    /// Was a node's disk of that incarnation replaced?
+    pub fn is_retired(&self, node: NodeId, incarnation: u32) -> bool {
+        self.retired_disks().any(|retired| retired == (node, incarnation))
+    }
+
+    /// Every disk that was replaced, with the node that had it.
+    pub fn retired_disks(&self) -> impl Iterator<Item = (NodeId, u32)> + '_ {
+        self.disks.iter().flat_map(|(node, disks)| {
+            let before = disks.split_last().map_or(&[][..], |(_, before)| before);
+            [0].iter().chain(before).map(|incarnation| (*node, *incarnation))
+        })
     }
 
     pub fn group(&self, id: RaftGroupId) -> Option<&Arc<Group>> {

@@ -15,13 +15,15 @@ use super::state::Cluster;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::config::{BrokerSettings, TopicConfig};
 
+/// Of a state in which no disk was replaced; the other one ends with those that were.
 const VERSION: u8 = 1;
+const VERSION_WITH_DISKS: u8 = 2;
 
 impl Cluster {
     pub fn encode_snapshot(&self) -> Vec<u8> {
         let image = &self.image;
         let mut writer = Writer::default();
-        writer.u8(VERSION);
+        writer.u8(if image.disks.is_empty() { VERSION } else { VERSION_WITH_DISKS });
         writer.u64(image.version.get());
         writer.flag(image.cluster_id.is_some());
         if let Some(cluster_id) = image.cluster_id {
@@ -43,6 +45,9 @@ impl Cluster {
         for topic in image.topics.values() {
             write_topic(&mut writer, topic);
         }
+        if !image.disks.is_empty() {
+            write_disks(&mut writer, &image.disks);
+        }
         writer.finish()
     }
 
@@ -53,7 +58,7 @@ impl Cluster {
     ) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8("version")?;
-        if version != VERSION {
+        if ![VERSION, VERSION_WITH_DISKS].contains(&version) {
             return Err(DecodeError::Version { found: version });
         }
         let mut image =
@@ -78,9 +83,33 @@ impl Cluster {
             }
             image.insert_topic(topic);
         }
+        if version == VERSION_WITH_DISKS {
+            image.disks = read_disks(&mut reader)?;
+        }
         reader.finish()?;
         Ok(Self { image: Arc::new(image), next_producer_id, settings })
     }
+}
+
+fn write_disks(writer: &mut Writer, disks: &BTreeMap<NodeId, Vec<u32>>) {
+    writer.count(disks.len());
+    for (node, incarnations) in disks {
+        writer.i32(node.get());
+        writer.count(incarnations.len());
+        incarnations.iter().for_each(|incarnation| writer.u32(*incarnation));
+    }
+}
+
+/// Neither list is ever empty, so that a state has one encoding.
+fn read_disks(reader: &mut Reader<'_>) -> Result<BTreeMap<NodeId, Vec<u32>>, DecodeError> {
+    let disks: BTreeMap<_, Vec<u32>> = reader.map("replaced disks", |reader| {
+        let node = NodeId::new(reader.i32("node")?);
+        Ok((node, reader.list("incarnations", |reader| reader.u32("incarnation"))?))
+    })?;
+    if disks.is_empty() || disks.values().any(Vec::is_empty) {
+        return Err(DecodeError::Range { field: "replaced disks" });
+    }
+    Ok(disks)
 }
 
 fn read_node(reader: &mut Reader<'_>) -> Result<(NodeId, Arc<Node>), DecodeError> {

@@ -57,6 +57,13 @@ pub enum Outcome {
         start: i64,
         count: u32,
     },
+    DiskReplaced {
+        node: NodeId,
+    },
+    /// That disk is the node's, or was replaced itself; nothing changed.
+    DiskKnown {
+        node: NodeId,
+    },
     /// All 2^63 producer ids are given out.
     ProducerIdsExhausted,
 }
@@ -96,6 +103,7 @@ impl Cluster {
             Command::CreateTopic(topic) => self.create_topic(topic),
             Command::DeleteTopic { topic_id } => self.delete_topic(topic_id),
             Command::AllocateProducerIds { node, count } => self.allocate(node, count),
+            Command::ReplaceDisk { node, incarnation } => self.replace_disk(node, incarnation),
         };
         self.image_mut().version = index;
         outcome
@@ -166,6 +174,15 @@ impl Cluster {
         };
         self.next_producer_id = next;
         Outcome::ProducerIdBlock { node, start, count }
+    }
+
+    fn replace_disk(&mut self, node: NodeId, incarnation: u32) -> Outcome {
+        let image = &self.image;
+        if incarnation == image.incarnation(node) || image.is_retired(node, incarnation) {
+            return Outcome::DiskKnown { node };
+        }
+        self.image_mut().disks.entry(node).or_default().push(incarnation);
+        Outcome::DiskReplaced { node }
     }
 
     /// The image to change: a copy of its maps if somebody holds the current one.

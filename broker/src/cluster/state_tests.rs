@@ -44,7 +44,10 @@ fn golden_cluster() -> Cluster {
         replicas: vec![Replica { node: NODE, shard: ShardId::new(0) }],
     };
     let mut commands: Vec<_> = goldens().into_iter().map(|(command, _)| command).collect();
-    commands.retain(|command| !matches!(command, Command::DeleteTopic { .. }));
+    let is_later = |command: &Command| {
+        matches!(command, Command::DeleteTopic { .. } | Command::ReplaceDisk { .. })
+    };
+    commands.retain(|command| !is_later(command));
     commands.insert(2, group_1);
     applied(commands)
 }
@@ -124,6 +127,39 @@ fn producer_id_blocks_follow_one_another_and_end() {
     let outcome = cluster.apply(LogIndex::new(3), allocate(2));
     assert_eq!(outcome, Outcome::ProducerIdsExhausted);
     assert_eq!(cluster.next_producer_id, i64::MAX - 1);
+}
+
+#[test]
+fn a_disk_that_was_replaced_never_counts_again() {
+    let mut cluster = Cluster::new(settings());
+    let image = cluster.image();
+    assert_eq!((image.incarnation(NODE), image.is_retired(NODE, 0)), (0, false));
+    let (replaced, known) =
+        (Outcome::DiskReplaced { node: NODE }, Outcome::DiskKnown { node: NODE });
+    let mut index = LogIndex::default();
+    for (incarnation, expected) in
+        [(0, &known), (7, &replaced), (7, &known), (0, &known), (9, &replaced), (7, &known)]
+    {
+        index = index.next();
+        let outcome = cluster.apply(index, Command::ReplaceDisk { node: NODE, incarnation });
+        assert_eq!(outcome, *expected, "{incarnation}");
+    }
+    let image = cluster.image();
+    assert_eq!(image.incarnation(NODE), 9);
+    let retired = [0, 7, 9, 11].map(|incarnation| image.is_retired(NODE, incarnation));
+    assert_eq!(retired, [true, true, false, false]);
+}
+
+#[test]
+fn a_snapshot_with_replaced_disks_is_read_and_written_as_version_2() {
+    let golden = include_bytes!("../../testdata/metadata-snapshot.v2.bin").as_slice();
+    let mut cluster = golden_cluster();
+    cluster.apply(LogIndex::new(9), Command::ReplaceDisk { node: NODE, incarnation: 7 });
+    assert_eq!(cluster.encode_snapshot(), golden);
+    assert_eq!(Cluster::decode_snapshot(golden, settings()), Ok(cluster));
+    let empty = [SNAPSHOT, &[0; 4]].concat();
+    let empty = [&[2], &empty[1..]].concat();
+    assert!(Cluster::decode_snapshot(&empty, settings()).is_err(), "no disks are version 1");
 }
 
 #[test]

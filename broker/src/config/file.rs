@@ -104,6 +104,7 @@ impl NodeSettings {
             cluster_id: given.cluster_id,
             nodes: BTreeMap::new(),
             new_cluster: default.new_cluster,
+            replacement: default.replacement,
             broker: default.broker,
         };
         settings.set_nodes(&given.nodes).map_err(|reason| {

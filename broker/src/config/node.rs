@@ -46,6 +46,9 @@ pub struct NodeSettings {
     /// The cluster begins: a broker without a data directory makes one. A member that has lost its
     /// own must not, since it would vote and count without knowing what it has acknowledged.
     pub new_cluster: bool,
+    /// A broker without a data directory has lost it: it makes one, and the others give it a part
+    /// anew.
+    pub replacement: bool,
     pub broker: BrokerSettings,
 }
 
@@ -65,6 +68,7 @@ impl Default for NodeSettings {
             cluster_id: None,
             nodes: BTreeMap::new(),
             new_cluster: false,
+            replacement: false,
             broker: BrokerSettings::default(),
         }
     }

@@ -11,7 +11,7 @@ const WELCOME_MAGIC: [u8; 4] = *b"TRW1";
 /// Of the protocol between brokers: those that this build speaks.
 pub(crate) const VERSIONS: (u16, u16) = (1, 1);
 
-pub(crate) const HELLO_SIZE: usize = 42;
+pub(crate) const HELLO_SIZE: usize = 46;
 pub(crate) const WELCOME_SIZE: usize = 13;
 
 /// The first bytes of a connection, from the side that began it.
@@ -19,6 +19,8 @@ pub(crate) const WELCOME_SIZE: usize = 13;
 pub(crate) struct Hello {
     pub(crate) cluster_id: Uuid,
     pub(crate) from: NodeId,
+    /// Of its disk: 0 for its first.
+    pub(crate) incarnation: u32,
     pub(crate) to: NodeId,
     /// The shard that both ends are: groups are on the same one at each of their nodes.
     pub(crate) shard: ShardId,
@@ -49,16 +51,22 @@ pub(crate) enum Refusal {
     Version,
     #[error("it has the same node id")]
     SameNode,
+    #[error(
+        "the node's disk was replaced, this one never counts again: start the node with an empty \
+         data directory and --replacement, or with the disk that replaced it"
+    )]
+    Replaced,
 }
 
 /// Numbers on the wire; 0 is an acceptance.
-const REFUSALS: [(u8, Refusal); 6] = [
+const REFUSALS: [(u8, Refusal); 7] = [
     (1, Refusal::Cluster),
     (2, Refusal::Node),
     (3, Refusal::ShardCount),
     (4, Refusal::Stranger),
     (5, Refusal::Version),
     (6, Refusal::SameNode),
+    (7, Refusal::Replaced),
 ];
 
 /// Why bytes are not a greeting.
@@ -82,6 +90,7 @@ impl Hello {
             writer.u16(self.shard_count);
             writer.u16(self.versions.0);
             writer.u16(self.versions.1);
+            writer.u32(self.incarnation);
             writer.u16(0);
         })
     }
@@ -98,6 +107,7 @@ impl Hello {
             shard: ShardId::new(reader.u16("shard")?),
             shard_count: reader.u16("shard count")?,
             versions: (reader.u16("oldest version")?, reader.u16("newest version")?),
+            incarnation: reader.u32("incarnation")?,
         };
         // For what a later build has to say.
         reader.u16("reserved")?;
@@ -140,7 +150,7 @@ impl Welcome {
 }
 
 /// What a broker has to say to a greeting, by who it is itself and whom it knows.
-pub(crate) fn judge(own: &Hello, is_peer: bool, hello: &Hello) -> Welcome {
+pub(crate) fn judge(own: &Hello, is_peer: bool, is_retired: bool, hello: &Hello) -> Welcome {
     let version = own.versions.1.min(hello.versions.1);
     let refusal = if hello.cluster_id != own.cluster_id {
         Refusal::Cluster
@@ -154,6 +164,8 @@ pub(crate) fn judge(own: &Hello, is_peer: bool, hello: &Hello) -> Welcome {
         Refusal::ShardCount
     } else if !is_peer {
         Refusal::Stranger
+    } else if is_retired {
+        Refusal::Replaced
     } else {
         return Welcome::Accepted { version };
     };
@@ -203,6 +215,7 @@ pub(crate) mod tests {
             shard: ShardId::new(1),
             shard_count: 2,
             versions: VERSIONS,
+            incarnation: 0x0a0b_0c0d,
         }
     }
 
@@ -243,11 +256,12 @@ pub(crate) mod tests {
         let other = |change: &dyn Fn(&mut Hello)| {
             let mut hello = hello(3, 4);
             change(&mut hello);
-            judge(&own, true, &hello)
+            judge(&own, true, false, &hello)
         };
         let refused = Welcome::Refused;
         assert_eq!(other(&|_| {}), Welcome::Accepted { version: 1 });
-        assert_eq!(judge(&own, false, &hello(3, 4)), refused(Refusal::Stranger));
+        assert_eq!(judge(&own, false, false, &hello(3, 4)), refused(Refusal::Stranger));
+        assert_eq!(judge(&own, true, true, &hello(3, 4)), refused(Refusal::Replaced));
         assert_eq!(other(&|it| it.cluster_id = Uuid::nil()), refused(Refusal::Cluster));
         assert_eq!(other(&|it| it.versions = (2, 9)), refused(Refusal::Version));
         assert_eq!(other(&|it| it.versions = (1, 9)), Welcome::Accepted { version: 1 });

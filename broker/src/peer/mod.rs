@@ -10,7 +10,7 @@ pub(crate) mod frame;
 pub(crate) mod hello;
 mod link;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -29,6 +29,10 @@ pub(crate) struct Peers {
     own: Hello,
     links: BTreeMap<NodeId, Link>,
     inbound: BTreeMap<ConnId, Inbound>,
+    /// Of those that were let in: which of its disks each was with the last time.
+    incarnations: BTreeMap<NodeId, u32>,
+    /// Disks that were replaced: brokers with those are not let in.
+    retired: BTreeSet<(NodeId, u32)>,
     frame_size_max: usize,
     /// Where heads of messages are encoded, many to an allocation.
     arena: BytesMut,
@@ -78,6 +82,8 @@ impl Peers {
             own,
             links: nodes.into_iter().map(|node| (node, Link::new(now))).collect(),
             inbound: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
+            retired: BTreeSet::new(),
             frame_size_max,
             arena: BytesMut::new(),
             actions: Vec::new(),
@@ -175,6 +181,22 @@ impl Peers {
         self.links.get(&node).is_some_and(Link::is_up)
     }
 
+    /// Which of its disks a broker has, as it said last; `None` if it was never heard.
+    pub(crate) fn incarnation(&self, node: NodeId) -> Option<u32> {
+        self.incarnations.get(&node).copied()
+    }
+
+    /// These disks were replaced: who has one of them is heard no more.
+    pub(crate) fn retire(&mut self, retired: BTreeSet<(NodeId, u32)>) {
+        self.retired = retired;
+        let is_retired = |node| Some((node, *self.incarnations.get(&node)?));
+        let gone = |it: &&Inbound| {
+            it.node.and_then(is_retired).is_some_and(|disk| self.retired.contains(&disk))
+        };
+        let conns = self.inbound.iter().filter(|(_, it)| gone(it)).map(|(conn, _)| *conn);
+        conns.collect::<Vec<_>>().into_iter().for_each(|conn| self.drop_inbound(conn));
+    }
+
     /// Does any?
     pub(crate) fn any_up(&self) -> bool {
         self.links.values().any(Link::is_up)
@@ -240,7 +262,8 @@ impl Peers {
     }
 
     fn let_in(&mut self, conn: ConnId, hello: &Hello) {
-        let verdict = judge(&self.own, self.links.contains_key(&hello.from), hello);
+        let is_retired = self.retired.contains(&(hello.from, hello.incarnation));
+        let verdict = judge(&self.own, self.links.contains_key(&hello.from), is_retired, hello);
         self.actions.push(NetAction::Send { conn, pieces: vec![verdict.encode().into()] });
         if let Welcome::Refused(refusal) = verdict {
             self.notes.push(format!("node {} is not let in: for it, {refusal}", hello.from));
@@ -254,6 +277,7 @@ impl Peers {
         }
         if let Some(inbound) = self.inbound.get_mut(&conn) {
             inbound.node = Some(hello.from);
+            self.incarnations.insert(hello.from, hello.incarnation);
             self.take_frames(conn);
         }
     }

@@ -20,7 +20,8 @@ const TWO: NodeId = NodeId::new(2);
 fn hello(node: NodeId) -> Hello {
     let shard = ShardId::new(0);
     let cluster_id = Uuid::from_u128(1);
-    Hello { cluster_id, from: node, to: node, shard, shard_count: 1, versions: VERSIONS }
+    let (shard_count, incarnation) = (1, 0);
+    Hello { cluster_id, from: node, to: node, shard, shard_count, versions: VERSIONS, incarnation }
 }
 
 impl Bed {
@@ -156,7 +157,7 @@ fn what_is_no_broker_is_dropped() {
     peers.accepted(conn);
     peers.received(conn, b"GET / HTTP/1.1\r\n", now);
     assert!(peers.owns(conn), "too short to tell");
-    peers.received(conn, b"Host: tailrace.example\r\n\r\n", now);
+    peers.received(conn, b"Host: tailrace.example:9192\r\n\r\n", now);
     assert!(!peers.owns(conn));
     assert!(matches!(peers.take_actions()[..], [NetAction::Close { .. }]));
 }

@@ -23,8 +23,9 @@ use super::bucket::Bucket;
 use super::{Rebuilt, RecoverError, RecoverSettings};
 use crate::data_dir::wal_path;
 use crate::shard::replicated_log::{snapshot_stream, stream};
-use crate::shard_thread::{FRAME_SIZE_MAX, options, voter};
+use crate::shard_thread::{FRAME_SIZE_MAX, options};
 use crate::start::{StartError, data_dir_error};
+use crate::voter::voter;
 
 /// A completion wakes the loop long before.
 const TURN: Duration = Duration::from_secs(1);
@@ -66,6 +67,7 @@ impl Target {
         let options = FormatOptions {
             cluster_id: bucket.cluster_id,
             node_id: node.get(),
+            incarnation: 0,
             ring_id: random_uuid().map_err(StartError::from)?,
             slice_count,
             block_size: None,
@@ -168,7 +170,7 @@ impl Slice {
         let Rebuilt { group, index, term, state } = rebuilt;
         let (size, max) = (state.len(), self.writer.wal.entry_size_max());
         let too_large = RecoverError::StateSize { group: *group, size, max };
-        let voter = voter(node);
+        let voter = voter(node, 0);
         let restored = RestoredGroup::new(voter, &[voter], *index, *term, state.clone()).ok();
         let restored = restored.filter(|restored| restored.snapshot.len() <= max);
         let restored = restored.ok_or(too_large)?;

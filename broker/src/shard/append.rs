@@ -46,7 +46,7 @@ impl Shard {
         let submission = Submission::from(&append.info);
         let log_start = partition.log_start();
         let prepared = partition.prepare(&submission, now_ms);
-        if prepared.is_err() && !self.log.has_quorum(self.now.instant) {
+        if prepared.is_err() && !self.log.has_quorum(group, self.now.instant) {
             return Err(AppendRefused::NotLeader);
         }
         match prepared? {

@@ -9,7 +9,6 @@ use model::NodeId;
 
 use super::Shard;
 use crate::peer::frame::Control;
-use crate::shard_thread::voter;
 
 /// What was said of a WAL counts for so long: its broker says it ten times a second.
 const FRESH: Duration = Duration::from_secs(1);
@@ -82,7 +81,8 @@ impl Shard {
             return;
         }
         let upto = self.tier.offload.upto();
-        let behind = |node| self.log.matched(group, voter(node)).is_some_and(|it| it < upto);
+        let behind =
+            |node| self.log.matched(group, self.voter_at(node)).is_some_and(|it| it < upto);
         if self.rooms.stuck(self.now.instant).any(behind) {
             self.compact_now(upto);
         }

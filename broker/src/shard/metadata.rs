@@ -250,6 +250,7 @@ impl Shard {
             let here = partitions.filter(|(_, partition)| partition.group == self.data_group());
             here.map(|(index, partition)| (partition.id, index)).collect()
         });
+        self.retire_disks(&image);
         let hosted = self.host_partitions(&image);
         // One that the image has never had may be younger than it.
         let gone = self.hosting.retain(|id| hosted.contains(&id) || !image.has_had(id));

@@ -59,6 +59,8 @@ pub(crate) struct Offload {
     taken: Option<LogIndex>,
     /// The broker stops: offload what there is, whatever its size and age.
     flushing: bool,
+    /// A snapshot is wanted of more of the log than is offloaded: the same, once.
+    wanted: bool,
 }
 
 enum Phase {
@@ -99,12 +101,23 @@ impl Offload {
             pause: PAUSE,
             taken: None,
             flushing: false,
+            wanted: false,
         }
     }
 
     /// Entries up to here are in objects, or hold no records.
     pub(crate) fn upto(&self) -> LogIndex {
         self.upto
+    }
+
+    /// Entries up to here need not be in the log: they are in objects, or hold no records.
+    pub(super) fn covered(&self) -> LogIndex {
+        if self.is_done() { self.upto.max(self.committed) } else { self.upto }
+    }
+
+    /// Offloads what there is now, whatever its size and age.
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
     }
 
     /// Bytes that are committed and not offloaded.
@@ -221,6 +234,7 @@ impl Shard {
         }
         let settings = &self.node.settings.broker;
         offload.flushing
+            || offload.wanted
             || offload.pending >= self.object_size()
             || offload.age(now) >= settings.offload_age
             || self.log.wants_offload(offload.began)
@@ -233,6 +247,7 @@ impl Shard {
     }
 
     fn begin_offload(&mut self) {
+        self.tier.offload.wanted = false;
         self.tier.offload.began = self.log.appended_end();
         let first = self.log.first_index(self.data_group());
         let upto = self.tier.offload.upto.max(LogIndex::new(first.get() - 1));
@@ -453,7 +468,7 @@ impl Shard {
         if !self.tier.offload.is_done() {
             return;
         }
-        self.compact_to(self.tier.offload.committed);
+        self.compact_to(self.tier.offload.covered());
         let group = RaftGroupId::METADATA;
         let end = self.log.end_of(group);
         if self.id == METADATA_SHARD && self.log.trimmable(group, end) > 0 {

@@ -13,7 +13,7 @@ use super::metadata::METADATA_SHARD;
 use crate::cluster::Command;
 use crate::peer::PeerEvent;
 use crate::peer::frame::{Control, Frame};
-use crate::shard_thread::{node_of, voter};
+use crate::voter::{node_of, voter};
 
 /// Between two words to the other brokers of what the bucket has of the metadata.
 const STORED_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,25 +34,34 @@ impl Shard {
         for event in self.peers.take_events() {
             match event {
                 PeerEvent::Frame { from, frame: Frame::Raft(message) } => {
-                    self.log.handle_message(voter(from), message, self.now.instant);
+                    let from = self.voter_at(from);
+                    self.note_catching_up(&message);
+                    self.log.handle_message(from, message, self.now.instant);
                 }
                 PeerEvent::Frame { from, frame: Frame::Control(control) } => {
                     self.hear_control(from, control);
                 }
                 PeerEvent::Up { node } => self.tell_metadata_stored(node),
-                PeerEvent::Gone { node } => self.log.handle_node_gone(voter(node)),
+                PeerEvent::Gone { node } => self.log.handle_node_gone(self.voter_at(node)),
                 PeerEvent::Down { node } => {
-                    self.log.report_unreachable(voter(node));
+                    self.log.report_unreachable(self.voter_at(node));
                     self.abandon_forwarded(node);
                 }
             }
         }
     }
 
+    /// The number of a broker among the members of groups, by what it said last.
+    pub(super) fn voter_at(&self, node: NodeId) -> u64 {
+        voter(node, self.peers.incarnation(node).unwrap_or(0))
+    }
+
     /// Sends what raft has for the other brokers.
     pub(super) fn send_to_peers(&mut self) {
         for (to, message) in self.log.take_outgoing() {
             let node = node_of(to);
+            // What is for a disk that is gone would only fill the connection.
+            let node = node.filter(|node| self.voter_at(*node) == to);
             if !node.is_some_and(|node| self.peers.send(node, &message)) && message.has_entries() {
                 // It goes on when the next answer comes; until then nothing piles up.
                 self.log.report_unreachable(to);

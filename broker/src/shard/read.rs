@@ -97,9 +97,7 @@ impl Shard {
         for (part, wanted) in read.partitions.iter().enumerate() {
             let result = match self.plan(wanted, budget, size == 0, read.watch_below) {
                 // One that stood still while another was elected may lack what is asked for.
-                Err(ReadRefused::OutOfRange) if !self.log.has_quorum(self.now.instant) => {
-                    Err(ReadRefused::NotLeader)
-                }
+                Err(ReadRefused::OutOfRange) if !self.has_quorum() => Err(ReadRefused::NotLeader),
                 result => result,
             };
             let result = result.map(|(mut records, planned)| {

@@ -66,11 +66,11 @@ pub(crate) enum Claim {
 }
 
 /// Whether an entry of a data group must find room when no other does, as those of group 0 do: the
-/// first one of a leader, without which the log would not even be read, and edits, which say what
-/// may be trimmed.
+/// first one of a leader, without which the log would not even be read, edits, which say what may
+/// be trimmed, and changes of members.
 fn is_vital(descriptor: &[u8]) -> bool {
-    let decoded = Descriptor::decode(descriptor);
-    decoded.map_or(true, |descriptor| entry_kind(&descriptor.app) == Some(KIND_EDIT))
+    let is_vital = |it: Descriptor| it.changes_members || entry_kind(&it.app) == Some(KIND_EDIT);
+    Descriptor::decode(descriptor).map_or(true, is_vital)
 }
 
 /// See the module's text.
@@ -169,6 +169,12 @@ impl ReplicatedLog {
     /// The term in which this broker leads a group.
     pub(crate) fn leads(&self, group: RaftGroupId) -> Option<Term> {
         self.groups.iter().find(|state| state.group == group)?.leads
+    }
+
+    /// The groups of this shard.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = RaftGroupId> + use<> {
+        let groups: Vec<_> = self.groups.iter().map(|state| state.group).collect();
+        groups.into_iter()
     }
 
     /// Is everything applied that was committed before the present leader's term?

@@ -27,6 +27,7 @@ fn formatted(seed: u64) -> SimDisk {
     let options = FormatOptions {
         cluster_id: identity().cluster_id,
         node_id: 0,
+        incarnation: 0,
         ring_id: Uuid::from_u128(u128::from(seed) + 1),
         slice_count: 1,
         block_size: Some(512),

@@ -278,8 +278,7 @@ impl Shard {
         id: PartitionId,
         before: Option<Offset>,
     ) -> Result<(), TrimRefused> {
-        let leads = self.log.leads(self.data_group()).is_some();
-        if !leads || !self.log.has_quorum(self.now.instant) {
+        if self.log.leads(self.data_group()).is_none() || !self.has_quorum() {
             return Err(TrimRefused::NotLeader);
         }
         let log = self.hosting.get(id).ok_or(TrimRefused::UnknownPartition)?;

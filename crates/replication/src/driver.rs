@@ -343,6 +343,17 @@ impl Driver {
         self.groups.get(&group).map(Group::members)
     }
 
+    /// The entry since which it has been they; where the log begins, if none in it changed that.
+    pub fn members_since(&self, group: RaftGroupId) -> LogIndex {
+        let since = self.groups.get(&group).map(|group| group.storage().members_since());
+        LogIndex::new(since.unwrap_or(0))
+    }
+
+    /// This node's number among the members of its groups.
+    pub fn node(&self) -> u64 {
+        self.config.node
+    }
+
     /// Does the snapshot under a group's log name that member? Only then does it take it.
     pub fn snapshot_names(&self, group: RaftGroupId, member: u64) -> bool {
         self.groups.get(&group).is_some_and(|group| group.storage().snapshot_names(member))

@@ -159,9 +159,10 @@ impl Group {
     /// Steps a message from another node; every payload has been verified.
     pub(crate) fn step(&mut self, body: Body, shared: &mut Shared<'_>) {
         // Who takes part stands in a snapshot, not in the first entries: who does not know it yet
-        // begins with one.
-        let is_new = self.members().is_empty() && body.msg_type == MessageType::MsgAppend;
-        if self.barrier || is_new {
+        // begins with one. Later entries it refuses, so that the leader sends one.
+        let is_append = body.msg_type == MessageType::MsgAppend;
+        let are_first = is_append && body.index == 0 && self.members().is_empty();
+        if self.barrier || are_first {
             return;
         }
         // What raft refuses (an unknown sender, for one) is as good as lost on the way.

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! offset  size  field      integers are little-endian
-//!      0     1  kind       1: add a learner, 2: remove a learner, 3: a learner for a voter, 4: leave
+//!      0     1  kind       1 add a learner, 2 remove one, 3 a learner for a voter, 4 leave
 //!      1     8  member     kinds 1 to 3
 //!      9     8  replaced   kind 3
 //! ```
@@ -21,8 +21,8 @@ use crate::descriptor::{AppBytes, Descriptor};
 /// Bytes of the counts that stand before the members themselves.
 pub(crate) const COUNTS_SIZE: usize = 4;
 
-/// Who takes part in a group, each list in ascending order. While a change replaces a voter, both majorities count: of `voters`
-/// and of `outgoing`.
+/// Who takes part in a group, each list in ascending order. While a change replaces a voter, both
+/// majorities count: of `voters` and of `outgoing`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Members {
     pub voters: Vec<u64>,

@@ -127,6 +127,11 @@ impl Message {
         self.body.entries.iter().map(|entry| entry.context.len()).sum()
     }
 
+    /// Bytes of the snapshot that it carries.
+    pub fn snapshot_size(&self) -> usize {
+        self.body.snapshot.as_ref().map_or(0, |snapshot| snapshot.data.len())
+    }
+
     /// The message as pieces to be sent one after the other: the head, cut from `arena`, then each
     /// payload by reference.
     pub fn encode(&self, arena: &mut BytesMut) -> Vec<Bytes> {

@@ -192,6 +192,11 @@ impl LogStorage {
         self.changes.back().map_or(&self.members, |(_, members)| members)
     }
 
+    /// The entry since which it has been they; the mark, if none above it changed that.
+    pub(crate) fn members_since(&self) -> u64 {
+        self.changes.back().map_or(self.mark.index, |(index, _)| *index)
+    }
+
     /// The entry at `index` is applied: these take part from now on.
     pub(crate) fn set_members(&mut self, index: u64, members: Members) {
         self.changes.push_back((index, members));

@@ -270,6 +270,18 @@ fn a_node_that_is_new_begins_with_a_snapshot_or_not_at_all() {
 }
 
 #[test]
+fn a_snapshot_that_is_lost_is_sent_again() {
+    let (mut cluster, leader) = Cluster::with_a_loss();
+    cluster.change(leader, MemberChange::AddLearner(NEW));
+    // Sent to one that is not there yet.
+    cluster.compact(leader);
+    cluster.0.insert(NEW, Node::new(NEW, &[]));
+    cluster.ticks(10);
+    let last = cluster.node(leader).driver.last_index(GROUP);
+    assert_eq!(cluster.node(NEW).installed, Some(last));
+}
+
+#[test]
 fn changes_that_make_no_sense_or_come_too_early_are_not_taken() {
     let (mut cluster, leader) = Cluster::with_a_loss();
     let driver = &mut cluster.node(leader).driver;

@@ -47,6 +47,8 @@ pub enum Bug {
     TrimBeforeEdit,
     /// A leader that was replaced writes the newest manifest.
     OldLeaderWrites,
+    /// A broker that has lost its disk votes as if it had not.
+    SameVoter,
 }
 
 /// Runs a seed. The same seed and bug always give the same result.
@@ -90,6 +92,8 @@ enum Event {
     Start(usize),
     /// A broker that stops, and by when it does.
     Stop(usize, u64),
+    /// A broker that runs on an old disk gets the new one back.
+    NewDisk(usize),
     /// The other side of a connection lost its power.
     Reset(u32),
 }
@@ -117,6 +121,8 @@ struct Simulation {
     edited: u64,
     /// By node: the first entry of its log when it was last looked at.
     first_index: [u64; BROKER_COUNT],
+    /// The broker whose disk is gone and that has not its place again.
+    lost: Option<usize>,
     /// No new batches, no new faults.
     is_ending: bool,
 }
@@ -149,6 +155,7 @@ impl Simulation {
             planned: 0,
             leaders: BTreeMap::new(),
             first_index: [0; BROKER_COUNT],
+            lost: None,
             is_ending: false,
         }
     }
@@ -246,6 +253,9 @@ impl Simulation {
             }
             Event::Start(_) => {}
             Event::Stop(node, by) => self.stop_on(node, by),
+            Event::NewDisk(node) => {
+                self.swap_disks(node);
+            }
             Event::Reset(conn) => self.network.reset(self.now, conn),
         }
         Ok(())
@@ -279,7 +289,7 @@ impl Simulation {
                 Some(Bug::EarlyAck) => broker.acknowledge_early(),
                 Some(Bug::TrimBeforeEdit) => broker.trim_early(),
                 Some(Bug::OldLeaderWrites) => broker.write_as_old_leader(),
-                None => {}
+                Some(Bug::SameVoter) | None => {}
             }
             for to in broker.take_dials() {
                 let to = NODES.iter().position(|node| *node == to).expect("a node");
@@ -314,6 +324,7 @@ impl Simulation {
 
     /// What must hold at any moment.
     fn look(&mut self) -> Result<(), Violation> {
+        self.look_at_replacement();
         for (at, machine) in self.machines.iter().enumerate() {
             let Some(broker) = machine.broker() else { continue };
             let node = NODES[at];

@@ -38,6 +38,8 @@ pub(crate) struct Store {
 /// What a broker is started on.
 pub(crate) struct Hardware<'a> {
     pub(crate) node: i32,
+    /// Of its disk: 0 for its first.
+    pub(crate) incarnation: u32,
     /// All brokers of its cluster; empty if it is alone.
     pub(crate) nodes: &'a [i32],
     pub(crate) segment_count: u64,
@@ -85,6 +87,7 @@ impl Hardware<'_> {
             .map_err(|error| failed(error.to_string()))?;
         let start = Start {
             node: self.node,
+            incarnation: self.incarnation,
             nodes: self.nodes.to_vec(),
             cluster_id: CLUSTER,
             settings: self.settings.clone(),
@@ -106,6 +109,7 @@ impl Hardware<'_> {
         let format_options = FormatOptions {
             cluster_id: CLUSTER,
             node_id: self.node,
+            incarnation: self.incarnation,
             ring_id: Uuid::from_u64_pair(seed, 0),
             slice_count: 1,
             block_size: Some(BLOCK_SIZE),

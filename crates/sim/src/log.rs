@@ -202,6 +202,7 @@ fn formatted(random: &mut Random, options: SimDiskOptions) -> Result<SimDisk, St
     let format_options = FormatOptions {
         cluster_id: identity().cluster_id,
         node_id: identity().node_id,
+        incarnation: 0,
         ring_id: Uuid::from_u64_pair(random.next(), random.next()),
         slice_count: 1,
         block_size: Some(BLOCK_SIZE),

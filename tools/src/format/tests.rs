@@ -14,6 +14,7 @@ fn args(path: &Path) -> FormatArgs {
         shards: 2,
         cluster_id: Some(Uuid::from_u128(1)),
         node_id: 3,
+        replacement: false,
         block_size: None,
         segment_size: Some(256 << 10),
         force: false,

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::PartitionId;
 
-const VERSION: u8 = 1;
+/// The second one ends with the disks that were replaced.
+const VERSIONS: [u8; 2] = [1, 2];
 
 /// Topics and their partitions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -20,7 +21,8 @@ impl Topics {
     /// `None` if the bytes are not a state of group 0 that this version knows.
     pub(super) fn decode(state: &[u8]) -> Option<Self> {
         let mut reader = Reader(state);
-        if reader.u8()? != VERSION {
+        let version = reader.u8()?;
+        if !VERSIONS.contains(&version) {
             return None;
         }
         reader.u64()?; // image version
@@ -38,6 +40,12 @@ impl Topics {
         })?;
         let mut topics = Self::default();
         reader.list(|reader| topics.read(reader))?;
+        if version > 1 {
+            reader.list(|reader| {
+                reader.u32()?; // node
+                reader.list(|reader| reader.u32().map(drop)) // incarnations
+            })?;
+        }
         reader.0.is_empty().then_some(topics)
     }
 

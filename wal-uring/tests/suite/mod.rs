@@ -83,6 +83,7 @@ impl Plan {
         FormatOptions {
             cluster_id: self.identity().cluster_id,
             node_id: 7,
+            incarnation: 0,
             ring_id: Uuid::from_u128(
                 u128::from(self.seed) << 64 | u128::from(self.ring_salt) << 16,
             ),

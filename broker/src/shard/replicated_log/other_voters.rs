@@ -6,9 +6,9 @@
 use std::time::{Duration, Instant};
 
 use model::{LogIndex, RaftGroupId};
-use replication::Message;
+use replication::{MemberChange, Members, Message};
 
-use super::{RAFT_TICK, Refused, ReplicatedLog, is_vital};
+use super::{FRAMES_OF_EDIT, RAFT_TICK, Refused, ReplicatedLog, is_vital};
 
 /// A voter that has heard the leader elects no other one for ten ticks; less what a message is
 /// under way.
@@ -51,10 +51,11 @@ impl ReplicatedLog {
 
     /// Has a majority been heard so recently that nobody else can lead? If it has not, this broker
     /// may have stood still while another one was elected, and not know it yet.
-    pub(crate) fn has_quorum(&self, now: Instant) -> bool {
-        let recent = |at: &&Instant| now.saturating_duration_since(**at) < LEASE;
-        let voters = self.voter_count;
-        2 * (self.heard.values().filter(recent).count() + 1) > voters
+    pub(crate) fn has_quorum(&self, group: RaftGroupId, now: Instant) -> bool {
+        let recent = |at: &Instant| now.saturating_duration_since(*at) < LEASE;
+        let own = self.driver.node();
+        let heard = |voter| voter == own || self.heard.get(&voter).is_some_and(recent);
+        self.driver.members(group).is_some_and(|members| members.are_majority(heard))
     }
 
     /// Bytes that the WAL takes before it is full.
@@ -92,6 +93,34 @@ impl ReplicatedLog {
         let uncommitted = self.driver.unapplied_size(group);
         let is_bounded = (uncommitted + size) as u64 <= self.wal.segment_size();
         if uncommitted == 0 || is_bounded { Ok(()) } else { Err(Refused::Behind) }
+    }
+
+    /// Who takes part in a group, by all that is applied.
+    pub(crate) fn members(&self, group: RaftGroupId) -> Option<&Members> {
+        self.driver.members(group)
+    }
+
+    /// Since which entry it has been they.
+    pub(crate) fn members_since(&self, group: RaftGroupId) -> LogIndex {
+        self.driver.members_since(group)
+    }
+
+    /// Would a member take the snapshot under a group's log? It does if it was one by then.
+    pub(crate) fn snapshot_names(&self, group: RaftGroupId, member: u64) -> bool {
+        self.driver.snapshot_names(group, member)
+    }
+
+    pub(crate) fn committed(&self, group: RaftGroupId) -> LogIndex {
+        self.driver.committed(group)
+    }
+
+    /// Proposes a change of members where this broker leads; false if it is not the time for it.
+    pub(crate) fn propose_change(&mut self, group: RaftGroupId, change: MemberChange) -> bool {
+        let leads = self.leads(group) == Some(self.driver.term(group));
+        // It is small, and has the room that the WAL keeps for what is vital.
+        leads
+            && self.wal.vital_room() >= FRAMES_OF_EDIT
+            && self.driver.propose_change(group, change).is_some()
     }
 
     /// The last entry that another voter is known to have durably, where this broker leads.

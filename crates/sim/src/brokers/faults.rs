@@ -1,6 +1,8 @@
 //! What goes wrong: power, processes, links, and the store's weather.
 
-use super::{BROKER_COUNT, Event, Simulation};
+use broker::simulation::SimBroker;
+
+use super::{BROKER_COUNT, Bug, Event, Simulation};
 use crate::hardware::End;
 use crate::kafka::violation::Violation;
 use crate::weather::draw_weather;
@@ -17,7 +19,7 @@ impl Simulation {
         let again = self.random.between(100_000, self.settings.fault_interval_max);
         self.plan(again, Event::Fault);
         let node = self.random.index(BROKER_COUNT);
-        match self.random.below(20) {
+        match self.random.below(23) {
             0..=3 => self.end_broker(node, End::PowerCut),
             4..=5 => self.end_broker(node, End::Kill),
             6 => (0..BROKER_COUNT).for_each(|node| self.end_broker(node, End::PowerCut)),
@@ -25,6 +27,8 @@ impl Simulation {
             10..=11 => self.stop(node),
             12..=14 => self.isolate(node),
             15..=17 => self.cut(node),
+            18..=19 => self.lose_disk(node),
+            20 => self.bring_old_disk(node),
             _ => self.break_links(node),
         }
         Ok(())
@@ -55,6 +59,61 @@ impl Simulation {
         }
         let down = self.random.below(DOWN_MAX);
         self.plan(down, Event::Start(node));
+    }
+
+    /// A broker's disk is gone, and it comes back with an empty one. One at a time: what a majority
+    /// has lost is lost.
+    fn lose_disk(&mut self, node: usize) {
+        if self.lost.is_some() || self.machines[node].runs_on_old() {
+            return;
+        }
+        self.end_broker(node, End::PowerCut);
+        let incarnation = u32::try_from(self.random.between(1, u64::from(u32::MAX)));
+        let mut incarnation = incarnation.expect("the bound is one of them");
+        if self.bug == Some(Bug::SameVoter) {
+            incarnation = 0;
+        }
+        self.note(node, &[14, incarnation.into()], || format!("has another disk, {incarnation}"));
+        self.machines[node].lose_disk(incarnation);
+        self.lost = Some(node);
+        self.report.disks_lost += 1;
+    }
+
+    /// The disk that a broker had lost is found, and the broker runs on it for a while.
+    fn bring_old_disk(&mut self, node: usize) {
+        if self.machines[node].runs_on_old() {
+            return;
+        }
+        let after = self.random.between(DOWN_MAX, 2 * DOWN_MAX);
+        if self.swap_disks(node) {
+            self.report.disks_found += 1;
+            self.plan(after, Event::NewDisk(node));
+        }
+    }
+
+    pub(super) fn swap_disks(&mut self, node: usize) -> bool {
+        // What one disk has is not taken for what the other one has.
+        self.end_broker(node, End::PowerCut);
+        let swapped = self.machines[node].swap_disks();
+        if swapped {
+            let old = self.machines[node].runs_on_old();
+            self.note(node, &[15, old.into()], || format!("gets its other disk; old: {old}"));
+        }
+        swapped
+    }
+
+    /// The broker whose disk was lost has its place again.
+    pub(super) fn look_at_replacement(&mut self) {
+        let Some(node) = self.lost else { return };
+        if !self.machines[node].runs_on_old() && self.has_its_place(node) {
+            self.note(node, &[16], || "has its place again".to_owned());
+            self.lost = None;
+            self.report.disks_replaced += 1;
+        }
+    }
+
+    pub(super) fn has_its_place(&self, node: usize) -> bool {
+        self.machines[node].broker().is_some_and(SimBroker::votes)
     }
 
     fn pause(&mut self, node: usize) {

@@ -29,7 +29,8 @@ pub(super) fn come_to_rest(it: &mut Simulation) -> Result<(), Violation> {
     it.plan.retain(|_, event| !matches!(event, Event::Fault | Event::Weather));
     if it.random.chance(300) {
         // Two of three are enough for all, whatever filled their logs.
-        let absent = it.random.index(BROKER_COUNT);
+        let drawn = it.random.index(BROKER_COUNT);
+        let absent = it.lost.unwrap_or(drawn);
         it.end_broker(absent, End::Kill);
         it.plan.retain(|_, event| !matches!(event, Event::Start(node) if *node == absent));
         wait(it, REST_MAX, unrest_of_leader)?;
@@ -62,6 +63,9 @@ fn unrest(it: &Simulation) -> Option<String> {
         let Some((ends, theirs)) = state_of(it, node) else {
             return Some(format!("node {node} is down"));
         };
+        if !it.has_its_place(node) {
+            return Some(format!("node {node} has no vote"));
+        }
         if ends != leading {
             return Some(format!("node {node} has {ends:?}, the leader {leading:?}"));
         }

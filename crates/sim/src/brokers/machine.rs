@@ -18,9 +18,21 @@ pub(crate) struct Machine {
     running: Option<Running>,
     /// What the disk held when the last broker ended.
     image: Option<Vec<u8>>,
+    /// Of its disk: 0 for its first.
+    incarnation: u32,
+    /// Another disk of the node: the one that it had before, or that it has now while it runs on
+    /// the old one.
+    other: Option<Disk>,
+    runs_on_old: bool,
     store: Store,
     random: Random,
     settings: Settings,
+}
+
+/// A disk that is not in the machine.
+struct Disk {
+    image: Option<Vec<u8>>,
+    incarnation: u32,
 }
 
 struct Running {
@@ -39,7 +51,17 @@ struct Running {
 impl Machine {
     pub(crate) fn new(node: usize, store: Store, settings: &Settings, random: Random) -> Self {
         let settings = settings.clone();
-        Self { node, running: None, image: None, store, random, settings }
+        Self {
+            node,
+            running: None,
+            image: None,
+            incarnation: 0,
+            other: None,
+            runs_on_old: false,
+            store,
+            random,
+            settings,
+        }
     }
 
     /// Starts a broker on what the last one left.
@@ -47,6 +69,7 @@ impl Machine {
         let moment = self.moment(now);
         let hardware = Hardware {
             node: NODES[self.node],
+            incarnation: self.incarnation,
             nodes: &NODES,
             segment_count: self.settings.segment_count,
             disk_delay_max: self.settings.disk_delay_max[self.node],
@@ -75,6 +98,28 @@ impl Machine {
                 End::Kill => broker.kill(),
             });
         }
+    }
+
+    /// The disk is gone; an empty one takes its place.
+    pub(crate) fn lose_disk(&mut self, incarnation: u32) {
+        let (image, old) = (self.image.take(), self.incarnation);
+        self.other = Some(Disk { image, incarnation: old });
+        self.incarnation = incarnation;
+    }
+
+    /// The broker has ended and starts next on the disk that it had before, or again on the one
+    /// after; false if there is none.
+    pub(crate) fn swap_disks(&mut self) -> bool {
+        let Some(Disk { image, incarnation }) = self.other.take() else { return false };
+        let image = std::mem::replace(&mut self.image, image);
+        let incarnation = std::mem::replace(&mut self.incarnation, incarnation);
+        self.other = Some(Disk { image, incarnation });
+        self.runs_on_old = !self.runs_on_old;
+        true
+    }
+
+    pub(crate) fn runs_on_old(&self) -> bool {
+        self.runs_on_old
     }
 
     pub(crate) fn broker(&self) -> Option<&SimBroker> {

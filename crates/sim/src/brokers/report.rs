@@ -33,6 +33,11 @@ pub struct Report {
     pub cuts_one_way: usize,
     /// Connections broken with what was on the way.
     pub breaks: usize,
+    pub disks_lost: usize,
+    /// Of those, the ones in whose place another one came to vote.
+    pub disks_replaced: usize,
+    /// Brokers that came back with a disk that was replaced.
+    pub disks_found: usize,
     /// Terms in which somebody led.
     pub terms: usize,
     /// Snapshots of leaders that took the place of a log.
@@ -70,7 +75,7 @@ impl Report {
 
 counts! {
     seconds acknowledged repeats refused timed_out not_leader given_up batches_read reads_failed
-    reads_of_old_leaders power_cuts kills stops pauses cuts cuts_one_way breaks terms snapshots
-    compactions wal_reads object_reads merges objects objects_deleted store_failures lost_replies
-    stalls damages
+    reads_of_old_leaders power_cuts kills stops pauses cuts cuts_one_way breaks disks_lost
+    disks_replaced disks_found terms snapshots compactions wal_reads object_reads merges objects
+    objects_deleted store_failures lost_replies stalls damages
 }

@@ -51,6 +51,7 @@ impl Machine {
     pub(crate) fn start(&mut self) -> Result<(), Violation> {
         let moment = self.moment();
         let hardware = Hardware {
+            incarnation: 0,
             node: NODE,
             nodes: &[],
             segment_count: self.settings.segment_count,
