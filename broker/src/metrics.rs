@@ -76,6 +76,10 @@ catalogue! {
         "Size of the last snapshot of the data group.";
     SnapshotsInstalled Counter "tailrace_raft_snapshots_installed_total"
         "Snapshots of leaders that took the place of a log that was too far behind.";
+    HandOvers Counter "tailrace_raft_hand_overs_total"
+        "Times that this shard had another broker lead: the preferred one, or since its disk is slow.";
+    FollowerLag Gauge "tailrace_raft_follower_lag_entries"
+        "Entries of logs led here that the voter which is furthest behind does not have durably.";
     MemberChanges Counter "tailrace_raft_member_changes_total"
         "Changes of who takes part in a raft group, proposed by this shard.";
     LearnerGroups Gauge "tailrace_raft_learner_groups"

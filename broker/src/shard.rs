@@ -15,6 +15,7 @@ pub(crate) mod group_snapshot;
 pub(crate) mod hosted;
 #[cfg(feature = "simulation")]
 pub(crate) mod inspect;
+mod leadership;
 mod log_event;
 pub(crate) mod mailbox;
 mod members;
@@ -47,6 +48,7 @@ use self::connections::Connections;
 use self::coordinate::Groups;
 use self::flow_control::Rooms;
 use self::hosted::Hosting;
+use self::leadership::Leadership;
 use self::log_event::LogEvent;
 use self::mailbox::Mailbox;
 use self::members::Joining;
@@ -93,6 +95,7 @@ pub(crate) struct Shard {
     pub(crate) peers: Peers,
     rooms: Rooms,
     joining: Joining,
+    leadership: Leadership,
     connections: Connections,
     /// Bytes queued for a client since its send queue was last empty.
     unsent: BTreeMap<ConnId, usize>,
@@ -138,6 +141,7 @@ impl Shard {
             upkeep: Upkeep::new(now.instant),
             rooms: Rooms::default(),
             joining: Joining::default(),
+            leadership: Leadership::default(),
             peers: peers(&node, id, log.entry_size_max(), now.instant),
             connections: Connections::new(REQUEST_BYTES_MAX),
             unsent: BTreeMap::new(),
@@ -295,6 +299,7 @@ impl Shard {
             self.register();
             self.repeat_metadata_stored();
             self.control_flow();
+            self.keep_leaders();
             self.keep_members();
         }
         self.peers.keep_up(now);

@@ -29,6 +29,8 @@ from wire import NONE, NOT_LEADER_OR_FOLLOWER, OUT_OF_ORDER_SEQUENCE_NUMBER, pro
 TOPIC = "history"
 PLACES = [(TOPIC, partition) for partition in range(4)]
 PATIENCE_SECONDS = 60
+# With one shard each: the first replica of its group.
+PREFERRED = 0
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152",
          "--set", "num.partitions=3"]
 # Above the WAL of a broker that is away meanwhile.
@@ -75,6 +77,13 @@ class Run:
         self.wait("another leader", lambda: self.leader() != node)
         self.load_goes_on()
         self.cluster.signal(node, signal.SIGCONT)
+        self.load_goes_on()
+
+    def preferred_leads_again(self):
+        """The first replica, once it has been back for a while."""
+        if self.leader() == PREFERRED:
+            self.away(PREFERRED, self.cluster.kill)
+        self.wait("the preferred broker leads", lambda: self.leader() == PREFERRED)
         self.load_goes_on()
 
     def lose_majority(self):
@@ -361,6 +370,7 @@ class Run:
             self.check("a broker returns after its part of the log was compacted", self.return_after_compaction)
             self.check("a group's offsets are known to the next leader", self.keep_groups)
             self.check("only the leader judges a producer", self.only_the_leader_judges)
+            self.check("the preferred broker leads again", self.preferred_leads_again)
             self.check("one of three acknowledges nothing", self.lose_majority)
             self.check("a broker of another cluster is kept out", self.other_cluster_is_kept_out)
             self.check("another node's data are refused", self.other_data_is_refused)

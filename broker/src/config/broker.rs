@@ -11,6 +11,8 @@ use super::topic::EffectiveValue;
 #[derive(Clone, Debug, PartialEq)]
 pub struct BrokerSettings {
     pub auto_create_topics_enable: bool,
+    /// The first of a partition's replicas leads it, when it can.
+    pub auto_leader_rebalance: bool,
     /// None is no limit.
     pub connections_max_idle: Option<Duration>,
     pub default_replication_factor: u16,
@@ -130,6 +132,7 @@ impl BrokerSettings {
         let values = Values(&given);
         Self {
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
+            auto_leader_rebalance: values.boolean("auto.leader.rebalance.enable"),
             connections_max_idle: u64::try_from(values.integer("connections.max.idle.ms"))
                 .ok()
                 .map(Duration::from_millis),

@@ -17,6 +17,15 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         documentation: "A topic that a client asks for and that is absent is created.",
     },
     ConfigKey {
+        name: "auto.leader.rebalance.enable",
+        kind: Kind::Boolean,
+        default: "true",
+        rule: Rule::Any,
+        broker_synonym: "auto.leader.rebalance.enable",
+        documentation: "The first of a partition's replicas leads it, once it has been there for \
+                        ten seconds with all that is committed.",
+    },
+    ConfigKey {
         name: "connections.max.idle.ms",
         kind: Kind::Long,
         default: "600000",

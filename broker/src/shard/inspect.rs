@@ -45,6 +45,8 @@ pub struct Counters {
     pub orphans_deleted: u64,
     /// Snapshots of other brokers that took the place of a log.
     pub snapshots: u64,
+    /// Times that another broker was given what this one led, while both were there.
+    pub hand_overs: u64,
     /// The first entry of the data group that is in its log.
     pub first_index: u64,
     /// The last entry whose edit the manifest contains.
@@ -85,6 +87,7 @@ impl Shard {
             merges: metrics.get(Metric::Merges),
             orphans_deleted: metrics.get(Metric::TierOrphansDeleted),
             snapshots: metrics.get(Metric::SnapshotsInstalled),
+            hand_overs: metrics.get(Metric::HandOvers),
             throttles: metrics.get(Metric::Throttles),
             wal_reads: metrics.get(Metric::FetchStoredBytes),
             object_reads: metrics.get(Metric::FetchRemoteBytes),

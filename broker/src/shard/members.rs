@@ -128,9 +128,7 @@ impl Shard {
             Some(Step::Snapshot) => return self.make_snapshot(group),
             Some(Step::Change(change)) => change,
             Some(Step::Wait { learner, voter }) => {
-                let has = self.log.matched(group, learner);
-                let committed = self.joining.committed.get(&group);
-                if has.zip(committed.copied()).is_none_or(|(has, committed)| has < committed) {
+                if !self.has_what_was_committed(group, learner) {
                     return;
                 }
                 MemberChange::Replace { learner, voter }
@@ -141,6 +139,13 @@ impl Shard {
             let (shard, change) = (self.id, describe(change));
             self.notes.push(format!("shard {shard}, group {group}: {change}"));
         }
+    }
+
+    /// Has a member what was committed at the last tick? It cannot be nearer while more is written.
+    pub(super) fn has_what_was_committed(&self, group: RaftGroupId, member: u64) -> bool {
+        let committed = self.joining.committed.get(&group);
+        let matched = self.log.matched(group, member);
+        matched.zip(committed).is_some_and(|(has, committed)| has >= *committed)
     }
 
     /// Lets a snapshot stand for as much of a group's log as can be, so that it names those who

@@ -5,6 +5,7 @@
 //! With the commit rule of raft this is what makes an acknowledgement mean "durable on a majority".
 
 mod other_voters;
+mod slow_disk;
 mod steps;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,6 +21,7 @@ use s3_uploader::{FailPoint, fail_point};
 use uring::DiskDone;
 use wal_uring::{AppendError, Disk, Location, Lsn, ReadError, Record, StreamId, Wal};
 
+use self::slow_disk::SlowDisk;
 use self::steps::{Step, Steps};
 use super::catch_up::CatchUp;
 use super::log_event::LogEvent;
@@ -102,6 +104,7 @@ pub(crate) struct ReplicatedLog {
     outgoing: Vec<(u64, Message)>,
     catch_up: CatchUp,
     followers_have_room: bool,
+    slow_disk: SlowDisk,
     /// This broker and those that it replicates to.
     voter_count: usize,
     /// By voter: when it was last heard.
@@ -158,6 +161,7 @@ impl ReplicatedLog {
             outgoing: Vec::new(),
             catch_up: CatchUp::default(),
             followers_have_room: true,
+            slow_disk: SlowDisk::default(),
             voter_count,
             heard: BTreeMap::new(),
             next_tick: now + TICK,
@@ -560,13 +564,18 @@ impl ReplicatedLog {
 
     fn report_durable(&mut self, now: Instant, metrics: &ShardMetrics) {
         let durable = self.wal.durable_lsn();
-        while let Some((lsn, ticket, since)) = self.unpersisted.front() {
-            if *lsn > durable {
+        while let Some(&(lsn, ticket, since)) = self.unpersisted.front() {
+            if lsn > durable {
                 break;
             }
-            metrics.wal_append.record(now.saturating_duration_since(*since));
-            self.snapshots.retain(|snapshot| snapshot != ticket);
-            self.driver.handle_persisted(*ticket);
+            let took = now.saturating_duration_since(since);
+            metrics.wal_append.record(took);
+            if self.voter_count > 1 && self.leads(ticket.group()).is_some() {
+                let majority_has_it = self.driver.commits_without_own_disk(ticket.group());
+                self.slow_disk.written(took, majority_has_it, now);
+            }
+            self.snapshots.retain(|snapshot| *snapshot != ticket);
+            self.driver.handle_persisted(ticket);
             self.unpersisted.pop_front();
         }
     }

@@ -338,6 +338,12 @@ impl Driver {
         });
     }
 
+    /// Has a majority, without this node, what is not durable here yet?
+    pub fn commits_without_own_disk(&self, group: RaftGroupId) -> bool {
+        let log = self.groups.get(&group).map(|group| &group.raw.raft.raft_log);
+        log.is_some_and(|log| log.committed > log.persisted)
+    }
+
     /// Who takes part in a group, by all that is applied here.
     pub fn members(&self, group: RaftGroupId) -> Option<&Members> {
         self.groups.get(&group).map(Group::members)

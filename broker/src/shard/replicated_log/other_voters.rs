@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use model::{LogIndex, RaftGroupId};
 use replication::{MemberChange, Members, Message};
 
-use super::{FRAMES_OF_EDIT, RAFT_TICK, Refused, ReplicatedLog, is_vital};
+use super::{FRAMES_OF_EDIT, GroupState, RAFT_TICK, Refused, ReplicatedLog, is_vital};
 
 /// A voter that has heard the leader elects no other one for ten ticks; less what a message is
 /// under way.
@@ -136,6 +136,35 @@ impl ReplicatedLog {
                 self.driver.transfer_leader(state.group, to);
             }
         }
+    }
+
+    /// Entries of the groups led here that the voter furthest behind does not have durably.
+    pub(crate) fn follower_lag(&self) -> u64 {
+        let led = self.groups.iter().filter(|state| state.leads.is_some());
+        let lags = led.flat_map(|&GroupState { group, .. }| {
+            let last = self.driver.last_index(group).get();
+            let voters = self.driver.members(group).map_or(&[][..], |members| &members.voters);
+            let matched = voters.iter().filter_map(move |voter| self.driver.matched(group, *voter));
+            matched.map(move |matched| last.saturating_sub(matched.get()))
+        });
+        lags.max().unwrap_or(0)
+    }
+
+    /// Has another voter lead a group, if that has all by then.
+    pub(crate) fn hand_over_group(&mut self, group: RaftGroupId, to: u64) {
+        self.act_all();
+        self.driver.transfer_leader(group, to);
+    }
+
+    /// Is this broker's disk so much slower than a majority of the others' that one of them should
+    /// lead?
+    pub(crate) fn disk_is_slow(&mut self, now: Instant) -> bool {
+        let open = self.unpersisted.iter().find(|(_, ticket, _)| {
+            let group = ticket.group();
+            self.leads(group).is_some() && self.driver.commits_without_own_disk(group)
+        });
+        let open = open.map(|(.., since)| now.saturating_duration_since(*since));
+        self.slow_disk.should_hand_over(open, now)
     }
 
     pub(crate) fn leads_any(&self) -> bool {

@@ -42,6 +42,8 @@ pub struct Report {
     pub terms: usize,
     /// Snapshots of leaders that took the place of a log.
     pub snapshots: usize,
+    /// Leadership that was given to a broker that suits better.
+    pub hand_overs: usize,
     pub compactions: usize,
     pub wal_reads: usize,
     pub object_reads: usize,
@@ -63,6 +65,7 @@ impl Report {
         self.merges += count(counters.merges);
         self.objects += count(counters.objects);
         self.snapshots += count(counters.snapshots);
+        self.hand_overs += count(counters.hand_overs);
     }
 
     pub(crate) fn set_injected(&mut self, injected: Injected) {
@@ -76,6 +79,6 @@ impl Report {
 counts! {
     seconds acknowledged repeats refused timed_out not_leader given_up batches_read reads_failed
     reads_of_old_leaders power_cuts kills stops pauses cuts cuts_one_way breaks disks_lost
-    disks_replaced disks_found terms snapshots compactions wal_reads object_reads merges objects
-    objects_deleted store_failures lost_replies stalls damages
+    disks_replaced disks_found terms snapshots hand_overs compactions wal_reads object_reads merges
+    objects objects_deleted store_failures lost_replies stalls damages
 }

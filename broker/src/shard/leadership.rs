@@ -1,0 +1,146 @@
+//! Who leads a group, where it is open to choice: the first of its replicas, so that leaders are
+//! spread over the brokers as the replicas are; and nobody whose disk is slower than the others'.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use model::{NodeId, RaftGroupId, Term};
+
+use super::Shard;
+use crate::metrics::Metric;
+
+/// How long the preferred leader must have been there, with all that is committed, before it leads.
+const REST: Duration = Duration::from_secs(10);
+/// The same where leadership came back again and again soon after it was handed over.
+const REST_MAX: Duration = Duration::from_secs(600);
+
+/// By group: how leadership went to and fro.
+#[derive(Default)]
+pub(crate) struct Leadership(BTreeMap<RaftGroupId, Led>);
+
+#[derive(Debug)]
+struct Led {
+    /// The last term in which this broker led.
+    term: Term,
+    /// How long the preferred leader has been ready.
+    ready_since: Option<Instant>,
+    rest: Duration,
+    handed_over: Option<Instant>,
+}
+
+impl Led {
+    fn new(term: Term) -> Self {
+        Self { term, ready_since: None, rest: REST, handed_over: None }
+    }
+
+    /// This broker leads in a term. If the preferred one did not keep what it was given, it is
+    /// given it less readily.
+    fn leads(&mut self, term: Term, now: Instant) {
+        if self.term == term {
+            return;
+        }
+        let soon = |at: Instant| now.saturating_duration_since(at) < 10 * self.rest;
+        self.rest = match self.handed_over.take() {
+            Some(at) if soon(at) => REST_MAX.min(2 * self.rest),
+            _ => REST,
+        };
+        (self.term, self.ready_since) = (term, None);
+    }
+
+    /// Is it time to hand over? `is_ready`: the preferred leader is there and has what is
+    /// committed.
+    fn should_hand_over(&mut self, is_ready: bool, now: Instant) -> bool {
+        self.ready_since = is_ready.then(|| self.ready_since.unwrap_or(now));
+        let since = self.ready_since.map(|since| now.saturating_duration_since(since));
+        let is_time = since.is_some_and(|since| since >= self.rest);
+        if is_time {
+            self.handed_over = Some(now);
+            self.ready_since = None;
+        }
+        is_time
+    }
+}
+
+impl Shard {
+    /// At the tick: hands over what another broker should lead.
+    pub(super) fn keep_leaders(&mut self) {
+        if self.node.settings.nodes.len() < 2 {
+            return;
+        }
+        self.metrics.set(Metric::FollowerLag, self.log.follower_lag());
+        if self.log.disk_is_slow(self.now.instant) {
+            let shard = self.id;
+            self.notes.push(format!(
+                "shard {shard}: the disk is slower than those of the other brokers, one of them \
+                 leads from now on: look at the device"
+            ));
+            self.metrics.add(Metric::HandOvers, 1);
+            return self.hand_over();
+        }
+        if self.node.settings.broker.auto_leader_rebalance {
+            self.log.groups().for_each(|group| self.prefer_first_replica(group));
+        }
+    }
+
+    fn prefer_first_replica(&mut self, group: RaftGroupId) {
+        let Some(term) = self.log.leads(group) else { return };
+        let preferred = self.metadata.image().group(group).and_then(|it| it.replicas.first());
+        let Some(preferred) = preferred.map(|replica| replica.node) else { return };
+        let now = self.now.instant;
+        let is_ready = preferred != self.node.id && self.could_lead(group, preferred);
+        let led = self.leadership.0.entry(group).or_insert_with(|| Led::new(term));
+        led.leads(term, now);
+        if led.should_hand_over(is_ready, now) {
+            self.metrics.add(Metric::HandOvers, 1);
+            let voter = self.voter_at(preferred);
+            self.log.hand_over_group(group, voter);
+        }
+    }
+
+    /// Is a broker there, with a vote and with what was committed at the last tick?
+    fn could_lead(&self, group: RaftGroupId, node: NodeId) -> bool {
+        let voter = self.voter_at(node);
+        let votes = |members: &replication::Members| members.voters.contains(&voter);
+        self.peers.is_up(node)
+            && self.log.members(group).is_some_and(votes)
+            && self.has_what_was_committed(group, voter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test's clock may be any")]
+    fn the_preferred_leader_leads_once_it_has_been_ready_for_a_while() {
+        let (mut led, start) = (Led::new(Term::new(1)), Instant::now());
+        assert!(!led.should_hand_over(true, start));
+        assert!(!led.should_hand_over(false, start + REST / 2), "it was away");
+        assert!(!led.should_hand_over(true, start + REST));
+        assert!(led.should_hand_over(true, start + 2 * REST));
+        assert!(!led.should_hand_over(true, start + 2 * REST), "it takes a moment");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test's clock may be any")]
+    fn one_that_does_not_keep_leading_is_waited_for_longer_and_longer() {
+        let (mut led, mut now) = (Led::new(Term::new(1)), Instant::now());
+        let mut rests = Vec::new();
+        for term in 2..10 {
+            led.should_hand_over(true, now);
+            now += led.rest;
+            assert!(led.should_hand_over(true, now));
+            now += Duration::from_secs(1);
+            led.leads(Term::new(term), now);
+            rests.push(led.rest);
+        }
+        assert_eq!(rests[..3], [2 * REST, 4 * REST, 8 * REST]);
+        assert_eq!(rests.last(), Some(&REST_MAX));
+        led.should_hand_over(true, now);
+        now += REST_MAX;
+        assert!(led.should_hand_over(true, now));
+        led.leads(Term::new(20), now + 20 * REST_MAX);
+        assert_eq!(led.rest, REST, "it led for long");
+    }
+}
