@@ -49,16 +49,19 @@ pub(crate) enum Refusal {
     Version,
     #[error("it has the same node id")]
     SameNode,
+    #[error("this broker's certificate does not name this node: correct `peer-tls-certificate`")]
+    Certificate,
 }
 
 /// Numbers on the wire; 0 is an acceptance.
-const REFUSALS: [(u8, Refusal); 6] = [
+const REFUSALS: [(u8, Refusal); 7] = [
     (1, Refusal::Cluster),
     (2, Refusal::Node),
     (3, Refusal::ShardCount),
     (4, Refusal::Stranger),
     (5, Refusal::Version),
     (6, Refusal::SameNode),
+    (8, Refusal::Certificate),
 ];
 
 /// Why bytes are not a greeting.
