@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../crash"))
 
-from certificates import with_settings
+from certificates import Authority, with_settings
 from waiting import wait_until
 
 READY = re.compile(r"node (\d) pid (\d+) ready on ")
@@ -103,6 +103,16 @@ class Cluster:
             text = with_settings(file.read(), authority.settings(node))
         with open(self.config(node), "w", encoding="utf-8") as file:
             file.write(text)
+
+    def turn_to_tls(self):
+        """All at once."""
+        authority = Authority(os.path.join(self.directory, "authority"), self.cluster_id)
+        for node in range(3):
+            self.terminate(node)
+        for node in range(3):
+            self.secure(node, authority)
+            self.restart(node)
+        self.await_all()
 
     @property
     def cluster_id(self):

@@ -213,7 +213,7 @@ class Run:
         before = len(self.cluster.log())
         stranger, log = self.spawn(path)
         try:
-            said = "invalid peer certificate: UnknownIssuer"
+            said = "no authority in `peer-tls-ca` signed the certificate"
             self.wait("a line of the stranger", lambda: said in read(log))
             self.wait("a line of the others", lambda: f"node {node}: TLS: {said}" in self.cluster.log()[before:])
             assert "ready on" not in read(log)

@@ -6,6 +6,7 @@
 //! certificate is to be of ([`Tls::is_of`]).
 
 pub(crate) mod credentials;
+mod reason;
 mod session;
 
 use std::collections::BTreeMap;

@@ -18,6 +18,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, Error, RootCertStore, ServerConfig};
 use uuid::Uuid;
 
+use super::reason::reason;
 use crate::config::{PeerTlsFiles, peer_tls};
 
 /// No PEM file of ours is nearly as large; a device, say, has no end.
@@ -75,7 +76,7 @@ impl Credentials {
             reason,
         };
         let name = name_of(cluster_id, node).map_err(|error| unfit(error.to_string()))?;
-        verifiers.check(&chain, &name).map_err(|error| unfit(error.to_string()))?;
+        verifiers.check(&chain, &name).map_err(|error| unfit(reason(&error)))?;
         Ok(credentials)
     }
 

@@ -10,6 +10,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConnection, Connection, Error, InvalidMessage, ServerConnection};
 
 use super::credentials::Credentials;
+use super::reason::reason;
 
 /// Bytes of a record at most, and of what a record is larger than what is in it.
 const RECORD_SIZE: usize = 16 << 10;
@@ -22,7 +23,7 @@ pub(super) struct Session(Box<Connection>);
 /// Why a connection is not used, for the operators of both sides.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::peer) enum SessionError {
-    #[error("TLS: {}", one_line(.0))]
+    #[error("TLS: {}", reason(.0))]
     Tls(Error),
     #[error(
         "it does not speak TLS: all brokers of a cluster have `peer-tls-certificate`, \
@@ -125,9 +126,4 @@ impl From<Error> for SessionError {
             error => Self::Tls(error),
         }
     }
-}
-
-/// Names in a certificate are up to who made it.
-fn one_line(error: &Error) -> String {
-    error.to_string().replace(char::is_control, " ")
 }
