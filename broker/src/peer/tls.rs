@@ -60,6 +60,11 @@ impl Tls {
         self.sessions.remove(&conn);
     }
 
+    #[cfg(test)]
+    pub(super) fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// Adds to `plain` what arrived in `sealed`.
     ///
     /// # Errors

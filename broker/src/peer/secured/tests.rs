@@ -37,6 +37,9 @@ fn notes_with(other: Option<Credentials>) -> [String; 2] {
     bed.run();
     assert!(!bed.of(TWO).is_up(ONE));
     assert!(bed.of(ONE).inbound.is_empty());
+    // Nothing is kept of connections that are gone.
+    let ups = bed.of(ONE).links.values().filter(|it| it.is_up()).count();
+    assert_eq!(bed.of(ONE).tls.session_count(), ups);
     [ONE, TWO].map(|node| bed.of(node).take_notes().join("\n"))
 }
 
@@ -178,6 +181,7 @@ fn a_greeting_has_to_come_in_time() {
         peers.take_actions();
         peers.keep_up(by);
         assert!(!peers.owns(conn), "after {size} bytes");
+        assert_eq!(peers.tls.session_count(), 0);
         assert!(matches!(peers.take_actions()[..], [NetAction::Close { .. }]));
         let notes = peers.take_notes();
         assert!(notes.iter().any(|it| it.contains("no greeting in time")), "{notes:?}");
