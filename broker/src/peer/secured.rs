@@ -42,7 +42,9 @@ impl Peers {
     /// What a broker has to say to a greeting.
     pub(super) fn verdict(&mut self, conn: ConnId, hello: &Hello) -> Welcome {
         if let Err(error) = self.tls.is_of(conn, hello.from) {
-            self.notes.push(format!("somebody says that it is node {}: {error}", hello.from));
+            let address = self.inbound.get(&conn).map(|it| it.address);
+            let what = format!("it says that it is node {}: {error}", hello.from);
+            address.into_iter().for_each(|address| self.tell_of_stranger(address, &what));
             return Welcome::Refused(Refusal::Certificate);
         }
         judge(&self.own, self.links.contains_key(&hello.from), hello)

@@ -109,7 +109,7 @@ fn a_broker_with_the_certificate_of_another_node_is_kept_out_on_both_sides() {
     let notes = bed.of(ONE).take_notes().join("\n");
     for said in [
         "shard 0, node 3: TLS: the certificate is of DnsName(\"node-2.",
-        "somebody says that it is node 3: TLS: ",
+        "127.0.0.1 connected as a broker: it says that it is node 3: TLS: ",
         "node 3 is not let in: ",
     ] {
         assert!(notes.contains(said), "{said} in {notes}");
