@@ -1,9 +1,9 @@
 //! Settings, parsed once into types with units and printed at start.
 //!
-//! `node.rs` holds what the command line says about this process; `broker.rs` the Kafka-named
-//! settings given with `--set`; `file.rs` reads both from a configuration file; `topic.rs` what one
-//! topic runs with. The Kafka names, defaults and rules are data: `broker_table.rs` and
-//! `topic_table.rs`, in the terms of `key.rs`.
+//! `node.rs` holds what the command line says about this process, `peer_tls.rs` of it what TLS
+//! between brokers needs; `broker.rs` the Kafka-named settings given with `--set`; `file.rs` reads
+//! both from a configuration file; `topic.rs` what one topic runs with. The Kafka names, defaults
+//! and rules are data: `broker_table.rs` and `topic_table.rs`, in the terms of `key.rs`.
 
 mod broker;
 mod broker_table;
@@ -11,6 +11,7 @@ mod file;
 mod host_port;
 mod key;
 mod node;
+pub(crate) mod peer_tls;
 mod topic;
 mod topic_table;
 
@@ -20,6 +21,7 @@ pub use host_port::{HostPort, HostPortError};
 pub use key::{ConfigKey, ConfigSource, Kind, Rule, Value, ValueError};
 pub(crate) use node::CLUSTER_SIZES;
 pub use node::NodeSettings;
+pub use peer_tls::PeerTlsFiles;
 pub use s3_uploader::StoreUrl;
 pub use tools::size::{Size, SizeError};
 pub use topic::{

@@ -200,7 +200,7 @@ impl Handler for Core {
         self.enter(io.now());
         self.touched = true;
         if self.peer_listener == Some(at) {
-            self.shard.peer_accepted(conn);
+            self.shard.peer_accepted(conn, peer.ip());
         } else {
             self.shard.accepted(conn, peer.ip());
         }

@@ -77,7 +77,7 @@ catalogue! {
     SnapshotsInstalled Counter "tailrace_raft_snapshots_installed_total"
         "Snapshots of leaders that took the place of a log that was too far behind.";
     HandOvers Counter "tailrace_raft_hand_overs_total"
-        "Times that this shard had another broker lead: the preferred one, or since its disk is slow.";
+        "Times that this shard had another broker lead: the preferred one, or for a slow disk.";
     FollowerLag Gauge "tailrace_raft_follower_lag_entries"
         "Entries of logs led here that the voter which is furthest behind does not have durably.";
     MemberChanges Counter "tailrace_raft_member_changes_total"

@@ -14,6 +14,7 @@ use crate::config::NodeSettings;
 use crate::metrics::ShardMetrics;
 use crate::partition::leader_epoch;
 use crate::peer::dialer::Dialer;
+use crate::peer::tls::credentials::Credentials;
 use crate::shard::mailbox::Switchboard;
 use crate::voter::voter;
 
@@ -41,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) metrics: Vec<Arc<ShardMetrics>>,
     /// By raft group: who leads it in which term, as [`pack`] has it; 0 if nobody is known to.
     leaders: Vec<AtomicU64>,
+    /// For TLS on the connections to other brokers, which are plain without.
+    pub(crate) peer_tls: Option<Arc<Credentials>>,
     /// Connects to the other brokers, where there are some.
     dialer: OnceLock<Dialer>,
     /// The metadata in the object store contains the commands up to here.
@@ -68,6 +71,7 @@ impl Node {
             switchboard: Switchboard::new(shard_count),
             metrics: (0..shard_count).map(|_| Arc::new(ShardMetrics::new())).collect(),
             leaders: (0..=shard_count).map(|_| AtomicU64::new(0)).collect(),
+            peer_tls: None,
             dialer: OnceLock::new(),
             metadata_stored: AtomicU64::new(0),
             store_metrics: OnceLock::new(),

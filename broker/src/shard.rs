@@ -363,5 +363,6 @@ fn peers(node: &Node, shard: ShardId, entry_size_max: usize, now: Instant) -> Pe
         shard_count: node.shard_count,
         versions: VERSIONS,
     };
-    Peers::new(own, node.others(), frame_size_max(entry_size_max), now)
+    let peers = Peers::new(own, node.others(), frame_size_max(entry_size_max), now);
+    peers.with_tls(node.peer_tls.clone())
 }

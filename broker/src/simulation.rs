@@ -108,7 +108,7 @@ impl SimBroker {
 
     /// Another broker connects.
     pub fn connect_peer(&mut self, conn: u32) {
-        self.shard.peer_accepted(ConnId::simulated(conn));
+        self.shard.peer_accepted(ConnId::simulated(conn), IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
 
     /// Brokers that it asked to be connected to since the last call.

@@ -25,6 +25,7 @@ use crate::config::{HostPort, NodeSettings};
 use crate::data_dir::DataDir;
 use crate::node::Node;
 use crate::peer::dialer::Dialer;
+use crate::peer::tls::credentials::{Credentials, CredentialsError};
 use crate::shard_thread::{self, ShardListeners, ShardStart};
 
 /// Connections that the kernel holds until a core accepts them.
@@ -72,6 +73,8 @@ pub enum StartError {
     EmptyWal { shard: u16 },
     #[error("--cores {asked}: this process may use {available} cores")]
     TooManyCores { asked: u16, available: usize },
+    #[error("TLS between brokers: {0}")]
+    Credentials(#[from] CredentialsError),
     #[error("cannot listen on {address}: {reason}")]
     Listen { address: HostPort, reason: String },
     #[error("cannot use the object store {url}: {source}")]
@@ -109,6 +112,7 @@ pub fn serve(
     stop_at_eof: bool,
     out: &mut dyn Write,
 ) -> Result<(), StartError> {
+    let peer_tls = credentials(&settings)?;
     let listeners = Listeners::bind(&settings)?;
     let admin_listener = bind_exclusively(&settings.admin)?;
     let data = DataDir::open(&settings, listeners.shard_count, out)?;
@@ -119,7 +123,10 @@ pub fn serve(
     }
     // What is not a shard runs on cores that no shard has, if there are any.
     let some_left = avoid_cores(usize::from(data.shard_count)).map_err(StartError::Thread)?;
-    let node = Arc::new(Node::new(data.identity, settings, data.shard_count, listeners.endpoints));
+    let (shard_count, endpoints) = (data.shard_count, listeners.endpoints);
+    let mut node = Node::new(data.identity, settings, shard_count, endpoints);
+    node.peer_tls = peer_tls;
+    let node = Arc::new(node);
     let admin_node = Arc::clone(&node);
     spawn_pinned("admin", None, move || admin::serve(&admin_listener, &admin_node))
         .map_err(StartError::Thread)?;
@@ -152,6 +159,13 @@ pub fn serve(
         }
     }
     result
+}
+
+/// Of this broker among the others, if they talk by TLS.
+fn credentials(settings: &NodeSettings) -> Result<Option<Arc<Credentials>>, StartError> {
+    let Some(files) = &settings.peer_tls else { return Ok(None) };
+    let cluster_id = settings.cluster_id.unwrap_or_default();
+    Ok(Some(Credentials::load(files, cluster_id, settings.node_id)?.into()))
 }
 
 /// Waits until all shards serve and says so; then until one stops or a signal comes.

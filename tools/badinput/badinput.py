@@ -11,6 +11,7 @@ import sys
 
 import crc32c
 
+import peer_tls
 from stored import RECORDS, Stored, flip_one
 from world import Refusal, World
 
@@ -292,13 +293,13 @@ CASES = [unknown_flag, unknown_key, bad_size, no_io_uring, memlock_too_low, devi
          device_of_another_system, other_system_in_data_dir, newer_version, slice_of_another_node,
          no_direct_io, opened_twice, port_in_use, one_superblock_copy, all_superblock_copies,
          disk_fills_while_formatting, failing_device, object_flipped, object_deleted,
-         object_truncated, manifest_flipped]
+         object_truncated, manifest_flipped, *peer_tls.CASES]
 
 
 def main():
     binary, parent, *wanted = sys.argv[1:]
     for tool in ("strace", "setpriv", "prlimit", "losetup", "mkfs.ext4", "mkfs.xfs",
-                 "xfs_io", "kcat"):
+                 "xfs_io", "kcat", "openssl"):
         if shutil.which(tool) is None:
             sys.exit(f"badinput: {tool} is missing; see tools/install.sh")
     failed = 0

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../crash"))
 
+from certificates import Authority, with_settings
 from waiting import wait_until
 
 READY = re.compile(r"node (\d) pid (\d+) ready on ")
@@ -96,6 +97,32 @@ class Cluster:
                                                stdout=log, stderr=subprocess.STDOUT)
         self.pids[node] = self._own[node].pid
 
+    def secure(self, node, authority):
+        """From its next start on it speaks TLS to the other brokers."""
+        with open(self.config(node), encoding="utf-8") as file:
+            text = with_settings(file.read(), authority.settings(node))
+        with open(self.config(node), "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def turn_to_tls(self):
+        """All at once."""
+        authority = Authority(os.path.join(self.directory, "authority"), self.cluster_id)
+        for node in range(3):
+            self.terminate(node)
+        for node in range(3):
+            self.secure(node, authority)
+            self.restart(node)
+        self.await_all()
+
+    @property
+    def cluster_id(self):
+        with open(self.config(0), encoding="utf-8") as file:
+            return re.search(r'^cluster-id = "(.*)"', file.read(), re.MULTILINE)[1]
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8") as log:
+            return log.read()
+
     def serves(self, node):
         """It answers, whatever it is asked: /healthz says that its groups have leaders."""
         try:
@@ -152,8 +179,7 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
 
     def show_log(self):
-        with open(self.log_path, encoding="utf-8") as log:
-            print("".join(log.readlines()[-60:]), file=sys.stderr)
+        print("\n".join(self.log().splitlines()[-60:]), file=sys.stderr)
 
 
 def is_running(pid):

@@ -19,6 +19,8 @@ sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from certificates import Authority, with_settings
+
 from brokers import Cluster, free_ports, is_running  # sets the path to the crash run's modules
 
 from load import Reader, Steady
@@ -217,8 +219,48 @@ class Run:
         self.cluster.restart(node)
         self.cluster.await_all()
 
+    # TLS between brokers
+
+    def turn_to_tls(self):
+        """One broker after the other, under load. Those with and those without TLS do not talk, so
+        the majority is on the other side once the second has it."""
+        self.authority = Authority(f"{self.directory}/authority", self.cluster.cluster_id)
+        for number, node in enumerate(self.rng.sample(range(3), 3)):
+            self.cluster.terminate(node)
+            self.cluster.secure(node, self.authority)
+            self.cluster.restart(node)
+            if number == 0:
+                for said in (f"node {node}: it speaks TLS and this broker does not", "it does not speak TLS"):
+                    self.wait(f"a line: {said}", lambda said=said: said in self.cluster.log())
+            self.load_goes_on()
+        self.cluster.await_all()
+        self.kill_leader()
+
+    def other_certificates_are_refused(self):
+        node = self.follower()
+        self.cluster.terminate(node)
+        others = self.authority.settings((node + 1) % 3)
+        path = self.edited(node, lambda text: with_settings(text, others), fresh=False)
+        self.refuse(path, "`peer-tls-certificate`")
+        # With the right names, and signed by somebody else.
+        strangers = Authority(f"{self.directory}/strangers", self.cluster.cluster_id).settings(node)
+        path = self.edited(node, lambda text: with_settings(text, strangers), fresh=False)
+        before = len(self.cluster.log())
+        stranger, log = self.spawn(path)
+        try:
+            said = "no authority in `peer-tls-ca` signed the certificate"
+            self.wait("a line of the stranger", lambda: said in read(log))
+            self.wait("a line of the others", lambda: f"node {node}: TLS: {said}" in self.cluster.log()[before:])
+            assert "ready on" not in read(log)
+        finally:
+            stranger.kill()
+            stranger.wait()
+        self.cluster.restart(node)
+        self.cluster.await_all()
+        self.load_goes_on()
+
     def start_anew(self):
-        """All at once; and now all three are the parent's again."""
+        """All at once; and now all three are the parent's again, and plain."""
         self.cluster.stop()
         self.cluster.start()
         self.cluster.await_all()
@@ -376,6 +418,8 @@ class Run:
             self.check("another node's data are refused", self.other_data_is_refused)
             self.check("a member without its disk is refused", self.lost_disk_is_refused)
             self.check("a member with an empty disk has its place again", self.replace_disk)
+            self.check("all turn to TLS, and go on", self.turn_to_tls)
+            self.check("certificates of others are refused", self.other_certificates_are_refused)
             self.check("all stop, and start again", self.start_anew)
             self.check("nothing acknowledged is lost, doubled or moved", self.verdict)
             self.check("stopping the parent stops all", self.stop_all)

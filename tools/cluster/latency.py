@@ -31,6 +31,7 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--idle-seconds", type=float, default=5)
     parser.add_argument("--rate", type=int, default=500)
+    parser.add_argument("--tls", action="store_true", help="three once more, with TLS between them")
     parser.add_argument("--json")
     return parser.parse_args()
 
@@ -71,11 +72,13 @@ def with_one(options, directory):
         broker.clean_up()
 
 
-def with_three(options, directory):
+def with_three(options, directory, tls=False):
     cluster = Cluster(options.binary, directory, free_ports(), ["--wal-size", "256MiB"])
     try:
         cluster.start()
         cluster.await_all()
+        if tls:
+            cluster.turn_to_tls()
         admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
         # Whoever leads it, it is there once a client asked for it.
         admin.list_topics(TOPIC, timeout=10)
@@ -91,17 +94,19 @@ def with_three(options, directory):
 
 def main():
     options = arguments()
-    one, three, idle = [], [], []
+    one, three, secured, idle = [], [], [], []
     for number in range(1, options.rounds + 1):
         directory = tempfile.mkdtemp(prefix="latency.", dir=os.environ.get("CLUSTER_DIR"))
         try:
-            homes = [os.path.join(directory, name) for name in ("one", "three")]
+            homes = [os.path.join(directory, name) for name in ("one", "three", "secured")]
             for home in homes:
                 os.mkdir(home)
             one.append(with_one(options, homes[0]))
             found, used = with_three(options, homes[1])
             three.append(found)
             idle += used
+            if options.tls:
+                secured.append(with_three(options, homes[2], tls=True)[0])
         finally:
             shutil.rmtree(directory)
         print(f"round {number}: p50 {one[-1]['p50']:.0f} us with one, {three[-1]['p50']:.0f} with three; p99 "
@@ -110,10 +115,13 @@ def main():
     for quantile in QUANTILES:
         alone, together = (statistics.median(each[quantile] for each in found) for found in (one, three))
         print(f"{quantile.replace('_', '.'):6} {alone:9.0f} with one {together:9.0f} with three {together / alone:6.2f}")
+        if secured:
+            sealed = statistics.median(each[quantile] for each in secured)
+            print(f"{'':6} {sealed:9.0f} with TLS, to three without {sealed / together:6.2f}")
     print(f"idle: {statistics.median(idle):.1f} % of a core for each of three brokers, at most {max(idle):.1f}")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"kind": "replication", "settings": vars(options), "one": one, "three": three,
+            json.dump({"kind": "replication", "settings": vars(options), "one": one, "three": three, "tls": secured,
                        "idle_percent": idle}, file, indent=1)
 
 

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::SettingError;
 use super::host_port::HostPort;
 use super::node::{CLUSTER_SIZES, NodeSettings};
+use super::peer_tls::PeerTlsFiles;
 
 /// What is in the file; what is not given has the default of `tailrace dev`, but the directory and
 /// the addresses, which a production broker must be told.
@@ -44,6 +45,9 @@ struct FileSettings {
     /// `ID@HOST:PORT` of every broker of the cluster.
     #[serde(default)]
     nodes: Vec<String>,
+    peer_tls_certificate: Option<PathBuf>,
+    peer_tls_key: Option<PathBuf>,
+    peer_tls_ca: Option<PathBuf>,
     #[serde(default)]
     settings: BTreeMap<String, Scalar>,
 }
@@ -90,6 +94,9 @@ impl NodeSettings {
             ConfigFileError::Content { path: path.into(), line, reason }
         })?;
         let default = Self::default();
+        let refused = |reason| ConfigFileError::Cluster { path: path.into(), reason };
+        let peer_tls =
+            PeerTlsFiles::of(given.peer_tls_certificate, given.peer_tls_key, given.peer_tls_ca);
         let mut settings = Self {
             data_dir: given.data_dir,
             wal: given.wal,
@@ -103,14 +110,12 @@ impl NodeSettings {
             node_id: given.node_id.map_or(default.node_id, |id| NodeId::new(i32::from(id))),
             cluster_id: given.cluster_id,
             nodes: BTreeMap::new(),
+            peer_tls: peer_tls.map_err(refused)?,
             new_cluster: default.new_cluster,
             replacement: default.replacement,
             broker: default.broker,
         };
-        settings.set_nodes(&given.nodes).map_err(|reason| {
-            let path = path.into();
-            ConfigFileError::Cluster { path, reason }
-        })?;
+        settings.set_nodes(&given.nodes).map_err(refused)?;
         for (key, value) in given.settings {
             let set = settings.broker.set(&format!("{key}={value}"));
             set.map_err(|source| ConfigFileError::Setting { path: path.into(), source })?;
@@ -133,7 +138,9 @@ impl NodeSettings {
             }
         }
         if self.nodes.is_empty() {
-            return Ok(());
+            let alone = "`peer-tls-certificate`, `peer-tls-key` and `peer-tls-ca` are for a broker \
+                         with `nodes`";
+            return if self.peer_tls.is_none() { Ok(()) } else { Err(alone.to_owned()) };
         }
         if !self.nodes.contains_key(&self.node_id) {
             return Err(format!("`nodes` lacks this broker, whose `node-id` is {}", self.node_id));
@@ -198,6 +205,9 @@ mod tests {
         node-id = 1
         cluster-id = "0190f1a0-0000-4000-8000-000000000001"
         nodes = ["0@10.0.0.0:9192", "1@10.0.0.1:9192", "2@[::1]:9192"]
+        peer-tls-certificate = "/etc/tailrace/node-1.pem"
+        peer-tls-key = "/etc/tailrace/node-1.key"
+        peer-tls-ca = "/etc/tailrace/ca.pem"
     "#;
     const SAMPLE: &str = include_str!("../../../docs/deploy/broker.toml");
     const LEAST: &str = "data-dir = '/data'\nlisten = '127.0.0.1:9092'\n";
@@ -231,7 +241,14 @@ mod tests {
         }
         assert!(settings.object_store.is_some());
         let of_three = read("three", OF_THREE).expect("a member").lines().join("\n");
-        for line in ["node-id=1", "node=0@10.0.0.0:9192", "node=2@[::1]:9192"] {
+        for line in [
+            "node-id=1",
+            "node=0@10.0.0.0:9192",
+            "node=2@[::1]:9192",
+            "peer-tls-certificate=/etc/tailrace/node-1.pem",
+            "peer-tls-key=/etc/tailrace/node-1.key",
+            "peer-tls-ca=/etc/tailrace/ca.pem",
+        ] {
             assert!(of_three.contains(line), "{line} in {of_three}");
         }
         let (data_dir, default) = (PathBuf::from("/data"), NodeSettings::default());
@@ -267,6 +284,9 @@ mod tests {
             ("even", &OF_THREE.replace("\"2@", "\"1@"), "node 1 twice"),
             ("two", &OF_THREE.replace(", \"2@[::1]:9192\"", ""), "1, 3 or 5 brokers"),
             ("id", &OF_THREE.replace("cluster-id", "# "), "`cluster-id`"),
+            ("tls", &OF_THREE.replace("peer-tls-key", "# "), "`peer-tls-key` is missing"),
+            ("tls-ca", &OF_THREE.replace("peer-tls-ca", "# "), "`peer-tls-ca` is missing"),
+            ("tls-alone", &OF_THREE.replace("nodes", "# "), "for a broker with `nodes`"),
             ("uuid", &OF_THREE.replace("0190f1a0", "x"), ", line 5: "),
         ] {
             let error = read(test, text).expect_err(test);

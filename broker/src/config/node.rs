@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::broker::BrokerSettings;
 use super::host_port::HostPort;
+use super::peer_tls::PeerTlsFiles;
 
 /// How many brokers a cluster may have. Each has a copy of every log: more would make nothing
 /// safer.
@@ -43,6 +44,8 @@ pub struct NodeSettings {
     /// Every broker of the cluster, this one included, and where its first shard listens to the
     /// others; the next shards listen on the next ports. Empty: this broker is alone.
     pub nodes: BTreeMap<NodeId, HostPort>,
+    /// For TLS on the connections between brokers, which are plain if not given.
+    pub peer_tls: Option<PeerTlsFiles>,
     /// The cluster begins: a broker without a data directory makes one. A member that has lost its
     /// own must not, since it would vote and count without knowing what it has acknowledged.
     pub new_cluster: bool,
@@ -67,6 +70,7 @@ impl Default for NodeSettings {
             node_id: NodeId::new(0),
             cluster_id: None,
             nodes: BTreeMap::new(),
+            peer_tls: None,
             new_cluster: false,
             replacement: false,
             broker: BrokerSettings::default(),
@@ -93,6 +97,7 @@ impl NodeSettings {
             lines.push(format!("node-id={}", self.node_id));
         }
         lines.extend(self.nodes.iter().map(|(node, address)| format!("node={node}@{address}")));
+        lines.extend(self.peer_tls.iter().flat_map(PeerTlsFiles::lines));
         lines.extend(self.broker.lines());
         lines
     }

@@ -56,10 +56,12 @@ pub(crate) enum Refusal {
          data directory and --replacement, or with the disk that replaced it"
     )]
     Replaced,
+    #[error("this broker's certificate does not name this node: correct `peer-tls-certificate`")]
+    Certificate,
 }
 
 /// Numbers on the wire; 0 is an acceptance.
-const REFUSALS: [(u8, Refusal); 7] = [
+const REFUSALS: [(u8, Refusal); 8] = [
     (1, Refusal::Cluster),
     (2, Refusal::Node),
     (3, Refusal::ShardCount),
@@ -67,6 +69,7 @@ const REFUSALS: [(u8, Refusal); 7] = [
     (5, Refusal::Version),
     (6, Refusal::SameNode),
     (7, Refusal::Replaced),
+    (8, Refusal::Certificate),
 ];
 
 /// Why bytes are not a greeting.

@@ -14,8 +14,8 @@ use super::hello::{GreetingError, WELCOME_SIZE, Welcome};
 const UNSENT_MAX: usize = 64 << 20;
 /// How long after a failed attempt the next begins: doubled by each, from the first to the last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// For an answer to a greeting.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a greeting, and for an answer to one.
+pub(super) const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// See the module's text.
 #[derive(Debug)]
@@ -103,6 +103,19 @@ impl Link {
         self.retry = (self.retry * 2).min(RETRY.1);
     }
 
+    /// As [`Self::failed`], where an operator has to change something: there is no hurry.
+    pub(super) fn refused(&mut self, now: Instant) {
+        self.failed(now);
+        self.retry = RETRY.1;
+        self.state = State::Down { retry_at: now + self.retry };
+    }
+
+    /// What came of an answer to a greeting, if one is waited for.
+    pub(super) fn take_answer(&mut self) -> Option<Vec<u8>> {
+        let State::Greeting { answer, .. } = &mut self.state else { return None };
+        Some(std::mem::take(answer))
+    }
+
     pub(super) fn conn(&self) -> Option<ConnId> {
         match self.state {
             State::Greeting { conn, .. } | State::Up { conn } => Some(conn),
@@ -135,9 +148,7 @@ impl Link {
             Err(GreetingError::Decode(error)) => format!("its greeting is not understood: {error}"),
             Err(error) => error.to_string(),
         };
-        // An operator has to change something: there is no hurry.
-        self.retry = RETRY.1;
-        self.failed(now);
+        self.refused(now);
         Heard::Broken(reason)
     }
 

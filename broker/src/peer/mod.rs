@@ -9,8 +9,12 @@ pub(crate) mod dialer;
 pub(crate) mod frame;
 pub(crate) mod hello;
 mod link;
+mod secured;
+pub(crate) mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -18,8 +22,10 @@ use model::NodeId;
 use uring::ConnId;
 
 use self::frame::{Control, Frame, take_frame};
-use self::hello::{HELLO_SIZE, Hello, Welcome, judge};
-use self::link::{Heard, Link};
+use self::hello::{HELLO_SIZE, Hello, Welcome};
+use self::link::{GREETING_TIMEOUT, Heard, Link};
+use self::tls::Tls;
+use self::tls::credentials::Credentials;
 use crate::net::NetAction;
 
 /// See the module's text.
@@ -33,6 +39,9 @@ pub(crate) struct Peers {
     incarnations: BTreeMap<NodeId, u32>,
     /// Disks that were replaced: brokers with those are not let in.
     retired: BTreeSet<(NodeId, u32)>,
+    tls: Tls,
+    /// What the operator was told of those that were not let in.
+    strangers: BTreeMap<IpAddr, String>,
     frame_size_max: usize,
     /// Where heads of messages are encoded, many to an allocation.
     arena: BytesMut,
@@ -42,11 +51,20 @@ pub(crate) struct Peers {
 }
 
 /// A connection that another broker began.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inbound {
     /// Known once it was let in.
     node: Option<NodeId>,
+    address: IpAddr,
+    /// When it has to have been.
+    by: Instant,
     buffer: BytesMut,
+}
+
+impl Inbound {
+    fn deadline(&self) -> Option<Instant> {
+        self.node.is_none().then_some(self.by)
+    }
 }
 
 /// What a shard hears from another broker.
@@ -84,6 +102,8 @@ impl Peers {
             inbound: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             retired: BTreeSet::new(),
+            tls: Tls::new(None),
+            strangers: BTreeMap::new(),
             frame_size_max,
             arena: BytesMut::new(),
             actions: Vec::new(),
@@ -92,16 +112,20 @@ impl Peers {
         }
     }
 
+    /// Has connections carry TLS, if there are credentials for it.
+    pub(crate) fn with_tls(self, credentials: Option<Arc<Credentials>>) -> Self {
+        Self { tls: Tls::new(credentials), ..self }
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.links.values().filter_map(Link::deadline).min()
+        let greetings = self.inbound.values().filter_map(Inbound::deadline);
+        self.links.values().filter_map(Link::deadline).chain(greetings).min()
     }
 
     /// Begins connections whose time it is, and gives up those that are not answered.
     pub(crate) fn keep_up(&mut self, now: Instant) {
+        self.give_up_late(now);
         for (node, link) in &mut self.links {
-            if let Some(conn) = link.give_up_if_due(now) {
-                self.actions.push(NetAction::Close { conn });
-            }
             if link.dial_if_due(now) {
                 self.actions.push(NetAction::Dial { node: *node });
             }
@@ -115,7 +139,8 @@ impl Peers {
             Ok(conn) => {
                 link.connected(conn, now);
                 let hello = Hello { to: node, ..self.own };
-                self.actions.push(NetAction::Send { conn, pieces: vec![hello.encode().into()] });
+                self.tls.dialed(conn, node);
+                self.put(conn, vec![hello.encode().into()]);
             }
             Err(reason) => {
                 link.failed(now);
@@ -125,8 +150,10 @@ impl Peers {
     }
 
     /// Another broker, or somebody who takes this port for something else, connected.
-    pub(crate) fn accepted(&mut self, conn: ConnId) {
-        self.inbound.insert(conn, Inbound::default());
+    pub(crate) fn accepted(&mut self, conn: ConnId, address: IpAddr, now: Instant) {
+        let by = now + GREETING_TIMEOUT;
+        self.inbound.insert(conn, Inbound { node: None, address, by, buffer: BytesMut::new() });
+        self.tls.accepted(conn);
     }
 
     /// Is this a connection between brokers?
@@ -136,10 +163,18 @@ impl Peers {
 
     /// Bytes arrived on a connection that [`Self::owns`].
     pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
+        if self.tls.is_on() {
+            return self.received_sealed(conn, bytes, now);
+        }
         if let Some(inbound) = self.inbound.get_mut(&conn) {
             inbound.buffer.extend_from_slice(bytes);
             return self.take_frames(conn);
         }
+        self.received_back(conn, bytes, now);
+    }
+
+    /// Plain bytes came back over a connection that this side began.
+    fn received_back(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
         let Some((node, link)) = self.link_of(conn) else { return };
         match link.received(bytes, now) {
             Heard::More => {}
@@ -148,6 +183,7 @@ impl Peers {
                 self.tell(node, "connected");
             }
             Heard::Broken(reason) => {
+                self.tls.closed(conn);
                 self.actions.push(NetAction::Close { conn });
                 self.tell(node, &reason);
             }
@@ -163,16 +199,19 @@ impl Peers {
 
     /// A connection that [`Self::owns`] is gone.
     pub(crate) fn closed(&mut self, conn: ConnId, now: Instant) {
+        self.tls.closed(conn);
         if let Some(inbound) = self.inbound.remove(&conn) {
             self.events.extend(inbound.node.map(|node| PeerEvent::Gone { node }));
             return;
         }
         let Some((node, link)) = self.link_of(conn) else { return };
-        let was_up = link.is_up();
+        let (was_up, answer) = (link.is_up(), link.take_answer());
         link.failed(now);
         if was_up {
             self.events.push(PeerEvent::Down { node });
             self.tell(node, "connection lost");
+        } else if let Some(answer) = answer {
+            self.tell_unanswered(node, &answer);
         }
     }
 
@@ -215,9 +254,15 @@ impl Peers {
     fn send_pieces(&mut self, node: NodeId, pieces: Vec<Bytes>) -> bool {
         let conn = self.links.get_mut(&node).and_then(|link| link.admit(&pieces));
         if let Some(conn) = conn {
-            self.actions.push(NetAction::Send { conn, pieces });
+            self.put(conn, pieces);
         }
         conn.is_some()
+    }
+
+    /// Sends pieces on a connection, sealed if it has TLS.
+    fn put(&mut self, conn: ConnId, pieces: Vec<Bytes>) {
+        let pieces = self.tls.seal(conn, pieces);
+        self.actions.push(NetAction::Send { conn, pieces });
     }
 
     pub(crate) fn take_actions(&mut self) -> Vec<NetAction> {
@@ -244,8 +289,11 @@ impl Peers {
             if inbound.buffer.len() < HELLO_SIZE {
                 return;
             }
-            let hello = Hello::decode(&inbound.buffer.split_to(HELLO_SIZE));
-            let Ok(hello) = hello else { return self.drop_inbound(conn) };
+            let (address, bytes) = (inbound.address, inbound.buffer.split_to(HELLO_SIZE));
+            let Ok(hello) = Hello::decode(&bytes) else {
+                self.tell_of_no_greeting(address, &bytes);
+                return self.drop_inbound(conn);
+            };
             return self.let_in(conn, &hello);
         }
         let Some(from) = inbound.node else { return };
@@ -262,12 +310,12 @@ impl Peers {
     }
 
     fn let_in(&mut self, conn: ConnId, hello: &Hello) {
-        let is_retired = self.retired.contains(&(hello.from, hello.incarnation));
-        let verdict = judge(&self.own, self.links.contains_key(&hello.from), is_retired, hello);
-        self.actions.push(NetAction::Send { conn, pieces: vec![verdict.encode().into()] });
+        let verdict = self.verdict(conn, hello);
+        self.put(conn, vec![verdict.encode().into()]);
         if let Welcome::Refused(refusal) = verdict {
             self.notes.push(format!("node {} is not let in: for it, {refusal}", hello.from));
             self.inbound.remove(&conn);
+            self.tls.closed(conn);
             return self.actions.push(NetAction::CloseAfterSend { conn });
         }
         // One that it had before is dead, whether this side has heard of that or not.
@@ -278,12 +326,14 @@ impl Peers {
         if let Some(inbound) = self.inbound.get_mut(&conn) {
             inbound.node = Some(hello.from);
             self.incarnations.insert(hello.from, hello.incarnation);
+            self.strangers.clear();
             self.take_frames(conn);
         }
     }
 
     fn drop_inbound(&mut self, conn: ConnId) {
         self.inbound.remove(&conn);
+        self.tls.closed(conn);
         self.actions.push(NetAction::Close { conn });
     }
 

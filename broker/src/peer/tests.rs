@@ -6,18 +6,23 @@ use model::ShardId;
 use uuid::Uuid;
 
 /// Some brokers' shards and the connections between them, in one thread.
-struct Bed {
+pub(super) struct Bed {
     peers: BTreeMap<NodeId, Peers>,
     /// By the broker and its end of a connection: the other broker and its end.
     ends: BTreeMap<(NodeId, ConnId), (NodeId, ConnId)>,
     next_conn: u32,
-    now: Instant,
+    pub(super) now: Instant,
+    /// Bytes arrive in pieces of this size at most.
+    pub(super) chunk_size: usize,
+    /// All that was sent.
+    pub(super) wire: Vec<u8>,
 }
 
-const ONE: NodeId = NodeId::new(1);
-const TWO: NodeId = NodeId::new(2);
+pub(super) const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+pub(super) const ONE: NodeId = NodeId::new(1);
+pub(super) const TWO: NodeId = NodeId::new(2);
 
-fn hello(node: NodeId) -> Hello {
+pub(super) fn hello(node: NodeId) -> Hello {
     let shard = ShardId::new(0);
     let cluster_id = Uuid::from_u128(1);
     let (shard_count, incarnation) = (1, 0);
@@ -26,26 +31,33 @@ fn hello(node: NodeId) -> Hello {
 
 impl Bed {
     #[expect(clippy::disallowed_methods, reason = "a test's clock may be any")]
-    fn new(hellos: [Hello; 2]) -> Self {
+    pub(super) fn new(hellos: [Hello; 2]) -> Self {
         let now = Instant::now();
         let peers = |own: Hello| {
             let others = hellos.iter().map(|it| it.from).filter(|node| *node != own.from);
             (own.from, Peers::new(own, others, 1 << 20, now))
         };
-        Self { peers: hellos.map(peers).into(), ends: BTreeMap::new(), next_conn: 0, now }
+        let (peers, ends) = (hellos.map(peers).into(), BTreeMap::new());
+        Self { peers, ends, next_conn: 0, now, chunk_size: usize::MAX, wire: Vec::new() }
     }
 
-    fn conn(&mut self) -> ConnId {
+    /// Gives a broker credentials for TLS.
+    pub(super) fn secure(&mut self, node: NodeId, credentials: Credentials) {
+        let peers = self.peers.remove(&node).expect("a node of the bed");
+        self.peers.insert(node, peers.with_tls(Some(credentials.into())));
+    }
+
+    pub(super) fn conn(&mut self) -> ConnId {
         self.next_conn += 1;
         ConnId::simulated(self.next_conn)
     }
 
-    fn of(&mut self, node: NodeId) -> &mut Peers {
+    pub(super) fn of(&mut self, node: NodeId) -> &mut Peers {
         self.peers.get_mut(&node).expect("a node of the bed")
     }
 
     /// Carries out what the brokers want done to sockets until nothing is left.
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         let mut todo: VecDeque<(NodeId, NetAction)> = VecDeque::new();
         loop {
             let now = self.now;
@@ -59,12 +71,16 @@ impl Bed {
                     let (a, b) = (self.conn(), self.conn());
                     self.ends.insert((node, a), (to, b));
                     self.ends.insert((to, b), (node, a));
-                    self.of(to).accepted(b);
+                    self.of(to).accepted(b, LOCALHOST, now);
                     self.of(node).dialed(to, Ok(a), now);
                 }
                 NetAction::Send { conn, pieces } => {
                     if let Some((to, end)) = self.ends.get(&(node, conn)).copied() {
-                        self.of(to).received(end, &pieces.concat(), now);
+                        let bytes = pieces.concat();
+                        for piece in bytes.chunks(self.chunk_size) {
+                            self.of(to).received(end, piece, now);
+                        }
+                        self.wire.extend(bytes);
                         self.of(node).sent(conn);
                     }
                 }
@@ -76,6 +92,11 @@ impl Bed {
         }
     }
 
+    /// The connection over which a broker hears.
+    pub(super) fn inbound_of(&mut self, node: NodeId) -> ConnId {
+        *self.of(node).inbound.keys().next().expect("somebody connected")
+    }
+
     fn cut(&mut self, node: NodeId, conn: ConnId) {
         if let Some((to, end)) = self.ends.remove(&(node, conn)) {
             self.ends.remove(&(to, end));
@@ -84,7 +105,7 @@ impl Bed {
         }
     }
 
-    fn controls(&mut self, node: NodeId) -> Vec<Control> {
+    pub(super) fn controls(&mut self, node: NodeId) -> Vec<Control> {
         let control = |event| match event {
             PeerEvent::Frame { frame: Frame::Control(control), .. } => Some(control),
             _ => None,
@@ -154,7 +175,7 @@ fn what_is_no_broker_is_dropped() {
     let peers = bed.of(ONE);
     peers.keep_up(now);
     peers.take_actions();
-    peers.accepted(conn);
+    peers.accepted(conn, LOCALHOST, now);
     peers.received(conn, b"GET / HTTP/1.1\r\n", now);
     assert!(peers.owns(conn), "too short to tell");
     peers.received(conn, b"Host: tailrace.example:9192\r\n\r\n", now);

@@ -1,6 +1,7 @@
 //! The other brokers of the cluster, for a shard: raft's messages to and from them, and commands
 //! for group 0 that have to be proposed where it is led.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use model::{LogIndex, NodeId, RaftGroupId, Term};
@@ -20,8 +21,8 @@ const STORED_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// Another broker connected.
-    pub(crate) fn peer_accepted(&mut self, conn: ConnId) {
-        self.peers.accepted(conn);
+    pub(crate) fn peer_accepted(&mut self, conn: ConnId, address: IpAddr) {
+        self.peers.accepted(conn, address, self.now.instant);
     }
 
     /// An attempt to connect to another broker is over.

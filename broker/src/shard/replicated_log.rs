@@ -570,10 +570,7 @@ impl ReplicatedLog {
             }
             let took = now.saturating_duration_since(since);
             metrics.wal_append.record(took);
-            if self.voter_count > 1 && self.leads(ticket.group()).is_some() {
-                let majority_has_it = self.driver.commits_without_own_disk(ticket.group());
-                self.slow_disk.written(took, majority_has_it, now);
-            }
+            self.judge_disk(ticket.group(), took, now);
             self.snapshots.retain(|snapshot| *snapshot != ticket);
             self.driver.handle_persisted(ticket);
             self.unpersisted.pop_front();

@@ -156,6 +156,14 @@ impl ReplicatedLog {
         self.driver.transfer_leader(group, to);
     }
 
+    /// A write of a group's entries took so long here.
+    pub(super) fn judge_disk(&mut self, group: RaftGroupId, took: Duration, now: Instant) {
+        if self.voter_count > 1 && self.leads(group).is_some() {
+            let majority_has_it = self.driver.commits_without_own_disk(group);
+            self.slow_disk.written(took, majority_has_it, now);
+        }
+    }
+
     /// Is this broker's disk so much slower than a majority of the others' that one of them should
     /// lead?
     pub(crate) fn disk_is_slow(&mut self, now: Instant) -> bool {
