@@ -40,6 +40,8 @@ catalogue! {
         "Client connections accepted.";
     ConnectionsRefused Counter "tailrace_net_protocol_errors_total"
         "Connections closed for bytes that were no valid request.";
+    ConnectionsLetGo Counter "tailrace_net_connections_let_go_total"
+        "Connections closed since this broker knew no leader: the client may find one elsewhere.";
     RequestBytes Counter "tailrace_net_received_bytes_total"
         "Bytes received from clients.";
     Requests Counter "tailrace_net_requests_total"
@@ -83,7 +85,7 @@ catalogue! {
     MemberChanges Counter "tailrace_raft_member_changes_total"
         "Changes of who takes part in a raft group, proposed by this shard.";
     LearnerGroups Gauge "tailrace_raft_learner_groups"
-        "Raft groups in which this broker has no vote yet, since its disk replaces a lost one.";
+        "Raft groups in which a disk that replaces a lost one has not its place yet.";
     CatchUpBytes Counter "tailrace_raft_catch_up_bytes_total"
         "Bytes of snapshots and entries received for those groups: what a replacement moves.";
     TierObjects Gauge "tailrace_object_count"

@@ -47,6 +47,8 @@ pub struct Counters {
     pub snapshots: u64,
     /// Times that another broker was given what this one led, while both were there.
     pub hand_overs: u64,
+    /// Clients' connections that it closed since it knew no leader.
+    pub let_go: u64,
     /// The first entry of the data group that is in its log.
     pub first_index: u64,
     /// The last entry whose edit the manifest contains.
@@ -87,6 +89,7 @@ impl Shard {
             merges: metrics.get(Metric::Merges),
             orphans_deleted: metrics.get(Metric::TierOrphansDeleted),
             snapshots: metrics.get(Metric::SnapshotsInstalled),
+            let_go: metrics.get(Metric::ConnectionsLetGo),
             hand_overs: metrics.get(Metric::HandOvers),
             throttles: metrics.get(Metric::Throttles),
             wal_reads: metrics.get(Metric::FetchStoredBytes),

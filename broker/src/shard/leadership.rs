@@ -1,5 +1,6 @@
 //! Who leads a group, where it is open to choice: the first of its replicas, so that leaders are
 //! spread over the brokers as the replicas are; and nobody whose disk is slower than the others'.
+//! And what a broker does for its clients that knows of no leader.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,15 +9,27 @@ use model::{NodeId, RaftGroupId, Term};
 
 use super::Shard;
 use crate::metrics::Metric;
+use crate::net::NetAction;
 
 /// How long the preferred leader must have been there, with all that is committed, before it leads.
 const REST: Duration = Duration::from_secs(10);
 /// The same where leadership came back again and again soon after it was handed over.
 const REST_MAX: Duration = Duration::from_secs(600);
 
-/// By group: how leadership went to and fro.
+/// A broker that has known no leader for so long is cut off, or most others are gone; an election
+/// takes less.
+const LEADERLESS: Duration = Duration::from_secs(2);
+/// How often it then lets its clients go.
+const LET_GO_INTERVAL: Duration = Duration::from_secs(5);
+
+/// See the module's text.
 #[derive(Default)]
-pub(crate) struct Leadership(BTreeMap<RaftGroupId, Led>);
+pub(crate) struct Leadership {
+    /// By group: how leadership went to and fro.
+    led: BTreeMap<RaftGroupId, Led>,
+    /// When the clients are let go, unless a leader is known by then.
+    let_go_at: Option<Instant>,
+}
 
 #[derive(Debug)]
 struct Led {
@@ -67,6 +80,7 @@ impl Shard {
         if self.node.settings.nodes.len() < 2 {
             return;
         }
+        self.let_clients_go();
         self.metrics.set(Metric::FollowerLag, self.log.follower_lag());
         if self.log.disk_is_slow(self.now.instant) {
             let shard = self.id;
@@ -82,13 +96,33 @@ impl Shard {
         }
     }
 
+    /// Clients ask those for the leader whom they are connected to, and believe whom they ask: one
+    /// that is cut off would keep them for as long as it is. They connect anew, to anyone.
+    fn let_clients_go(&mut self) {
+        if self.log.knows_leader(self.data_group()) || !self.ready {
+            self.leadership.let_go_at = None;
+            return;
+        }
+        let now = self.now.instant;
+        let at = *self.leadership.let_go_at.get_or_insert(now + LEADERLESS);
+        if now < at {
+            return;
+        }
+        self.leadership.let_go_at = Some(now + LET_GO_INTERVAL);
+        for conn in self.connections.ids() {
+            self.metrics.add(Metric::ConnectionsLetGo, 1);
+            self.actions.push(NetAction::Close { conn });
+            self.closed(conn);
+        }
+    }
+
     fn prefer_first_replica(&mut self, group: RaftGroupId) {
         let Some(term) = self.log.leads(group) else { return };
         let preferred = self.metadata.image().group(group).and_then(|it| it.replicas.first());
         let Some(preferred) = preferred.map(|replica| replica.node) else { return };
         let now = self.now.instant;
         let is_ready = preferred != self.node.id && self.could_lead(group, preferred);
-        let led = self.leadership.0.entry(group).or_insert_with(|| Led::new(term));
+        let led = self.leadership.led.entry(group).or_insert_with(|| Led::new(term));
         led.leads(term, now);
         if led.should_hand_over(is_ready, now) {
             self.metrics.add(Metric::HandOvers, 1);

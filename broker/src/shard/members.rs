@@ -29,7 +29,7 @@ pub(crate) struct Joining {
     committed: BTreeMap<RaftGroupId, LogIndex>,
     /// Disks that group 0 was told of, by this broker.
     told: BTreeSet<(NodeId, u32)>,
-    /// Groups in which this broker has no vote yet.
+    /// Groups in which this broker has no vote yet, or whose members are being changed.
     learning: BTreeSet<RaftGroupId>,
 }
 
@@ -189,12 +189,13 @@ impl Shard {
         }
     }
 
-    /// Tells the operator when this broker has its place in a group again.
+    /// Tells the operator when this broker has its place in a group again, and in each broker's
+    /// metrics that a change is not over.
     fn note_own_part(&mut self) {
         let own = self.node.voter();
         for group in self.log.groups() {
-            let votes = self.log.members(group).is_some_and(|members| members.is_voter(own));
-            if !votes {
+            let votes = |members: &Members| members.is_voter(own) && !members.is_joint();
+            if !self.log.members(group).is_some_and(votes) {
                 self.joining.learning.insert(group);
             } else if self.joining.learning.remove(&group) {
                 let shard = self.id;

@@ -314,7 +314,8 @@ impl Group {
         let mut pending = Pending { ready: Some(ready.number()), ..Pending::default() };
         pending.installed = self.install_snapshot(&ready);
         let entries = self.append(&mut ready, shared);
-        let state = self.next_state(&ready, !entries.is_empty());
+        let worth_it = !entries.is_empty() || self.changes_members(ready.committed_entries());
+        let state = self.next_state(&ready, worth_it);
         let state = state.then(|| self.storage().hard_record().encode(shared.arena));
         let record = pending.installed.as_ref().map(|snapshot| snapshot.encode(shared.arena));
         if !entries.is_empty() || state.is_some() || record.is_some() {
@@ -371,16 +372,17 @@ impl Group {
     }
 
     /// Notes the hard state, and says whether to write it. A new term or vote is written at once; a
-    /// commit index alone is never worth a write, because raft finds it again, but goes along with
-    /// entries: a log that ends below it is then known to have lost something.
-    fn next_state(&mut self, ready: &Ready, has_entries: bool) -> bool {
+    /// commit index alone is not worth a write, because raft finds it again, but goes along with
+    /// entries: a log that ends below it is then known to have lost something. And with a change of
+    /// members: raft would find it by the vote of those who have left, who may be gone for good.
+    fn next_state(&mut self, ready: &Ready, worth_it: bool) -> bool {
         let storage = self.raw.mut_store();
         if let Some(hard) = ready.hs() {
             storage.hard.clone_from(hard);
         }
         let (written, hard) = (self.written, hard_of(storage));
         let voted = (written.0, written.1) != (hard.0, hard.1);
-        let write = voted || !ready.snapshot().is_empty() || (has_entries && written != hard);
+        let write = voted || !ready.snapshot().is_empty() || (worth_it && written != hard);
         if write {
             self.written = hard;
         }
@@ -432,6 +434,11 @@ impl Group {
         self.announce_commit(shared.actions);
         shared.actions.push_back(Action::Apply { group, entries });
         self.raw.advance_apply_to(last.index);
+    }
+
+    fn changes_members(&self, committed: &[Entry]) -> bool {
+        let slots = committed.iter().filter_map(|entry| self.storage().slot(entry.index));
+        slots.filter_map(|slot| slot.descriptor).any(|descriptor| descriptor.changes_members)
     }
 
     /// If the entry is a change of members, it takes effect. One that makes no sense any more

@@ -257,6 +257,23 @@ fn members_outlive_restarts_at_every_step() {
 }
 
 #[test]
+fn who_has_left_is_not_asked_after_a_restart() {
+    let (mut cluster, leader) = Cluster::with_a_loss();
+    cluster.0.insert(NEW, Node::new(NEW, &[]));
+    cluster.change(leader, MemberChange::AddLearner(NEW));
+    cluster.compact(leader);
+    cluster.change(leader, MemberChange::Replace { learner: NEW, voter: LOST });
+    cluster.change(leader, MemberChange::Leave);
+    // The next disk is lost, and the two that are left have to find out about each other.
+    cluster.0.remove(&leader);
+    for (id, node) in &mut cluster.0 {
+        *node = Node::restarted(*id, std::mem::take(&mut node.wal));
+    }
+    let next = cluster.leader();
+    assert_eq!(cluster.node(next).members().voters, [1, 2, NEW]);
+}
+
+#[test]
 fn a_node_that_is_new_begins_with_a_snapshot_or_not_at_all() {
     let (mut cluster, leader) = Cluster::with_a_loss();
     cluster.0.insert(NEW, Node::new(NEW, &[]));

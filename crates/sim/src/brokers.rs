@@ -123,6 +123,8 @@ struct Simulation {
     first_index: [u64; BROKER_COUNT],
     /// The broker whose disk is gone and that has not its place again.
     lost: Option<usize>,
+    /// Since when all brokers know that it has.
+    over_since: Option<u64>,
     /// No new batches, no new faults.
     is_ending: bool,
 }
@@ -156,6 +158,7 @@ impl Simulation {
             leaders: BTreeMap::new(),
             first_index: [0; BROKER_COUNT],
             lost: None,
+            over_since: None,
             is_ending: false,
         }
     }
@@ -314,7 +317,12 @@ impl Simulation {
             }
             return Ok(());
         }
+        let let_go = self.machines[node].broker().is_some_and(|it| it.counters().let_go > 0);
         let Self { clients, history, report, random, .. } = self;
+        if pieces.is_empty() && let_go {
+            clients.refused(conn, random);
+            return Ok(());
+        }
         let left = clients.received(self.now, conn, &pieces, history, (report, random))?;
         if let Some(broker) = left {
             self.machines[broker].deliver(conn, Delivery::Closed);

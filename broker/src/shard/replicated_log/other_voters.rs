@@ -138,6 +138,11 @@ impl ReplicatedLog {
         }
     }
 
+    /// Does anybody lead a group, for all that is known here?
+    pub(crate) fn knows_leader(&self, group: RaftGroupId) -> bool {
+        self.driver.leader(group).is_some()
+    }
+
     /// Entries of the groups led here that the voter furthest behind does not have durably.
     pub(crate) fn follower_lag(&self) -> u64 {
         let led = self.groups.iter().filter(|state| state.leads.is_some());

@@ -9,6 +9,8 @@ use crate::weather::draw_weather;
 
 /// Microseconds that a broker stays down, or stands still, at most.
 const DOWN_MAX: u64 = 3_000_000;
+/// Microseconds within which each disk has what was given to it.
+const WRITTEN_AFTER: u64 = 1_000_000;
 /// Microseconds that a link is cut at most.
 const CUT_MAX: u64 = 5_000_000;
 /// Microseconds that a broker which stops waits for another one to lead.
@@ -105,9 +107,13 @@ impl Simulation {
     /// The broker whose disk was lost has its place again.
     pub(super) fn look_at_replacement(&mut self) {
         let Some(node) = self.lost else { return };
-        if !self.machines[node].runs_on_old() && self.has_its_place(node) {
+        let has_place = |at: usize| !self.machines[at].runs_on_old() && self.has_its_place(at);
+        // All know it, and had time to write that down.
+        let is_over = (0..BROKER_COUNT).all(has_place);
+        self.over_since = is_over.then(|| self.over_since.unwrap_or(self.now));
+        if self.over_since.is_some_and(|since| self.now >= since + WRITTEN_AFTER) {
             self.note(node, &[16], || "has its place again".to_owned());
-            self.lost = None;
+            (self.lost, self.over_since) = (None, None);
             self.report.disks_replaced += 1;
         }
     }
