@@ -80,7 +80,7 @@ class Brokers:
     def await_end(self, node):
         pid = self.pids.pop(node)
         if process := self._own.pop(node, None):
-            process.wait()
+            process.wait(START_SECONDS_MAX)
         wait_until(f"node {node} ends", lambda: not is_running(pid), START_SECONDS_MAX)
 
     def restart(self, node):

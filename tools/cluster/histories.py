@@ -34,6 +34,14 @@ def faults_of_histories(logs, senders, readers):
     return faults + [fault for reader in readers for fault in faults_of_group(reader, logs)]
 
 
+def tally(log, sender, place):
+    """How many records of a sender were lost, came more than once, or came after a younger one."""
+    sequences = [sequence for _, name, sequence, _ in log if name == sender.name]
+    return {"lost": len(sender.acknowledged[place].keys() - set(sequences)),
+            "doubled": len(sequences) - len(set(sequences)),
+            "reordered": sum(after < before for before, after in zip(sequences, sequences[1:]))}
+
+
 def faults_of_copies(copies):
     """By node, what each had when it led: the same."""
     (first, logs), *others = copies.items()

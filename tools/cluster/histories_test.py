@@ -5,7 +5,7 @@ import unittest
 import zlib
 from collections import defaultdict
 
-from histories import Witness, faults_of_copies, faults_of_histories, faults_of_repeats
+from histories import Witness, faults_of_copies, faults_of_histories, faults_of_repeats, tally
 
 PLACE = ("t", 0)
 VALUES = [b"s:0:zero", b"s:1:one", b"s:2:two"]
@@ -65,6 +65,10 @@ class Verdict(unittest.TestCase):
     def test_copies_that_differ_are_seen(self):
         self.assertIn("first that differs is 1", faults_of_copies({0: log(0, 1), 2: log(0, 2)})[0])
         self.assertIn("first that differs is 1", faults_of_copies({0: log(0, 1), 2: log(0)})[0])
+
+    def test_what_is_counted(self):
+        self.assertEqual(tally(log(0, 2, 1, 1)[PLACE], SENDER, PLACE), {"lost": 0, "doubled": 1, "reordered": 1})
+        self.assertEqual(tally(log(0, 2)[PLACE], SENDER, PLACE), {"lost": 1, "doubled": 0, "reordered": 0})
 
     def test_repeats_are_seen(self):
         self.assertEqual(faults_of_repeats(["a"], ["a", "b"]), [])

@@ -76,6 +76,7 @@ static void handle(const struct fuse_in_header *in, void *space) {
     struct fuse_attr_out attr = {.attr_valid = 1};
     /* Several writes at once, as on a disk. */
     struct fuse_open_out open = {.open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES};
+    struct fuse_statfs_out file_system = {.st.bsize = PAGE, .st.namelen = 255};
     switch (in->opcode) {
         case FUSE_INIT: return handle_init(in->unique, body);
         case FUSE_WRITE: return handle_write(in->unique, body, (const char *)in + WRITE_HEADER);
@@ -83,6 +84,7 @@ static void handle(const struct fuse_in_header *in, void *space) {
         case FUSE_GETATTR:
             attr.attr = attributes();
             return reply(in->unique, 0, &attr, sizeof attr);
+        case FUSE_STATFS: return reply(in->unique, 0, &file_system, sizeof file_system);
         case FUSE_OPEN: return reply(in->unique, 0, &open, sizeof open);
         case FUSE_FSYNC: return reply(in->unique, fdatasync(file) ? errno : 0, NULL, 0);
         case FUSE_FLUSH:

@@ -57,16 +57,20 @@ class Watched:
 
     def leader(self):
         """As a broker tells that a client would ask."""
+        found = -1
+
         def ask():
+            nonlocal found
             try:
                 admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap, "log_level": 0,
                                      "socket.timeout.ms": 2000})
                 topic = admin.list_topics(TOPIC, timeout=3).topics[TOPIC]
-                return topic.partitions[0].leader if topic.partitions else -1
+                found = topic.partitions[0].leader if topic.partitions else -1
             except KafkaException:
-                return -1
-        self.wait("a leader", lambda: ask() >= 0)
-        return ask()
+                found = -1
+            return found >= 0
+        self.wait("a leader", ask)
+        return found
 
     def follower(self):
         return self.rng.choice([node for node in range(3) if node != self.leader()])
