@@ -10,6 +10,7 @@ wanted=(
     mold:mold
     kcat:kcat
     curl:curl
+    ip:iproute2 iptables-restore:iptables unshare:util-linux
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount
     python3:python3-venv
     node:nodejs npm:npm
