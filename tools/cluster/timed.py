@@ -1,7 +1,9 @@
 """Producers whose history has times: each sends a record every few milliseconds, to one partition.
 
-Both retry at once and give up on a silent broker after `--request-timeout-ms`, which is how soon a
-client that noticed nothing else can look for another leader.
+All give up on a silent broker after `--request-timeout-ms`, which is how soon a client that noticed
+nothing else can look for another leader. `librdkafka` has its defaults else: it is connected to the
+leader alone, and has to find another broker first. `librdkafka-eager` is connected to all of them and
+retries at once, as kafka-python does; what it waits for is the brokers.
 """
 
 import threading
@@ -84,15 +86,15 @@ class OfKafkaPython(Timed):
 
 
 class OfLibrdkafka(Timed):
+    SETTINGS = {}
+
     def __init__(self, bootstrap, place, options):
         super().__init__("librdkafka", place, options.interval_ms / 1000)
         self._producer = Producer({
             "bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "linger.ms": 0,
-            "retry.backoff.ms": 10, "reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 50,
-            "topic.metadata.refresh.fast.interval.ms": 20, "message.timeout.ms": 60_000, "log_level": 2,
+            "message.timeout.ms": 60_000, "log_level": 2, "error_cb": lambda _: None,
             "socket.timeout.ms": options.request_timeout_ms,
-            "socket.connection.setup.timeout.ms": max(1000, options.request_timeout_ms),
-            "error_cb": lambda _: None})
+            "socket.connection.setup.timeout.ms": max(1000, options.request_timeout_ms), **self.SETTINGS})
 
     def _send(self, value, sequence):
         def delivered(error, message):
@@ -116,4 +118,9 @@ class OfLibrdkafka(Timed):
         self._producer.flush(60)
 
 
-CLIENTS = {"kafka-python": OfKafkaPython, "librdkafka": OfLibrdkafka}
+class OfEagerLibrdkafka(OfLibrdkafka):
+    SETTINGS = {"enable.sparse.connections": False, "retry.backoff.ms": 10, "reconnect.backoff.ms": 10,
+                "reconnect.backoff.max.ms": 50}
+
+
+CLIENTS = {"kafka-python": OfKafkaPython, "librdkafka": OfLibrdkafka, "librdkafka-eager": OfEagerLibrdkafka}
