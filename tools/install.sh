@@ -11,6 +11,7 @@ wanted=(
     kcat:kcat
     curl:curl
     openssl:openssl
+    ip:iproute2 iptables-restore:iptables unshare:util-linux
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount
     python3:python3-venv
     node:nodejs npm:npm

@@ -1,4 +1,4 @@
-"""Three brokers of `tailrace dev --nodes 3`, and what is done to them."""
+"""Three brokers, and what is done to them; on loopback, those of `tailrace dev --nodes 3`."""
 
 import os
 import random
@@ -11,7 +11,8 @@ import threading
 from urllib.error import URLError
 from urllib.request import urlopen
 
-sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../crash"))
+for folder in ("../crash", "../outage"):
+    sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), folder))
 
 from certificates import Authority, with_settings
 from waiting import wait_until
@@ -37,64 +38,59 @@ def free_ports():
                 each.close()
 
 
-class Cluster:
-    """The parent process starts the brokers; one that was killed is started anew by its own file."""
+class Brokers:
+    """Three brokers, each a process that its own configuration file describes. Where they are and how
+    they are started at first is a subclass's."""
 
-    def __init__(self, binary, directory, ports, flags):
+    def __init__(self, binary, directory):
         self.binary, self.directory = binary, directory
-        self._listen, self._admin = ports
-        self._flags = flags
-        self.log_path = os.path.join(directory, "cluster.log")
         self.pids = {}
-        self._own = {}  # by node: the process, where it is not the parent's
-        self.parent = None
+        self._own = {}  # by node: the process, where it is a child of this one
 
     @property
     def bootstrap(self):
-        return ",".join(f"127.0.0.1:{self._listen + node}" for node in range(3))
+        return ",".join(map(self.address, range(3)))
+
+    def address(self, node):
+        raise NotImplementedError
+
+    def admin(self, node):
+        raise NotImplementedError
+
+    def log_path(self, node):
+        raise NotImplementedError
+
+    @property
+    def store(self):
+        return os.path.join(self.directory, "data", "objects")
 
     def config(self, node):
         return os.path.join(self.directory, "data", f"{node}.toml")
-
-    def start(self):
-        command = [self.binary, "dev", "--nodes", "3", "--data-dir", os.path.join(self.directory, "data"),
-                   "--listen", f"127.0.0.1:{self._listen}", "--admin", f"127.0.0.1:{self._admin}",
-                   *self._flags]
-        self.pids = {}
-        self.parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        threading.Thread(target=self._listen_to, args=(self.parent,), daemon=True).start()
-        wait_until("three brokers are ready", lambda: len(self.pids) == 3, START_SECONDS_MAX)
-
-    def _listen_to(self, process):
-        with open(self.log_path, "a", encoding="utf-8") as log:
-            for line in process.stdout:
-                log.write(line)
-                log.flush()
-                if found := READY.match(line):
-                    self.pids[int(found[1])] = int(found[2])
 
     def signal(self, node, what):
         os.kill(self.pids[node], what)
 
     def kill(self, node):
         self.signal(node, signal.SIGKILL)
-        self._await_end(node)
+        self.await_end(node)
 
     def terminate(self, node):
         self.signal(node, signal.SIGTERM)
-        self._await_end(node)
+        self.await_end(node)
 
-    def _await_end(self, node):
+    def await_end(self, node):
         pid = self.pids.pop(node)
         if process := self._own.pop(node, None):
-            process.wait()
+            process.wait(START_SECONDS_MAX)
         wait_until(f"node {node} ends", lambda: not is_running(pid), START_SECONDS_MAX)
 
     def restart(self, node, *flags):
         """As an operator would: the broker by its configuration file."""
-        with open(self.log_path, "a", encoding="utf-8") as log:
-            self._own[node] = subprocess.Popen([self.binary, "broker", "--config", self.config(node), *flags],
-                                               stdout=log, stderr=subprocess.STDOUT)
+        self.spawn(node, [self.binary, "broker", "--config", self.config(node), *flags])
+
+    def spawn(self, node, command, **how):
+        with open(self.log_path(node), "a", encoding="utf-8") as log:
+            self._own[node] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, **how)
         self.pids[node] = self._own[node].pid
 
     def secure(self, node, authority):
@@ -119,14 +115,10 @@ class Cluster:
         with open(self.config(0), encoding="utf-8") as file:
             return re.search(r'^cluster-id = "(.*)"', file.read(), re.MULTILINE)[1]
 
-    def log(self):
-        with open(self.log_path, encoding="utf-8") as log:
-            return log.read()
-
     def serves(self, node):
         """It answers, whatever it is asked: /healthz says that its groups have leaders."""
         try:
-            with urlopen(f"http://127.0.0.1:{self._admin + node}/healthz", timeout=1) as answer:
+            with urlopen(f"http://{self.admin(node)}/healthz", timeout=1) as answer:
                 return answer.read().strip() == b"ok"
         except (URLError, OSError):
             return False
@@ -134,7 +126,7 @@ class Cluster:
     def metric(self, node, name):
         """The sum over the broker's shards; None if it does not answer."""
         try:
-            with urlopen(f"http://127.0.0.1:{self._admin + node}/metrics", timeout=1) as answer:
+            with urlopen(f"http://{self.admin(node)}/metrics", timeout=1) as answer:
                 lines = answer.read().decode().splitlines()
         except (URLError, OSError):
             return None
@@ -160,26 +152,78 @@ class Cluster:
                    START_SECONDS_MAX)
 
     def stop(self):
-        """By the parent alone, and those that it did not start."""
+        """Those that are children of this process, each handing over first."""
         for process in self._own.values():
             process.terminate()
-        self.parent.terminate()
-        for process in [*self._own.values(), self.parent]:
+        for process in self._own.values():
             process.wait(START_SECONDS_MAX)
         self._own, self.pids = {}, {}
-        return self.parent.returncode
 
     def clean_up(self):
-        for process in [*self._own.values(), self.parent]:
-            if process and process.poll() is None:
+        for process in self._own.values():
+            if process.poll() is None:
                 process.kill()
                 process.wait()
         for pid in self.pids.values():
             if is_running(pid):
                 os.kill(pid, signal.SIGKILL)
 
+    def log(self):
+        """What all three printed."""
+        paths = sorted({self.log_path(node) for node in range(3)})
+        return "".join(open(path, encoding="utf-8").read() for path in paths)
+
     def show_log(self):
         print("\n".join(self.log().splitlines()[-60:]), file=sys.stderr)
+
+
+class Cluster(Brokers):
+    """On loopback: the parent process starts the brokers; one that was killed is started anew by its
+    own file."""
+
+    def __init__(self, binary, directory, ports, flags):
+        super().__init__(binary, directory)
+        self._listen, self._admin = ports
+        self._flags = flags
+        self.parent = None
+
+    def address(self, node):
+        return f"127.0.0.1:{self._listen + node}"
+
+    def admin(self, node):
+        return f"127.0.0.1:{self._admin + node}"
+
+    def log_path(self, node):
+        return os.path.join(self.directory, "cluster.log")
+
+    def start(self):
+        command = [self.binary, "dev", "--nodes", "3", "--data-dir", os.path.join(self.directory, "data"),
+                   "--listen", self.address(0), "--admin", self.admin(0), *self._flags]
+        self.pids = {}
+        self.parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        threading.Thread(target=self._listen_to, args=(self.parent,), daemon=True).start()
+        wait_until("three brokers are ready", lambda: len(self.pids) == 3, START_SECONDS_MAX)
+
+    def _listen_to(self, process):
+        with open(self.log_path(0), "a", encoding="utf-8") as log:
+            for line in process.stdout:
+                log.write(line)
+                log.flush()
+                if found := READY.match(line):
+                    self.pids[int(found[1])] = int(found[2])
+
+    def stop(self):
+        """By the parent alone, and those that it did not start."""
+        self.parent.terminate()
+        super().stop()
+        self.parent.wait(START_SECONDS_MAX)
+        return self.parent.returncode
+
+    def clean_up(self):
+        if self.parent and self.parent.poll() is None:
+            self.parent.kill()
+            self.parent.wait()
+        super().clean_up()
 
 
 def is_running(pid):

@@ -7,30 +7,18 @@ counts; times only say how long a thing is waited for.
 
 import argparse
 import os
-import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 
-sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../outage"))
-
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 
+from brokers import Cluster, free_ports, is_running  # sets the path to other runs' modules
 from certificates import Authority, with_settings
-
-from brokers import Cluster, free_ports, is_running  # sets the path to the crash run's modules
-
-from load import Reader, Steady
-from verdict import faults_of_log, read_all
-from waiting import check_clients, wait_until
+from watched import LONELY, PATIENCE_SECONDS, PLACES, Watched
 from wire import NONE, NOT_LEADER_OR_FOLLOWER, OUT_OF_ORDER_SEQUENCE_NUMBER, produce
 
-TOPIC = "history"
-PLACES = [(TOPIC, partition) for partition in range(4)]
-PATIENCE_SECONDS = 60
 # With one shard each: the first replica of its group.
 PREFERRED = 0
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152",
@@ -47,13 +35,9 @@ def arguments():
     return parser.parse_args()
 
 
-class Run:
+class Run(Watched):
     def __init__(self, options, directory):
-        self.options, self.directory = options, directory
-        self.rng = random.Random(options.seed)
-        self.cluster = Cluster(options.binary, directory, free_ports(), FLAGS)
-        self.senders, self.readers = [], []
-        self.passed = self.failed = 0
+        super().__init__(options, Cluster(options.binary, directory, free_ports(), FLAGS))
 
     # What is done to the brokers; each leaves all three serving.
 
@@ -65,13 +49,6 @@ class Run:
 
     def stop_leader(self):
         self.away(self.leader(), self.cluster.terminate)
-
-    def away(self, node, how):
-        how(node)
-        self.load_goes_on()
-        self.cluster.restart(node)
-        self.cluster.await_all()
-        self.load_goes_on()
 
     def pause_leader(self):
         node = self.leader()
@@ -97,7 +74,7 @@ class Run:
         outcome = []
         producer = Producer({"bootstrap.servers": self.cluster.bootstrap, "acks": "all", "log_level": 0,
                              "message.timeout.ms": 4000, "error_cb": lambda _: None})
-        producer.produce("lonely", b"x", on_delivery=lambda error, _: outcome.append(error))
+        producer.produce(LONELY, b"x", on_delivery=lambda error, _: outcome.append(error))
         producer.flush(60)
         assert outcome and outcome[0], "a record was acknowledged by one of three"
         assert is_running(self.cluster.pids[alone]), "the one that was left ended"
@@ -111,7 +88,7 @@ class Run:
         node = self.follower()
         self.cluster.kill(node)
         before = self.count("bulk")
-        load = [self.options.binary, "bench", "produce", "--bootstrap", self.address(self.leader()), "--topic",
+        load = [self.options.binary, "bench", "produce", "--bootstrap", self.cluster.address(self.leader()), "--topic",
                 "bulk", "--partitions", "3", "--connections", "3", "--rate", "20000", "--batch-records", "100",
                 "--seconds", str(BULK_BYTES / 1024 / 20_000), "--warmup", "0", "--sleep"]
         for _ in range(5):
@@ -149,7 +126,7 @@ class Run:
         leader = self.leader()
 
         def ask(node, sequence):
-            return produce(self.address(node), "lonely", producer_id, sequence)
+            return produce(self.cluster.address(node), LONELY, producer_id, sequence)
 
         assert [ask(leader, each) for each in (0, 1, 5)] == [NONE, NONE, OUT_OF_ORDER_SEQUENCE_NUMBER]
         for node in {0, 1, 2} - {leader}:
@@ -200,10 +177,10 @@ class Run:
     def return_of_lost_disk(self, node):
         self.cluster.terminate(node)
         self.cluster.swap_data(node, "lost")
-        before = len(read(self.cluster.log_path))
+        before = len(self.cluster.log())
         self.cluster.restart(node)
         said = "the node's disk was replaced"
-        self.wait(f"a line: {said}", lambda: said in read(self.cluster.log_path)[before:])
+        self.wait(f"a line: {said}", lambda: said in self.cluster.log()[before:])
         self.load_goes_on()
         self.cluster.kill(node)
         self.cluster.swap_data(node, "lost")
@@ -307,25 +284,6 @@ class Run:
                                        stdout=file, stderr=subprocess.STDOUT)
         return process, log
 
-    def leader(self):
-        """As a broker tells that a client would ask."""
-        def ask():
-            try:
-                admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap, "log_level": 0,
-                                     "socket.timeout.ms": 2000})
-                topic = admin.list_topics(TOPIC, timeout=3).topics[TOPIC]
-                return topic.partitions[0].leader if topic.partitions else -1
-            except KafkaException:
-                return -1
-        self.wait("a leader", lambda: ask() >= 0)
-        return ask()
-
-    def follower(self):
-        return self.rng.choice([node for node in range(3) if node != self.leader()])
-
-    def address(self, node):
-        return self.cluster.bootstrap.split(",")[node]
-
     def count(self, topic):
         def look(consumer):
             found = consumer.list_topics(topic, timeout=30).topics[topic].partitions
@@ -335,70 +293,6 @@ class Run:
             return with_group(self.cluster.bootstrap, "count", look)
         except KafkaException:
             return 0
-
-    def wait(self, what, holds):
-        wait_until(what, holds, PATIENCE_SECONDS, self.check_clients)
-
-    def check_clients(self):
-        check_clients(self.senders, self.readers)
-
-    def load_goes_on(self):
-        """Every sender hears of more records, and so does the reader."""
-        before = [sender.acknowledged_count for sender in self.senders]
-        self.wait("acknowledgements", lambda: all(
-            sender.acknowledged_count > count + 100 for sender, count in zip(self.senders, before)))
-        seen = [reader.count for reader in self.readers]
-        self.wait("reads", lambda: all(
-            reader.count > count for reader, count in zip(self.readers, seen)))
-
-    def check(self, name, what):
-        try:
-            what()
-            self.passed += 1
-            print(f"PASS {name}", flush=True)
-        except (AssertionError, KafkaException, OSError, subprocess.SubprocessError) as error:
-            self.failed += 1
-            print(f"FAIL {name}: {error}", flush=True)
-            self.cluster.show_log()
-            raise SystemExit(1) from error
-
-    def begin(self):
-        self.cluster.start()
-        admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap})
-        self.wait("all know of three", lambda: len(admin.list_topics(timeout=10).brokers) == 3)
-        topics = [NewTopic(TOPIC, len(PLACES), 3), NewTopic("lonely", 1, 3)]
-        for created in admin.create_topics(topics).values():
-            created.result(30)
-        # A client waits that long for a broker that is paused before it looks for another.
-        settings = {"socket.timeout.ms": 2000, "socket.connection.setup.timeout.ms": 1000}
-        self.senders = [Steady(name, self.cluster.bootstrap, PLACES, random.Random(self.rng.getrandbits(64)),
-                               300, 1000, **settings) for name in ("one", "two")]
-        self.readers = [Reader("tail", self.cluster.bootstrap, PLACES, self.senders, False, **settings)]
-        for client in [*self.senders, *self.readers]:
-            client.start()
-        self.load_goes_on()
-
-    def verdict(self):
-        for client in [*self.senders, *self.readers]:
-            client.stop()
-        for client in [*self.senders, *self.readers]:
-            client.join(120)
-        self.check_clients()
-        logs = read_all(self.cluster.bootstrap, PLACES)
-        faults = [fault for place in PLACES for fault in faults_of_log(place, logs[place], self.senders)]
-        faults += [f"{place}: {end} records seen and {len(logs[place])} there"
-                   for reader in self.readers for place, end in reader.ends.items()
-                   if end > len(logs[place])]
-        assert not faults, faults
-        acknowledged = sum(sender.acknowledged_count for sender in self.senders)
-        print(f"{acknowledged} records acknowledged, {sum(map(len, logs.values()))} in the log, "
-              f"{self.readers[0].count} read at its end")
-
-    def store(self):
-        found = subprocess.run([self.options.binary, "object", "verify", "--object-store",
-                                f"file://{self.directory}/data/objects"], capture_output=True, text=True,
-                               check=False)
-        assert found.returncode == 0 and " 0 error(s)" in found.stdout, found.stdout[-500:] + found.stderr
 
     def run(self):
         try:
@@ -423,11 +317,11 @@ class Run:
             self.check("all stop, and start again", self.start_anew)
             self.check("nothing acknowledged is lost, doubled or moved", self.verdict)
             self.check("stopping the parent stops all", self.stop_all)
-            self.check("bucket and manifests agree", self.store)
+            self.check("bucket and manifests agree", self.bucket)
             self.check("the end of the parent is the end of all", self.lose_parent)
         finally:
             self.cluster.clean_up()
-            print(f"cluster: {self.passed} passed, {self.failed} failed (seed {self.options.seed})")
+            self.tell("cluster")
 
 
 def read(path):

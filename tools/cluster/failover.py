@@ -1,127 +1,134 @@
-"""How long producers wait when the leader is killed, paused or stopped; a benchmark, not a test.
+"""How long producers wait when the leader is gone or ill, and what became of their records; a
+benchmark, not a test.
 
-A producer (kafka-python, which retries at once and asks another broker when one is silent) sends a
-record every few milliseconds with `acks=all`. Unavailability is the longest time between two
-acknowledgements around a fault. Told is the median and the worst of all rounds of a fault.
+For each fault there is a cluster in network namespaces, a producer with `acks=all` and a reader.
+Unavailability is the longest time between two acknowledgements around a fault; told are the median
+and the worst of all rounds, how often leadership moved, the p99 of what was sent while the fault
+lasted (median of the rounds), and what the whole history says at the end.
 """
 
 import argparse
 import json
 import os
 import shutil
-import signal
 import statistics
 import tempfile
-import threading
 import time
+from collections import Counter
 
 from confluent_kafka.admin import AdminClient, NewTopic
-from kafka import KafkaProducer
 
-from brokers import Cluster, free_ports
+from faults import Faults
+from histories import Witness, faults_of_histories, tally
+from namespaces import NamespacedBrokers, Network
+from slowdisk import on_slow_disks
+from timed import CLIENTS
+from verdict import read_all
 
-TOPIC = "failover"
+PLACE = ("failover", 0)
+# Seconds that a fault lasts: a process that ended is started again, the rest has to last longer than
+# any election.
+SECONDS = {"kill": 1, "stop": 1, "failing-disk": 1, "pause": 3, "cut": 3, "cut-from-all": 3, "slow-disk": 3}
+ON_SLOW_DISKS = {"slow-disk", "failing-disk"}
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", required=True)
+    parser.add_argument("--slowdisk", required=True, help="the program of slowdisk.c")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--faults", default="kill,pause,stop")
+    parser.add_argument("--faults", default=",".join(SECONDS))
+    parser.add_argument("--client", choices=CLIENTS, default="kafka-python")
     parser.add_argument("--interval-ms", type=float, default=5)
     parser.add_argument("--request-timeout-ms", type=int, default=300)
     parser.add_argument("--json")
     return parser.parse_args()
 
 
-class Load(threading.Thread):
-    def __init__(self, bootstrap, options):
-        super().__init__(daemon=True)
-        self.sent, self.acknowledged, self.times, self.errors = 0, set(), [], []
-        self._stopping = threading.Event()
-        self._interval = options.interval_ms / 1000
-        self._producer = KafkaProducer(
-            bootstrap_servers=bootstrap.split(","), acks="all", enable_idempotence=True, linger_ms=0,
-            retry_backoff_ms=10, reconnect_backoff_ms=10, reconnect_backoff_max_ms=50,
-            request_timeout_ms=options.request_timeout_ms, delivery_timeout_ms=60_000,
-            metadata_max_age_ms=60_000, max_block_ms=60_000)
-
-    def run(self):
-        while not self._stopping.is_set():
-            number = self.sent
-            self.sent += 1
-            future = self._producer.send(TOPIC, str(number).encode(), partition=0)
-            future.add_callback(lambda _, number=number: self._acknowledged(number))
-            future.add_errback(lambda error: self.errors.append(repr(error)))
-            time.sleep(self._interval)
-        self._producer.flush(60)
-        self._producer.close()
-
-    def _acknowledged(self, number):
-        self.times.append(time.monotonic())
-        self.acknowledged.add(number)
-
-    def stop(self):
-        self._stopping.set()
-        self.join(90)
-
-    def longest_gap_ms(self, since):
-        times = [each for each in self.times if each > since - 0.5]
-        return 1000 * max(after - before for before, after in zip(times, times[1:]))
-
-
 def leader(cluster):
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0, "socket.timeout.ms": 1000})
-    return admin.list_topics(TOPIC, timeout=5).topics[TOPIC].partitions[0].leader
+    return admin.list_topics(PLACE[0], timeout=5).topics[PLACE[0]].partitions[PLACE[1]].leader
 
 
-def strike(cluster, fault):
-    """Returns when it began; all three serve again when it is over."""
+def strike(cluster, faults, load, fault):
+    """One round; all three serve again when it is over."""
     node = leader(cluster)
     began = time.monotonic()
-    if fault == "pause":
-        cluster.signal(node, signal.SIGSTOP)
-        time.sleep(3)
-        cluster.signal(node, signal.SIGCONT)
-    else:
-        (cluster.kill if fault == "kill" else cluster.terminate)(node)
-        time.sleep(1)
-        cluster.restart(node)
+    faults.begin(fault, node)
+    time.sleep(SECONDS[fault])
+    ended = time.monotonic()
+    moved = node != leader(cluster)
+    faults.end(fault, node)
     cluster.await_all()
     time.sleep(1)
-    return began
+    latencies = sorted(load.latencies_ms(began, ended))
+    return {"gap_ms": load.longest_gap_ms(began), "moved": moved,
+            "p99_ms": latencies[len(latencies) * 99 // 100] if latencies else None}
+
+
+def begin(options, directory, network, fault):
+    cluster = NamespacedBrokers(options.binary, directory, network, "256MiB", {})
+    try:
+        cluster.start()
+        disks = on_slow_disks(cluster, options.slowdisk) if fault in ON_SLOW_DISKS else None
+        admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+        while len(admin.list_topics(timeout=10).brokers) < 3:
+            time.sleep(0.1)
+        [created] = admin.create_topics([NewTopic(PLACE[0], 1, 3)]).values()
+        created.result(30)
+        return cluster, disks
+    except BaseException:
+        cluster.clean_up()
+        raise
+
+
+def measure(options, directory, network, fault):
+    cluster, disks = begin(options, directory, network, fault)
+    try:
+        faults = Faults(cluster, network, disks)
+        load = CLIENTS[options.client](cluster.bootstrap, PLACE, options)
+        witness = Witness("witness", cluster.bootstrap, [PLACE], [load], False)
+        for client in (load, witness):
+            client.start()
+        time.sleep(2)
+        rounds = [strike(cluster, faults, load, fault) for _ in range(options.rounds)]
+        load.stop()
+        witness.stop()
+        witness.join(60)
+        logs = read_all(cluster.bootstrap, [PLACE])
+        found = {**tally(logs[PLACE], load, PLACE), "refused": len(load.refused), "sent": len(load.sent_at),
+                 "told": faults_of_histories(logs, [load], [witness])[:5]}
+        return {"rounds": rounds, **found}
+    finally:
+        cluster.clean_up()
+        for disk in disks or []:
+            disk.end()
+
+
+def row(fault, found):
+    gaps = [each["gap_ms"] for each in found["rounds"]]
+    slow = [each["p99_ms"] for each in found["rounds"] if each["p99_ms"] is not None]
+    moved = Counter(each["moved"] for each in found["rounds"])[True]
+    return (f"{fault:13} {len(gaps):6} {statistics.median(gaps):8.0f} {max(gaps):9.0f} {moved:6} "
+            f"{statistics.median(slow) if slow else float('nan'):8.0f} {found['sent']:8} {found['refused']:8} "
+            f"{found['lost']:5} {found['doubled']:8} {found['reordered']:10}")
 
 
 def main():
     options = arguments()
-    directory = tempfile.mkdtemp(prefix="failover.", dir=os.environ.get("CLUSTER_DIR"))
-    cluster = Cluster(options.binary, directory, free_ports(), ["--wal-size", "256MiB"])
-    found = {}
-    try:
-        cluster.start()
-        admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
-        while len(admin.list_topics(timeout=10).brokers) < 3:
-            time.sleep(0.1)
-        [created] = admin.create_topics([NewTopic(TOPIC, 1, 3)]).values()
-        created.result(30)
-        load = Load(cluster.bootstrap, options)
-        load.start()
-        time.sleep(2)
-        for fault in options.faults.split(","):
-            found[fault] = [load.longest_gap_ms(strike(cluster, fault)) for _ in range(options.rounds)]
-            gaps = found[fault]
-            print(f"{fault}: p50 {statistics.median(gaps):.0f} ms, worst {max(gaps):.0f} ms of {len(gaps)}",
-                  flush=True)
-        load.stop()
-        print(f"{load.sent} records sent, {len(load.acknowledged)} acknowledged, "
-              f"{len(load.errors)} refused {load.errors[:2]}")
-        assert load.errors or len(load.acknowledged) == load.sent
-    finally:
-        cluster.clean_up()
-        shutil.rmtree(directory)
+    network, results = Network(), {}
+    print(f"{options.client}, a record every {options.interval_ms} ms, requests time out after "
+          f"{options.request_timeout_ms} ms\nfault         rounds   p50 ms  worst ms  moved   p99 ms     sent  "
+          "refused  lost  doubled  reordered", flush=True)
+    for fault in options.faults.split(","):
+        directory = tempfile.mkdtemp(prefix="failover.", dir=os.environ.get("CLUSTER_DIR"))
+        results[fault] = measure(options, directory, network, fault)
+        print(row(fault, results[fault]), *results[fault]["told"], sep="\n  ", flush=True)
+        if not results[fault]["told"]:
+            shutil.rmtree(directory)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"kind": "failover", "settings": vars(options), "gaps_ms": found}, file, indent=1)
+            json.dump({"kind": "failover", "settings": vars(options), "faults": results}, file, indent=1)
 
 
 main()

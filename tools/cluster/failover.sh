@@ -1,5 +1,9 @@
 #!/usr/bin/env bash
-# A benchmark, not a test: how long producers wait for another leader. Arguments go to failover.py.
+# A benchmark, not a test: how long producers wait when the leader is killed, paused, stopped, cut off, or
+# its disk is slow or fails; needs root. Arguments go to failover.py.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-"$python" -B "$repository/tools/cluster/failover.py" --binary "$binary" "$@"
+need_alone
+need_slowdisk
+"${alone[@]}" "$python" -B "$repository/tools/cluster/failover.py" --binary "$binary" \
+    --slowdisk "$slowdisk" "$@"

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 
@@ -18,10 +17,10 @@ from confluent_kafka.admin import AdminClient
 
 from brokers import Cluster, free_ports  # sets the path to the crash run's modules
 
+from measure import QUANTILES, produce
 from process import Broker
 
 TOPIC = "latency"
-QUANTILES = ["p50", "p90", "p99", "p99_9"]
 
 
 def arguments():
@@ -34,17 +33,6 @@ def arguments():
     parser.add_argument("--tls", action="store_true", help="three once more, with TLS between them")
     parser.add_argument("--json")
     return parser.parse_args()
-
-
-def produce(options, directory, address):
-    path = os.path.join(directory, "produce.json")
-    subprocess.run([options.binary, "bench", "produce", "--bootstrap", address, "--topic", TOPIC, "--rate",
-                    str(options.rate), "--seconds", str(options.seconds), "--warmup", "2", "--cores", "1",
-                    "--sleep", "--json", path], check=True, stdout=subprocess.DEVNULL)
-    with open(path, encoding="utf-8") as file:
-        report = json.load(file)
-    assert report["errors"] == 0, report["first_error"]
-    return report["latency_us"]
 
 
 def cpu_seconds(pid):
@@ -65,7 +53,7 @@ def with_one(options, directory):
     try:
         broker.start()
         broker.wait_ready()
-        found = produce(options, directory, broker.address)
+        found = produce(options, directory, broker.address, TOPIC)
         broker.stop()
         return found
     finally:
@@ -84,7 +72,7 @@ def with_three(options, directory, tls=False):
         admin.list_topics(TOPIC, timeout=10)
         time.sleep(1)
         leader = admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions[0].leader
-        found = produce(options, directory, cluster.bootstrap.split(",")[leader])
+        found = produce(options, directory, cluster.address(leader), TOPIC)
         idle = idle_percent(options, list(cluster.pids.values()))
         cluster.stop()
         return found, idle

@@ -13,8 +13,7 @@ import time
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from brokers import Cluster, free_ports  # sets the path to the crash run's modules
-
+from brokers import Cluster, free_ports  # sets the path to other runs' modules
 from waiting import wait_until
 
 TOPIC = "log"

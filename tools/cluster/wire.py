@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
@@ -9,17 +10,18 @@ PRODUCE, VERSION = 0, 7
 NONE, NOT_LEADER_OR_FOLLOWER, OUT_OF_ORDER_SEQUENCE_NUMBER = 0, 6, 45
 
 
-def produce(address, topic, producer_id, sequence):
-    """The error code for a batch of one record, for partition 0."""
+def produce(address, topic, producer_id, sequence, value=b"x", seconds=30):
+    """The error code for a batch of one record, for partition 0; TimeoutError without an answer."""
     builder = DefaultRecordBatchBuilder(2, 0, False, producer_id, 0, sequence, 1 << 16)
-    builder.append(0, 1_700_000_000_000, None, b"x", [])
+    # Of today: retention would remove an older one.
+    builder.append(0, int(time.time() * 1000), None, value, [])
     batch, name = bytes(builder.build()), topic.encode()
     request = struct.pack(">hhih", PRODUCE, VERSION, 1, -1)
     request += struct.pack(">hhi", -1, -1, 10_000)
     request += struct.pack(f">ih{len(name)}s", 1, len(name), name)
     request += struct.pack(f">iii{len(batch)}s", 1, 0, len(batch), batch)
     host, port = address.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), 30) as connection:
+    with socket.create_connection((host, int(port)), seconds) as connection:
         connection.sendall(struct.pack(">i", len(request)) + request)
         with connection.makefile("rb") as answers:
             size, _correlation, _topics, name_size = struct.unpack(">iiih", answers.read(14))

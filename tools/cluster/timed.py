@@ -1,0 +1,126 @@
+"""Producers whose history has times: each sends a record every few milliseconds, to one partition.
+
+All give up on a silent broker after `--request-timeout-ms`, which is how soon a client that noticed
+nothing else can look for another leader. `librdkafka` has its defaults else: it is connected to the
+leader alone, and has to find another broker first. `librdkafka-eager` is connected to all of them and
+retries at once, as kafka-python does; what it waits for is the brokers.
+"""
+
+import threading
+import time
+import zlib
+from collections import defaultdict
+
+from confluent_kafka import Producer
+from kafka import KafkaProducer
+
+
+class Timed(threading.Thread):
+    """The history is as that of crash/producers.py, so that the same verdict can judge it."""
+
+    idempotent = True
+
+    def __init__(self, name, place, interval_seconds):
+        super().__init__(daemon=True)
+        self.name, self.place = name, place
+        self.acknowledged = defaultdict(dict)  # place -> sequence -> offset
+        self.checksums = defaultdict(list)  # place -> checksum by sequence
+        self.sent_at, self.acknowledged_at = [], {}  # by sequence
+        self.refused, self.error = [], None
+        self._stopping = threading.Event()
+        self._interval = interval_seconds
+
+    def run(self):
+        while not self._stopping.is_set():
+            sequence = len(self.sent_at)
+            value = f"{self.name}:{sequence}:".encode()
+            self.checksums[self.place].append(zlib.crc32(value))
+            self.sent_at.append(time.monotonic())
+            self._send(value, sequence)
+            time.sleep(self._interval)
+        self._finish()
+
+    def stop(self):
+        self._stopping.set()
+        self.join(90)
+
+    def _send(self, value, sequence):
+        raise NotImplementedError
+
+    def _finish(self):
+        raise NotImplementedError
+
+    def _note(self, sequence, offset):
+        self.acknowledged_at[sequence] = time.monotonic()
+        self.acknowledged[self.place][sequence] = offset
+
+    def longest_gap_ms(self, since):
+        """Between two acknowledgements, one of them after half a second before `since`."""
+        times = sorted(at for at in list(self.acknowledged_at.values()) if at > since - 0.5)
+        return 1000 * max(after - before for before, after in zip(times, times[1:]))
+
+    def latencies_ms(self, since, until):
+        """Of what was sent in between."""
+        pairs = [(at, self.acknowledged_at.get(sequence)) for sequence, at in enumerate(list(self.sent_at))]
+        return [1000 * (acknowledged - at) for at, acknowledged in pairs if since <= at < until and acknowledged]
+
+
+class OfKafkaPython(Timed):
+    def __init__(self, bootstrap, place, options):
+        super().__init__("kafka-python", place, options.interval_ms / 1000)
+        self._producer = KafkaProducer(
+            bootstrap_servers=bootstrap.split(","), acks="all", enable_idempotence=True, linger_ms=0,
+            retry_backoff_ms=10, reconnect_backoff_ms=10, reconnect_backoff_max_ms=50,
+            request_timeout_ms=options.request_timeout_ms, delivery_timeout_ms=60_000,
+            metadata_max_age_ms=60_000, max_block_ms=60_000)
+
+    def _send(self, value, sequence):
+        topic, partition = self.place
+        future = self._producer.send(topic, value, partition=partition)
+        future.add_callback(lambda told: self._note(sequence, told.offset))
+        future.add_errback(lambda error: self.refused.append(repr(error)))
+
+    def _finish(self):
+        self._producer.flush(60)
+        self._producer.close()
+
+
+class OfLibrdkafka(Timed):
+    SETTINGS = {}
+
+    def __init__(self, bootstrap, place, options):
+        super().__init__("librdkafka", place, options.interval_ms / 1000)
+        self._producer = Producer({
+            "bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "linger.ms": 0,
+            "message.timeout.ms": 60_000, "log_level": 2, "error_cb": lambda _: None,
+            "socket.timeout.ms": options.request_timeout_ms,
+            "socket.connection.setup.timeout.ms": max(1000, options.request_timeout_ms), **self.SETTINGS})
+
+    def _send(self, value, sequence):
+        def delivered(error, message):
+            if error:
+                self.refused.append(str(error))
+            else:
+                self._note(sequence, message.offset())
+        topic, partition = self.place
+        self._producer.produce(topic, value, partition=partition, on_delivery=delivered)
+
+    def run(self):
+        # What was acknowledged is to be noted when it is, and not when the next record is sent.
+        threading.Thread(target=self._poll, daemon=True).start()
+        super().run()
+
+    def _poll(self):
+        while not self._stopping.is_set():
+            self._producer.poll(0.01)
+
+    def _finish(self):
+        self._producer.flush(60)
+
+
+class OfEagerLibrdkafka(OfLibrdkafka):
+    SETTINGS = {"enable.sparse.connections": False, "retry.backoff.ms": 10, "reconnect.backoff.ms": 10,
+                "reconnect.backoff.max.ms": 50}
+
+
+CLIENTS = {"kafka-python": OfKafkaPython, "librdkafka": OfLibrdkafka, "librdkafka-eager": OfEagerLibrdkafka}
