@@ -25,6 +25,7 @@ pub(crate) mod metadata;
 pub(crate) mod offload;
 mod peering;
 pub(crate) mod read;
+mod refusals;
 pub(crate) mod remote;
 mod remote_check;
 pub(crate) mod replicated_log;
@@ -55,6 +56,7 @@ use self::members::Joining;
 use self::message::{Message, PartAnswer, PartRequest};
 use self::metadata::Metadata;
 use self::read::Reads;
+use self::refusals::Refusals;
 use self::replicated_log::ReplicatedLog;
 use self::tier::Tier;
 use self::upkeep::Upkeep;
@@ -96,6 +98,7 @@ pub(crate) struct Shard {
     rooms: Rooms,
     joining: Joining,
     leadership: Leadership,
+    refusals: Refusals,
     connections: Connections,
     /// Bytes queued for a client since its send queue was last empty.
     unsent: BTreeMap<ConnId, usize>,
@@ -142,6 +145,7 @@ impl Shard {
             rooms: Rooms::default(),
             joining: Joining::default(),
             leadership: Leadership::default(),
+            refusals: Refusals::default(),
             peers: peers(&node, id, log.entry_size_max(), now.instant),
             connections: Connections::new(REQUEST_BYTES_MAX),
             unsent: BTreeMap::new(),

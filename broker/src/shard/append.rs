@@ -14,7 +14,8 @@ use super::replicated_log::{Claim, Refused};
 use crate::metrics::Metric;
 use crate::node::Node;
 use crate::partition::{
-    AppendError, Duplicate, NewBatch, Prepared, ProducerError, Submission, leader_epoch,
+    AppendError, Duplicate, NewBatch, Prepared, ProducerError, ProducerStamp, Submission,
+    leader_epoch,
 };
 
 impl Shard {
@@ -45,11 +46,10 @@ impl Shard {
             self.hosting.get(append.partition).ok_or(AppendRefused::UnknownPartition)?;
         let submission = Submission::from(&append.info);
         let log_start = partition.log_start();
-        let prepared = partition.prepare(&submission, now_ms);
-        if prepared.is_err() && !self.log.has_quorum(group, self.now.instant) {
-            return Err(AppendRefused::NotLeader);
-        }
-        match prepared? {
+        let prepared = partition
+            .prepare(&submission, now_ms)
+            .map_err(|error| self.refusal_of(append.partition, submission.producer, error))?;
+        match prepared {
             Prepared::Duplicate(first) => {
                 let time = first.log_append_time.unwrap_or(-1);
                 let waiter = waiter(appended_at(first.base_offset, time, log_start));
@@ -58,10 +58,48 @@ impl Shard {
             Prepared::New(new) => {
                 let time = log_append_time(&append).unwrap_or(-1);
                 let waiter = waiter(appended_at(new.base_offset(), time, log_start));
-                self.propose_batch((group, term), append, new, resident, waiter)?;
+                let id = append.partition;
+                let proposed = self.propose_batch((group, term), append, new, resident, waiter);
+                self.remember_refusal(id, submission.producer, proposed);
+                proposed?;
             }
         }
         Ok(())
+    }
+
+    /// What to say of a batch that does not fit its partition: that may be for what this broker
+    /// refused before, or does not know.
+    fn refusal_of(
+        &self,
+        partition: PartitionId,
+        producer: Option<ProducerStamp>,
+        error: AppendError,
+    ) -> AppendRefused {
+        let refused = AppendRefused::from(error);
+        let explains = |it| self.refusals.explain(partition, it, self.now.instant);
+        if !self.has_quorum() {
+            AppendRefused::NotLeader
+        } else if refused == AppendRefused::OutOfOrderSequence && producer.is_some_and(explains) {
+            AppendRefused::Behind
+        } else {
+            refused
+        }
+    }
+
+    fn remember_refusal(
+        &mut self,
+        partition: PartitionId,
+        producer: Option<ProducerStamp>,
+        proposed: Result<(), AppendRefused>,
+    ) {
+        let Some(producer) = producer else { return };
+        match proposed {
+            Ok(()) => self.refusals.forget(partition, producer.id),
+            Err(AppendRefused::Full | AppendRefused::Behind) => {
+                self.refusals.note(partition, producer, self.now.instant);
+            }
+            Err(_) => {}
+        }
     }
 
     /// The group that this shard's partitions are in.

@@ -170,7 +170,6 @@ impl Hosting {
     }
 
     /// Those who wait for entries that are not committed.
-    #[cfg(feature = "simulation")]
     pub(crate) fn take_waiters(&mut self) -> Vec<Waiter> {
         let open = self.open.values_mut().flatten();
         open.flat_map(|it| it.waiter.take().into_iter().chain(std::mem::take(&mut it.repeats)))
@@ -292,6 +291,12 @@ impl Shard {
     fn step_down(&mut self) {
         self.tier_steps_down();
         self.stop_coordinating();
+        self.refusals.clear();
+        // What they wait for may be committed after all, or replaced: who leads will know. They
+        // would hear of it only when this broker does, however long it is cut off.
+        for waiter in self.hosting.take_waiters() {
+            self.tell(waiter, Err(AppendRefused::NotLeader));
+        }
         let partitions: Vec<_> = self.hosting.partitions.keys().copied().collect();
         for partition in partitions {
             self.wake_readers(partition);
