@@ -136,10 +136,10 @@ class Chaos(Watched):
     def store_is_full_until_the_wal_is(self):
         before = self.refused()
         self.store.fill()
-        load = [self.options.binary, "bench", "produce", "--bootstrap", self.cluster.address(self.leader()),
-                "--topic", "bulk", "--partitions", "3", "--connections", "3", "--rate", "10000",
-                "--batch-records", "100", "--seconds", "3", "--warmup", "0", "--sleep"]
         for _ in range(10):
+            load = [self.options.binary, "bench", "produce", "--bootstrap", self.cluster.address(self.leader()),
+                    "--topic", "bulk", "--partitions", "3", "--connections", "3", "--rate", "10000",
+                    "--batch-records", "100", "--seconds", "3", "--warmup", "0", "--sleep"]
             # Refused records are what this is about, and the program's reason to fail.
             subprocess.run(load, check=False, capture_output=True)
             if self.refused() > before:
