@@ -10,12 +10,10 @@ import subprocess
 import uuid
 
 from brokers import Brokers
-from waiting import wait_until
 
 CLIENTS = "10.77.0.1"
 LISTEN, PEER, ADMIN = 9092, 10092, 9644
 BOTH_WAYS, HEARS_NOBODY, REACHES_NOBODY = ("-A INPUT -s", "-A OUTPUT -d"), ("-A INPUT -s",), ("-A OUTPUT -d",)
-START_SECONDS_MAX = 60
 
 
 def host(node):
@@ -110,6 +108,3 @@ class NamespacedBrokers(Brokers):
                  *[f'"{key}" = {value}' for key, value in self._settings.items()], ""]
         with open(self.config(node), "w", encoding="utf-8") as file:
             file.write("\n".join(lines))
-
-    def await_ready(self, node):
-        wait_until(f"node {node} serves", lambda: self.serves(node), START_SECONDS_MAX)
