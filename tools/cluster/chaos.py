@@ -22,7 +22,7 @@ from histories import faults_of_repeats
 from images import Image
 from namespaces import NamespacedBrokers, Network
 from verdict import read_all
-from watched import LONELY, PLACES, Watched
+from watched import LONELY, PLACES, REQUEST_TIMEOUT_MS, Watched
 from wire import NONE, produce
 
 MIB = 1 << 20
@@ -37,6 +37,7 @@ def arguments():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     parser.add_argument("--seconds", type=float, default=60, help="of faults at random")
+    parser.add_argument("--request-timeout-ms", type=int, default=REQUEST_TIMEOUT_MS, help="of the clients")
     return parser.parse_args()
 
 

@@ -3,7 +3,6 @@
 # its disk is slow or fails; needs root. Arguments go to failover.py.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-need_alone
 need_slowdisk
-"${alone[@]}" "$python" -B "$repository/tools/cluster/failover.py" --binary "$binary" \
+run_alone "$python" -B "$repository/tools/cluster/failover.py" --binary "$binary" \
     --slowdisk "$slowdisk" "$@"

@@ -1,6 +1,6 @@
 """File systems of a run's own, in files, which can be full without anybody else noticing.
 
-Mounted in the run's own mount namespace (`alone` of setup.sh): they are gone with its last process.
+Mounted in the run's own mount namespace (`run_alone` of setup.sh): they are gone with its last process.
 """
 
 import errno

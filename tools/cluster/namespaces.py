@@ -1,23 +1,19 @@
 """Three brokers, each in a network namespace of its own, on one bridge with the clients.
 
-The run itself must be alone in a network namespace (`alone` of setup.sh): names and addresses are
+The run itself must be alone in a network namespace (`run_alone` of setup.sh): names and addresses are
 then its own, and all of it is gone with its last process, however that ends. What is cut off is
 dropped in silence, as by a cable that was pulled; nobody is told.
 """
 
 import os
-import signal
 import subprocess
-import sys
 import uuid
 
 from brokers import Brokers
-from waiting import wait_until
 
 CLIENTS = "10.77.0.1"
 LISTEN, PEER, ADMIN = 9092, 10092, 9644
 BOTH_WAYS, HEARS_NOBODY, REACHES_NOBODY = ("-A INPUT -s", "-A OUTPUT -d"), ("-A INPUT -s",), ("-A OUTPUT -d",)
-START_SECONDS_MAX = 60
 
 
 def host(node):
@@ -34,8 +30,6 @@ class Network:
     def __init__(self):
         found = os.listdir("/proc/sys/net/ipv4/neigh")
         assert set(found) <= {"default", "lo"}, f"not alone in a network namespace: {sorted(found)}"
-        # The first process of a PID namespace is deaf to what it has no handler for.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         os.makedirs("/run/netns", exist_ok=True)
         run("mount", "-t", "tmpfs", "none", "/run/netns")
         run("ip", "-batch", "-", text=f"link set lo up\nlink add hub type bridge\n"
@@ -114,6 +108,3 @@ class NamespacedBrokers(Brokers):
                  *[f'"{key}" = {value}' for key, value in self._settings.items()], ""]
         with open(self.config(node), "w", encoding="utf-8") as file:
             file.write("\n".join(lines))
-
-    def await_ready(self, node):
-        wait_until(f"node {node} serves", lambda: self.serves(node), START_SECONDS_MAX)

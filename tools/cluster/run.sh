@@ -5,4 +5,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 (cd "$repository/tools/cluster" && "$python" -B histories_test.py 2>&1 | tail -n 3)
 "$python" -B "$repository/tools/cluster/cluster.py" --binary "$binary" "$@"
-"$repository/tools/cluster/chaos.sh"
+exec "$repository/tools/cluster/chaos.sh"

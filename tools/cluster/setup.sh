@@ -1,5 +1,5 @@
-# Sourced. Sets $binary and $python, where a cluster of three keeps its data, and what runs are started
-# with that need more than that: need_alone and need_slowdisk.
+# Sourced. Sets $binary and $python, and where a cluster of three keeps its data. For runs that need more
+# than that there are run_alone and need_slowdisk.
 
 source "$(dirname "${BASH_SOURCE[0]}")/../clients/setup.sh"
 
@@ -8,18 +8,18 @@ binary=${TAILRACE_BIN:-${CARGO_TARGET_DIR:-$repository/target}/release/tailrace}
 need_python
 export CLUSTER_DIR=${CLUSTER_DIR:-$repository/.cache}
 
-# Sets $alone, which is put before a command: it has network, mounts and processes of its own, and all
-# of that is gone when it ends, however it does.
-need_alone() {
+# Runs a command with network, mounts and processes of its own: all of that is gone when it ends, or this
+# script does, however that is.
+run_alone() {
     local tool
     if [[ $(id -u) -ne 0 ]]; then
         echo "cluster: needs root (namespaces, iptables, mount); run it with sudo" >&2
         exit 1
     fi
-    for tool in unshare nsenter taskset ip iptables-restore mkfs.ext4; do
+    for tool in setpriv unshare nsenter taskset ip iptables-restore mkfs.ext4; do
         command -v "$tool" >/dev/null || { echo "cluster: $tool is missing; see tools/install.sh" >&2; exit 1; }
     done
-    alone=(unshare --net --mount --pid --fork --kill-child --mount-proc)
+    setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc "$@"
 }
 
 # Sets $slowdisk, the program of slowdisk.c.

@@ -3,7 +3,6 @@
 # go to slow_disk.py.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-need_alone
 need_slowdisk
-"${alone[@]}" "$python" -B "$repository/tools/cluster/slow_disk.py" --binary "$binary" \
+run_alone "$python" -B "$repository/tools/cluster/slow_disk.py" --binary "$binary" \
     --slowdisk "$slowdisk" "$@"

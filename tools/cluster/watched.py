@@ -18,7 +18,7 @@ TOPIC, LONELY = "history", "lonely"
 PLACES = [(TOPIC, partition) for partition in range(4)]
 PATIENCE_SECONDS = 60
 # A client waits that long for a broker that is silent before it looks for another.
-CLIENT_SETTINGS = {"socket.timeout.ms": 2000, "socket.connection.setup.timeout.ms": 1000}
+REQUEST_TIMEOUT_MS = 2000
 
 
 class Watched:
@@ -28,6 +28,8 @@ class Watched:
         self.options, self.cluster, self.directory = options, cluster, cluster.directory
         self.rng = random.Random(options.seed)
         self.senders, self.readers = [], []
+        self.client_settings = {"socket.timeout.ms": getattr(options, "request_timeout_ms", REQUEST_TIMEOUT_MS),
+                                "socket.connection.setup.timeout.ms": 1000}
         self.passed = self.failed = 0
 
     def begin(self):
@@ -38,9 +40,9 @@ class Watched:
         for created in admin.create_topics(topics).values():
             created.result(30)
         self.senders = [Steady(name, self.cluster.bootstrap, PLACES, random.Random(self.rng.getrandbits(64)),
-                               300, 1000, **CLIENT_SETTINGS, **self.log_of(name)) for name in ("one", "two")]
+                               300, 1000, **self.client_settings, **self.log_of(name)) for name in ("one", "two")]
         self.readers = [Witness(name, self.cluster.bootstrap, PLACES, self.senders, name == "again",
-                                **CLIENT_SETTINGS) for name in ("tail", "again")]
+                                **self.client_settings) for name in ("tail", "again")]
         for client in [*self.senders, *self.readers]:
             client.start()
         self.load_goes_on()
