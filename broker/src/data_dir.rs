@@ -40,8 +40,11 @@ impl DataDir {
         fs::create_dir_all(directory).map_err(|error| data_dir_error(directory, error))?;
         let path = wal_path(directory, settings.wal.as_deref());
         if !path.exists() {
-            let is_named = settings.new_cluster || settings.replacement;
-            if !settings.nodes.is_empty() && !is_named {
+            let is_alone = settings.nodes.is_empty();
+            if is_alone && settings.replacement {
+                return Err(StartError::LoneReplacement);
+            }
+            if !is_alone && !settings.new_cluster && !settings.replacement {
                 return Err(StartError::NoWal { path });
             }
             create(&path, settings, shard_count, out)?;

@@ -201,7 +201,9 @@ fn create_groups(driver: &mut Driver, id: ShardId, node: &Node) -> Result<(), St
     if missing.is_empty() {
         return Ok(());
     }
-    let voters: Vec<_> = if node.incarnation > 0 {
+    let voters: Vec<_> = if node.incarnation > 0 && is_alone {
+        return Err(StartError::LoneReplacement);
+    } else if node.incarnation > 0 {
         Vec::new() // The others make it a member, and tell it who is.
     } else if is_alone || node.settings.new_cluster {
         node.members().into_iter().map(|member| voter(member, 0)).collect()

@@ -66,6 +66,11 @@ pub enum StartError {
     )]
     NoWal { path: PathBuf },
     #[error(
+        "a replacement gets its log from the other brokers, and the configuration names none: set \
+         `nodes`, or see `tailrace recover`"
+    )]
+    LoneReplacement,
+    #[error(
         "the WAL of shard {shard} is empty: a broker of a cluster that begins is started with \
          --new-cluster; a device in place of a lost one is prepared with \
          `tailrace format --replacement`"

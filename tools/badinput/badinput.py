@@ -13,7 +13,7 @@ import crc32c
 
 import peer_tls
 from stored import RECORDS, Stored, flip_one
-from world import Refusal, World
+from world import Refusal, World, free_port
 
 SUPERBLOCK_COPIES = [0, 4096, 8192, 12288]  # docs/formats/wal-superblock.md
 SUPERBLOCK_SIZE = 512
@@ -76,6 +76,23 @@ def unknown_flag(world):
 def unknown_key(world):
     command = world.dev(world.path("none"), "--set", "no.such.key=1")
     return Refusal(command).check("no.such.key")
+
+
+def lone_replacement(world):
+    """Nobody is there to get the log from."""
+    config, directory = world.path("alone.toml"), world.path("alone")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(f'data-dir = "{directory}"\nlisten = "127.0.0.1:{free_port()}"\nadmin = "127.0.0.1:{free_port()}"\n')
+    command = [world.binary, "broker", "--config", config, "--replacement"]
+    line = Refusal(command).check("other brokers", "`nodes`")
+    assert not os.path.exists(os.path.join(directory, "wal")), "a WAL was made"
+    # The same of a device that was prepared for one.
+    os.makedirs(directory, exist_ok=True)
+    wal = os.path.join(directory, "wal")
+    subprocess.run([world.binary, "format", "--path", wal, "--size", "64MiB", "--replacement"], check=True,
+                   capture_output=True)
+    Refusal(command[:-1]).check("other brokers", "`nodes`")
+    return line
 
 
 def bad_size(world):
@@ -289,7 +306,7 @@ def manifest_flipped(world):
     return error
 
 
-CASES = [unknown_flag, unknown_key, bad_size, no_io_uring, memlock_too_low, device_in_use,
+CASES = [unknown_flag, unknown_key, lone_replacement, bad_size, no_io_uring, memlock_too_low, device_in_use,
          device_of_another_system, other_system_in_data_dir, newer_version, slice_of_another_node,
          no_direct_io, opened_twice, port_in_use, one_superblock_copy, all_superblock_copies,
          disk_fills_while_formatting, failing_device, object_flipped, object_deleted,

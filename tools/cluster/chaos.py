@@ -11,9 +11,7 @@ counts; times only say how long a thing is waited for.
 
 import argparse
 import os
-import shutil
 import subprocess
-import tempfile
 import time
 
 from brokers import is_running
@@ -22,7 +20,7 @@ from histories import faults_of_repeats
 from images import Image
 from namespaces import NamespacedBrokers, Network
 from verdict import read_all
-from watched import LONELY, PLACES, REQUEST_TIMEOUT_MS, Watched
+from watched import LONELY, PLACES, REQUEST_TIMEOUT_MS, Watched, run_in_directory
 from wire import NONE, produce
 
 MIB = 1 << 20
@@ -187,13 +185,7 @@ class Chaos(Watched):
 def main():
     options = arguments()
     print(f"seed {options.seed}", flush=True)
-    directory = tempfile.mkdtemp(prefix="chaos.", dir=os.environ.get("CLUSTER_DIR"))
-    try:
-        Chaos(options, directory).run()
-    except BaseException:
-        print(f"logs are kept in {directory}, data in its images: mount -o loop")
-        raise
-    shutil.rmtree(directory, ignore_errors=True)
+    run_in_directory(Chaos, options, "chaos")
 
 
 main()

@@ -7,16 +7,15 @@ counts; times only say how long a thing is waited for.
 
 import argparse
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
+from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from brokers import Cluster, free_ports, is_running  # sets the path to other runs' modules
 from certificates import Authority, with_settings
-from watched import LONELY, PATIENCE_SECONDS, PLACES, Watched
+from watched import LONELY, PATIENCE_SECONDS, PLACES, Watched, run_in_directory
 from wire import NONE, NOT_LEADER_OR_FOLLOWER, OUT_OF_ORDER_SEQUENCE_NUMBER, produce
 
 # With one shard each: the first replica of its group.
@@ -141,14 +140,9 @@ class Run(Watched):
         node = self.follower()
         self.cluster.terminate(node)
         path = self.edited(node, lambda text: replace_line(text, "cluster-id", '"0190f1a0-0000-4000-8000-0000000000ff"'))
-        stranger, log = self.spawn(path)
-        try:
+        with self.stranger(path) as log:
             said = "it belongs to another cluster"
             self.wait(f"a line: {said}", lambda: said in read(log))
-            assert "ready on" not in read(log)
-        finally:
-            stranger.kill()
-            stranger.wait()
         self.cluster.restart(node)
         self.cluster.await_all()
 
@@ -224,15 +218,10 @@ class Run(Watched):
         strangers = Authority(f"{self.directory}/strangers", self.cluster.cluster_id).settings(node)
         path = self.edited(node, lambda text: with_settings(text, strangers), fresh=False)
         before = len(self.cluster.log())
-        stranger, log = self.spawn(path)
-        try:
+        with self.stranger(path) as log:
             said = "no authority in `peer-tls-ca` signed the certificate"
             self.wait("a line of the stranger", lambda: said in read(log))
             self.wait("a line of the others", lambda: f"node {node}: TLS: {said}" in self.cluster.log()[before:])
-            assert "ready on" not in read(log)
-        finally:
-            stranger.kill()
-            stranger.wait()
         self.cluster.restart(node)
         self.cluster.await_all()
         self.load_goes_on()
@@ -278,12 +267,19 @@ class Run(Watched):
         lines = [line for line in ended.stderr.splitlines() if line]
         assert ended.returncode == 1 and len(lines) == 1 and said in lines[0], ended.stderr
 
-    def spawn(self, config):
+    @contextmanager
+    def stranger(self, config):
+        """A broker that the others do not let in, for a while; what it prints is in the file."""
         log = config + ".log"
         with open(log, "w", encoding="utf-8") as file:
             process = subprocess.Popen([self.options.binary, "broker", "--config", config, "--new-cluster"],
                                        stdout=file, stderr=subprocess.STDOUT)
-        return process, log
+        try:
+            yield log
+            assert "ready on" not in read(log)
+        finally:
+            process.kill()
+            process.wait()
 
     def count(self, topic):
         def look(consumer):
@@ -344,15 +340,4 @@ def with_group(bootstrap, group, work):
         consumer.close()
 
 
-def main():
-    options = arguments()
-    directory = tempfile.mkdtemp(prefix="cluster.", dir=os.environ.get("CLUSTER_DIR"))
-    try:
-        Run(options, directory).run()
-    except BaseException:
-        print(f"data and log are kept in {directory}")
-        raise
-    shutil.rmtree(directory)
-
-
-main()
+run_in_directory(Run, arguments(), "cluster")

@@ -4,7 +4,9 @@ import json
 import logging
 import os
 import random
+import shutil
 import subprocess
+import tempfile
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -149,3 +151,14 @@ class Watched:
 
     def tell(self, name):
         print(f"{name}: {self.passed} passed, {self.failed} failed (seed {self.options.seed})")
+
+
+def run_in_directory(run, options, name):
+    """In one of its own, which is kept if the run fails."""
+    directory = tempfile.mkdtemp(prefix=f"{name}.", dir=os.environ.get("CLUSTER_DIR"))
+    try:
+        run(options, directory).run()
+    except BaseException:
+        print(f"data and logs are kept in {directory}; what is in an image: mount -o loop")
+        raise
+    shutil.rmtree(directory, ignore_errors=True)

@@ -253,6 +253,9 @@ impl Shard {
             // A leader proposes what fits its log, and that is ours.
             let taken = self.hosting.recovered(group, index, term, &entry, true);
             taken.expect("entries follow one another in a partition");
+            if let Some(producer) = entry.producer() {
+                self.refusals.forget(entry.partition(), producer.id);
+            }
         }
     }
 
@@ -291,7 +294,6 @@ impl Shard {
     fn step_down(&mut self) {
         self.tier_steps_down();
         self.stop_coordinating();
-        self.refusals.clear();
         // What they wait for may be committed after all, or replaced: who leads will know. They
         // would hear of it only when this broker does, however long it is cut off.
         for waiter in self.hosting.take_waiters() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Offset, PartitionId, RaftGroupId, Term};
+use model::{Offset, PartitionId, Term};
 use s3_uploader::{Job, Manifest, ManifestFile, ObjectName};
 
 use super::Shard;
@@ -105,9 +105,13 @@ impl Shard {
     }
 
     pub(crate) fn led(&self) -> Vec<(u64, u64)> {
-        let groups = [RaftGroupId::METADATA, self.data_group()];
         let led = |group| Some((group, self.log.leads(group)?));
-        groups.into_iter().filter_map(led).map(|(group, term)| (group.get(), term.get())).collect()
+        self.log
+            .groups()
+            .into_iter()
+            .filter_map(led)
+            .map(|(group, term)| (group.get(), term.get()))
+            .collect()
     }
 
     /// See `SimBroker`.

@@ -92,7 +92,7 @@ impl Shard {
             return self.hand_over();
         }
         if self.node.settings.broker.auto_leader_rebalance {
-            self.log.groups().for_each(|group| self.prefer_first_replica(group));
+            self.log.groups().into_iter().for_each(|group| self.prefer_first_replica(group));
         }
     }
 

@@ -116,11 +116,10 @@ impl Shard {
     fn keep_members_of(&mut self, group: RaftGroupId) {
         let Some(members) = self.log.members(group) else { return };
         let image = self.metadata.image();
-        let heard = |it| node_of(it).is_some_and(|node| self.voter_at(node) == it);
         let step = next_step(
             members,
             |node| voter(node, image.incarnation(node)),
-            |it| heard(it) && node_of(it).is_some_and(|node| self.peers.is_up(node)),
+            |it| self.node_at(it).is_some_and(|node| self.peers.is_up(node)),
             |it| self.log.snapshot_names(group, it),
         );
         let change = match step {
@@ -171,12 +170,17 @@ impl Shard {
         self.peers.retire(image.retired_disks().collect());
     }
 
-    /// Does this broker vote in all its groups, with no change under way?
-    #[cfg(feature = "simulation")]
-    pub(crate) fn votes(&self) -> bool {
+    /// Does this broker vote in a group, with no change of that under way?
+    fn has_place_in(&self, group: RaftGroupId) -> bool {
         let own = self.node.voter();
         let votes = |members: &Members| members.is_voter(own) && !members.is_joint();
-        self.log.groups().all(|group| self.log.members(group).is_some_and(votes))
+        self.log.members(group).is_some_and(votes)
+    }
+
+    /// The same of all its groups.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn votes(&self) -> bool {
+        self.log.groups().into_iter().all(|group| self.has_place_in(group))
     }
 
     /// Counts what comes to a broker that has no vote yet: what its replacement costs.
@@ -192,10 +196,8 @@ impl Shard {
     /// Tells the operator when this broker has its place in a group again, and in each broker's
     /// metrics that a change is not over.
     fn note_own_part(&mut self) {
-        let own = self.node.voter();
         for group in self.log.groups() {
-            let votes = |members: &Members| members.is_voter(own) && !members.is_joint();
-            if !self.log.members(group).is_some_and(votes) {
+            if !self.has_place_in(group) {
                 self.joining.learning.insert(group);
             } else if self.joining.learning.remove(&group) {
                 let shard = self.id;

@@ -57,12 +57,16 @@ impl Shard {
         voter(node, self.peers.incarnation(node).unwrap_or(0))
     }
 
+    /// The node of a member, if it has that disk now, by what it said last.
+    pub(super) fn node_at(&self, member: u64) -> Option<NodeId> {
+        node_of(member).filter(|node| self.voter_at(*node) == member)
+    }
+
     /// Sends what raft has for the other brokers.
     pub(super) fn send_to_peers(&mut self) {
         for (to, message) in self.log.take_outgoing() {
-            let node = node_of(to);
             // What is for a disk that is gone would only fill the connection.
-            let node = node.filter(|node| self.voter_at(*node) == to);
+            let node = self.node_at(to);
             if !node.is_some_and(|node| self.peers.send(node, &message)) && message.has_entries() {
                 // It goes on when the next answer comes; until then nothing piles up.
                 self.log.report_unreachable(to);

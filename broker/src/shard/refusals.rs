@@ -1,7 +1,8 @@
 //! Batches that idempotent producers were refused for want of room. What a producer had under way
 //! behind such a batch does not follow what is in the log, which is no mistake of its: it gets the
-//! same answer until the refused batch has come again. For OUT_OF_ORDER_SEQUENCE_NUMBER librdkafka
-//! would take a new epoch, and send again what it had no answer to, on other partitions too.
+//! same answer until the refused batch has come again, also where another broker led meanwhile.
+//! For OUT_OF_ORDER_SEQUENCE_NUMBER librdkafka would take a new epoch, and send again what it had
+//! no answer to, on other partitions too.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -55,16 +56,11 @@ impl Refusals {
         })
     }
 
-    /// A producer's batch is in the log.
+    /// A producer's batch is in the log, whoever put it there.
     pub(super) fn forget(&mut self, partition: PartitionId, producer_id: i64) {
         if !self.0.is_empty() {
             self.0.remove(&(partition, producer_id));
         }
-    }
-
-    /// Another broker judges from now on, by what it has refused itself.
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
     }
 }
 

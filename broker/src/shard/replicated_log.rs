@@ -176,9 +176,8 @@ impl ReplicatedLog {
     }
 
     /// The groups of this shard.
-    pub(crate) fn groups(&self) -> impl Iterator<Item = RaftGroupId> + use<> {
-        let groups: Vec<_> = self.groups.iter().map(|state| state.group).collect();
-        groups.into_iter()
+    pub(crate) fn groups(&self) -> Vec<RaftGroupId> {
+        self.groups.iter().map(|state| state.group).collect()
     }
 
     /// Is everything applied that was committed before the present leader's term?

@@ -125,6 +125,8 @@ struct Simulation {
     lost: Option<usize>,
     /// Since when all brokers know that it has.
     over_since: Option<u64>,
+    /// By node: connections of clients that it has closed in its present life.
+    let_go: [u64; BROKER_COUNT],
     /// No new batches, no new faults.
     is_ending: bool,
 }
@@ -159,6 +161,7 @@ impl Simulation {
             first_index: [0; BROKER_COUNT],
             lost: None,
             over_since: None,
+            let_go: [0; BROKER_COUNT],
             is_ending: false,
         }
     }
@@ -252,7 +255,7 @@ impl Simulation {
             Event::Start(node) if self.machines[node].broker().is_none() => {
                 self.note(node, &[13], || "starts".to_owned());
                 self.machines[node].start(self.now)?;
-                self.first_index[node] = 0;
+                (self.first_index[node], self.let_go[node]) = (0, 0);
             }
             Event::Start(_) => {}
             Event::Stop(node, by) => self.stop_on(node, by),
@@ -317,17 +320,23 @@ impl Simulation {
             }
             return Ok(());
         }
-        let let_go = self.machines[node].broker().is_some_and(|it| it.counters().let_go > 0);
-        let Self { clients, history, report, random, .. } = self;
-        if pieces.is_empty() && let_go {
-            clients.refused(conn, random);
+        if pieces.is_empty() && self.clients.owns(conn) && self.is_let_go(node) {
+            self.clients.refused(conn, &mut self.random);
             return Ok(());
         }
+        let Self { clients, history, report, random, .. } = self;
         let left = clients.received(self.now, conn, &pieces, history, (report, random))?;
         if let Some(broker) = left {
             self.machines[broker].deliver(conn, Delivery::Closed);
         }
         Ok(())
+    }
+
+    /// Is a connection that a broker closed one of those that it has let go?
+    fn is_let_go(&mut self, node: usize) -> bool {
+        let broker = self.machines[node].broker();
+        self.let_go[node] += 1;
+        broker.is_some_and(|it| it.counters().let_go >= self.let_go[node])
     }
 
     /// What must hold at any moment.

@@ -165,10 +165,18 @@ impl Clients {
         }
     }
 
-    /// A broker did not take a connection.
+    /// Is it a connection that a client has, and did not leave?
+    pub(crate) fn owns(&self, conn: u32) -> bool {
+        self.place_of(conn).is_some()
+    }
+
+    fn place_of(&self, conn: u32) -> Option<usize> {
+        self.connections.iter().position(|it| it.number == Some(conn))
+    }
+
+    /// A broker did not take a connection, or let it go.
     pub(crate) fn refused(&mut self, conn: u32, random: &mut Random) {
-        let at = self.connections.iter().position(|it| it.number == Some(conn));
-        if let Some(at) = at {
+        if let Some(at) = self.place_of(conn) {
             self.leave(at, random);
         }
     }
@@ -195,8 +203,7 @@ impl Clients {
         history: &mut History,
         (report, random): (&mut Report, &mut Random),
     ) -> Result<Option<usize>, Violation> {
-        let at = self.connections.iter().position(|it| it.number == Some(conn));
-        let Some(at) = at else { return Ok(None) };
+        let Some(at) = self.place_of(conn) else { return Ok(None) };
         if pieces.is_empty() {
             return Err(Violation::Reply { reason: "the connection was closed".to_owned() });
         }

@@ -28,8 +28,8 @@ pub(crate) struct Producer {
     in_flight: usize,
     /// Answers to those under way that have come.
     answered: usize,
-    /// One of them failed: those after it may, too.
-    failed: bool,
+    /// What the first of them failed with: those after it may fail, too.
+    failed: Option<ErrorCode>,
     record_size_max: u64,
     batch_next: u64,
 }
@@ -63,7 +63,7 @@ impl Producer {
             open: VecDeque::new(),
             in_flight: 0,
             answered: 0,
-            failed: false,
+            failed: None,
             record_size_max: settings.record_size_max,
             batch_next: 0,
         }
@@ -88,7 +88,7 @@ impl Producer {
         now_ms: i64,
         random: &mut Random,
     ) -> Option<Sent> {
-        if self.failed || self.in_flight >= IN_FLIGHT_MAX {
+        if self.failed.is_some() || self.in_flight >= IN_FLIGHT_MAX {
             return None;
         }
         while self.open.get(self.in_flight).is_some_and(|sent| sent.is_done) {
@@ -113,7 +113,8 @@ impl Producer {
         error: ErrorCode,
         report: &mut Report,
     ) -> Result<Heard, Violation> {
-        let after_failure = self.failed;
+        // Behind one that was refused for want of room they get the same answer.
+        let may_not_follow = self.failed.is_some_and(|first| first != ErrorCode::NotEnoughReplicas);
         self.answered += 1;
         let heard = match error {
             ErrorCode::None => {
@@ -133,17 +134,19 @@ impl Producer {
                 report.timed_out += 1;
                 Heard::Again
             }
-            ErrorCode::OutOfOrderSequenceNumber if after_failure => Heard::Again,
+            ErrorCode::OutOfOrderSequenceNumber if may_not_follow => Heard::Again,
             error => return Err(Violation::Refused { reason: error.to_string() }),
         };
-        self.failed |= heard != Heard::Done;
+        if heard != Heard::Done {
+            self.failed.get_or_insert(error);
+        }
         if let Some(known) = self.open.iter_mut().find(|it| it.number == sent.number) {
             known.is_done = heard == Heard::Done || !self.is_idempotent;
             known.is_uncertain |= heard == Heard::Again;
         }
         if self.answered == self.in_flight {
             self.disconnected();
-        } else if heard == Heard::Done && !self.failed {
+        } else if heard == Heard::Done && self.failed.is_none() {
             self.open.pop_front();
             self.in_flight -= 1;
             self.answered -= 1;
@@ -163,7 +166,7 @@ impl Producer {
     /// Nothing is under way any more: what is not acknowledged is sent again, in order.
     pub(crate) fn disconnected(&mut self) {
         self.open.retain(|sent| !sent.is_done);
-        (self.in_flight, self.answered, self.failed) = (0, 0, false);
+        (self.in_flight, self.answered, self.failed) = (0, 0, None);
     }
 
     fn new_batch(&mut self, now_ms: i64, random: &mut Random) -> Sent {
