@@ -13,7 +13,7 @@ mod state;
 mod topic_name;
 
 pub use command::{Command, Endpoint, NewTopic, Replica};
-pub use creation::{ManualAssignment, NewTopicError, NewTopicSpec, Planner, bootstrap};
+pub use creation::{ManualAssignment, NewTopicError, NewTopicSpec, Planner, Shape, bootstrap};
 pub use image::{Group, Image, Node, Partition, Topic};
 pub use placement::Placement;
 pub use state::{Cluster, Outcome};

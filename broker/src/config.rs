@@ -20,7 +20,7 @@ pub use file::ConfigFileError;
 pub use host_port::{HostPort, HostPortError};
 pub use key::{ConfigKey, ConfigSource, Kind, Rule, Value, ValueError};
 pub(crate) use node::CLUSTER_SIZES;
-pub use node::NodeSettings;
+pub use node::{GROUPS_PER_CORE_MAX, NodeSettings};
 pub use peer_tls::PeerTlsFiles;
 pub use s3_uploader::StoreUrl;
 pub use tools::size::{Size, SizeError};

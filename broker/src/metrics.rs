@@ -75,7 +75,7 @@ catalogue! {
     OffloadLagAge Gauge "tailrace_offload_lag_milliseconds"
         "Time since the oldest of them was committed.";
     SnapshotBytes Gauge "tailrace_raft_snapshot_bytes"
-        "Size of the last snapshot of the data group.";
+        "Size of the last snapshot of a data group.";
     SnapshotsInstalled Counter "tailrace_raft_snapshots_installed_total"
         "Snapshots of leaders that took the place of a log that was too far behind.";
     HandOvers Counter "tailrace_raft_hand_overs_total"

@@ -1,6 +1,7 @@
 //! What all shards of a broker share: settings that never change while it runs, and numbers that
 //! are read without waiting.
 
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,8 +10,8 @@ use model::{LeaderEpoch, LogIndex, NodeId, RaftGroupId, ShardId, Term};
 use s3_uploader::StoreMetrics;
 use uuid::Uuid;
 
-use crate::cluster::Endpoint;
-use crate::config::NodeSettings;
+use crate::cluster::{Endpoint, Shape};
+use crate::config::{GROUPS_PER_CORE_MAX, NodeSettings};
 use crate::metrics::ShardMetrics;
 use crate::partition::leader_epoch;
 use crate::peer::dialer::Dialer;
@@ -70,7 +71,9 @@ impl Node {
             endpoints,
             switchboard: Switchboard::new(shard_count),
             metrics: (0..shard_count).map(|_| Arc::new(ShardMetrics::new())).collect(),
-            leaders: (0..=shard_count).map(|_| AtomicU64::new(0)).collect(),
+            leaders: (0..=u32::from(shard_count) * u32::from(GROUPS_PER_CORE_MAX))
+                .map(|_| AtomicU64::new(0))
+                .collect(),
             peer_tls: None,
             dialer: OnceLock::new(),
             metadata_stored: AtomicU64::new(0),
@@ -85,9 +88,13 @@ impl Node {
         voter(self.id, self.incarnation)
     }
 
-    /// The data group that a shard hosts. Group 0 is the metadata group, on shard 0.
-    pub(crate) fn data_group(shard: ShardId) -> RaftGroupId {
-        RaftGroupId::new(u64::from(shard.get()) + 1)
+    /// The data groups of a shard whose WAL is new: one for each broker that may lead it, unless it
+    /// was set otherwise.
+    pub(crate) fn new_groups(&self, shard: ShardId) -> Vec<RaftGroupId> {
+        let by_default = || u16::try_from(self.members().len()).unwrap_or(1);
+        let set = self.settings.data_groups_per_core.map(NonZeroU16::get);
+        let groups_per_shard = set.unwrap_or_else(by_default);
+        Shape { shard_count: self.shard_count, groups_per_shard }.groups_of(shard)
     }
 
     /// The broker id that a shard's clients are connected to.

@@ -22,7 +22,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use model::{LogIndex, Offset, PartitionId, RaftGroupId, Term};
+use model::{LogIndex, Offset, PartitionId, RaftGroupId, ShardId, Term};
 use s3_uploader::{BucketError, StoreUrl};
 use tools::size::Size;
 
@@ -57,8 +57,6 @@ pub enum RecoverError {
     NoMetadata { cluster_id: uuid::Uuid },
     #[error("the cluster had {count} nodes: only a cluster of one node can be rebuilt")]
     Nodes { count: usize },
-    #[error("group {group} is not one of the {count} data groups of a node")]
-    Groups { group: RaftGroupId, count: usize },
     #[error("{path} exists: recover into a directory that holds no WAL")]
     Exists { path: PathBuf },
     #[error(
@@ -77,6 +75,7 @@ pub enum RecoverError {
 /// A group as it will be found in the WAL.
 struct Rebuilt {
     group: RaftGroupId,
+    shard: ShardId,
     index: LogIndex,
     term: Term,
     state: Bytes,
@@ -116,15 +115,17 @@ pub fn recover(settings: &RecoverSettings, out: &mut dyn Write) -> Result<(), Re
     let mut bucket = Bucket::open(&settings.object_store)?;
     writeln!(out, "cluster-id={}", bucket.cluster_id)?;
     let mut metadata = Metadata::read(&mut bucket)?;
-    let shard_count = metadata.shard_count()?;
+    let shard_count = metadata.shard_count();
     writeln!(out, "shards={shard_count}")?;
     let now_ms = unix_ms();
     let (mut groups, mut ranges) = (Vec::new(), Ranges::new());
-    for group in (1..=u64::from(shard_count)).map(RaftGroupId::new) {
+    let data_groups: Vec<_> = metadata.image().data_groups().map(|group| group.id).collect();
+    for group in data_groups {
         let mut rebuild = GroupRebuild::start(&mut bucket, metadata.hosted(group), group, now_ms)?;
         rebuild.take_objects(&mut bucket)?;
         metadata.pass_over(&rebuild);
-        groups.push(rebuild.finish(&mut bucket, &mut ranges)?);
+        let shard = metadata.shard_of(group);
+        groups.push(rebuild.finish(&mut bucket, &mut ranges, shard)?);
     }
     let image = metadata.image();
     groups.insert(0, metadata.finish());

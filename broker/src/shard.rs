@@ -18,6 +18,7 @@ pub(crate) mod inspect;
 mod leadership;
 mod log_event;
 pub(crate) mod mailbox;
+mod manifest_files;
 mod members;
 pub(crate) mod merge;
 pub(crate) mod message;
@@ -32,6 +33,7 @@ pub(crate) mod replicated_log;
 pub(crate) mod sweep;
 pub(crate) mod tier;
 pub(crate) mod tier_upkeep;
+pub(crate) mod tiers;
 pub(crate) mod upkeep;
 pub(crate) mod wal_room;
 pub(crate) mod watches;
@@ -58,7 +60,7 @@ use self::metadata::Metadata;
 use self::read::Reads;
 use self::refusals::Refusals;
 use self::replicated_log::ReplicatedLog;
-use self::tier::Tier;
+use self::tiers::Tiers;
 use self::upkeep::Upkeep;
 use crate::api;
 use crate::metrics::{Metric, ShardMetrics};
@@ -92,7 +94,7 @@ pub(crate) struct Shard {
     hosting: Hosting,
     reads: Reads,
     groups: Groups,
-    tier: Tier,
+    tiers: Tiers,
     upkeep: Upkeep,
     pub(crate) peers: Peers,
     rooms: Rooms,
@@ -118,7 +120,7 @@ pub(crate) struct Parts {
     pub(crate) log: ReplicatedLog,
     pub(crate) hosting: Hosting,
     pub(crate) groups: Groups,
-    pub(crate) tier: Tier,
+    pub(crate) tiers: Tiers,
     pub(crate) metadata: Metadata,
     pub(crate) random: Random,
 }
@@ -128,7 +130,7 @@ const REQUEST_BYTES_MAX: usize = 256 << 20;
 
 impl Shard {
     pub(crate) fn new(parts: Parts, now: Now) -> Self {
-        let Parts { id, node, log, hosting, groups, tier, metadata, random } = parts;
+        let Parts { id, node, log, hosting, groups, tiers, metadata, random } = parts;
         Self {
             id,
             metrics: Arc::clone(&node.metrics[usize::from(id.get())]),
@@ -140,7 +142,7 @@ impl Shard {
             hosting,
             reads: Reads::default(),
             groups,
-            tier,
+            tiers,
             upkeep: Upkeep::new(now.instant),
             rooms: Rooms::default(),
             joining: Joining::default(),
@@ -161,7 +163,7 @@ impl Shard {
     /// A message of another shard, a reply of the object store or more of its own waits.
     pub(crate) fn has_work(&self) -> bool {
         self.mailbox.has_work()
-            || self.tier.has_replies()
+            || self.tiers.has_replies()
             || self.reads.checking.is_some()
             || self.is_gathering()
     }
@@ -299,7 +301,7 @@ impl Shard {
         self.end_mutes();
         if self.log.tick_if_due(now) {
             self.publish_gauges();
-            self.keep_tier();
+            self.keep_tiers();
             self.register();
             self.repeat_metadata_stored();
             self.control_flow();
@@ -352,7 +354,7 @@ impl Shard {
         metrics.set(Metric::Partitions, self.hosting.len() as u64);
         metrics.set(Metric::TailCacheBytes, self.hosting.tail_cache_bytes() as u64);
         self.log.publish_gauges(metrics, self.now.instant);
-        self.tier.publish_gauges(metrics, self.now.instant);
+        self.tiers.publish_gauges(metrics, self.now.instant);
     }
 }
 

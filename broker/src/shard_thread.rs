@@ -32,6 +32,7 @@ use crate::shard::hosted::{Hosting, entry_of};
 use crate::shard::metadata::{METADATA_SHARD, Metadata};
 use crate::shard::replicated_log::{ReplicatedLog, group_of};
 use crate::shard::tier::Tier;
+use crate::shard::tiers::Tiers;
 use crate::shard::{Now, Parts, Shard};
 use crate::start::{Report, StartError};
 use crate::voter::voter;
@@ -85,8 +86,8 @@ pub(crate) fn run(start: ShardStart) -> Result<(), StartError> {
 pub(crate) struct Recovery {
     driver: Driver,
     hosting: Hosting,
-    /// What a snapshot of the data group says of its objects.
-    stored: Stored,
+    /// What the snapshots of the data groups say of their objects.
+    stored: BTreeMap<RaftGroupId, Stored>,
     cluster: Option<Cluster>,
     /// Where the latest state record of each stream lies.
     states: BTreeMap<StreamId, Lsn>,
@@ -106,27 +107,27 @@ impl Recovery {
         let settings = &node.settings.broker;
         let reserve = settings.wal_reserve_percent;
         let voters = node.members().len();
-        let groups = groups(id);
         let (driver, states) = (self.driver, self.states);
+        let groups: Vec<_> = driver.groups().collect();
+        let (mut tiers, mut offsets) = (BTreeMap::new(), Vec::new());
+        for (group, stored) in self.stored {
+            tiers.insert(group, Tier::new(stored.manifest, stored.edited));
+            let records = stored.offsets.into_iter();
+            offsets.extend(records.map(|(partition, records)| (group, partition, records)));
+        }
         let log = ReplicatedLog::new(wal, driver, groups, states, voters, reserve, now.instant);
         let config = group_config(settings);
         Parts {
             id,
             log,
             hosting: self.hosting,
-            groups: Groups::new(config, self.stored.offsets, now.instant),
-            tier: Tier::new(store, self.stored.manifest, self.stored.edited),
+            groups: Groups::new(config, offsets, now.instant),
+            tiers: Tiers::new(store, tiers),
             metadata: Metadata::new(self.cluster),
             random: Random::new(self.seeds),
             node,
         }
     }
-}
-
-/// The raft groups of a shard.
-fn groups(shard: ShardId) -> Vec<RaftGroupId> {
-    let metadata = (shard == METADATA_SHARD).then_some(RaftGroupId::METADATA);
-    metadata.into_iter().chain([Node::data_group(shard)]).collect()
 }
 
 /// Opens the WAL on its device, and tells the operator what it held.
@@ -183,8 +184,11 @@ pub(crate) fn recover(
     driver.start().map_err(|error| recovered(&error))?;
     create_groups(&mut driver, id, node)?;
     let mut hosting = Hosting::new(TAIL_CACHE_SIZE);
-    let group = Node::data_group(id);
-    let stored = rebuild(&driver, &mut hosting, group).map_err(|reason| recovered(&reason))?;
+    let mut stored = BTreeMap::new();
+    for group in data_groups(&driver) {
+        let found = rebuild(&driver, &mut hosting, group).map_err(|reason| recovered(&reason))?;
+        stored.insert(group, found);
+    }
     let cluster = (id == METADATA_SHARD)
         .then(|| cluster(&driver, &node.settings.broker))
         .transpose()
@@ -194,12 +198,21 @@ pub(crate) fn recover(
     Ok((recovery, wal, report))
 }
 
-/// Makes the groups that the WAL does not have: all of them, when it is new.
+fn data_groups(driver: &Driver) -> Vec<RaftGroupId> {
+    driver.groups().filter(|group| *group != RaftGroupId::METADATA).collect()
+}
+
+/// Makes the groups of a new WAL. They become durable in one frame, so a WAL has all or none.
 fn create_groups(driver: &mut Driver, id: ShardId, node: &Node) -> Result<(), StartError> {
-    let missing: Vec<_> = groups(id).into_iter().filter(|it| !driver.has_group(*it)).collect();
+    let found = data_groups(driver).len();
     let is_alone = node.settings.nodes.is_empty();
-    if missing.is_empty() {
-        return Ok(());
+    if found > 0 {
+        return match node.settings.data_groups_per_core {
+            Some(asked) if usize::from(asked.get()) != found => {
+                Err(StartError::DataGroups { shard: id.get(), found, asked: asked.get() })
+            }
+            _ => Ok(()),
+        };
     }
     let voters: Vec<_> = if node.incarnation > 0 && is_alone {
         return Err(StartError::LoneReplacement);
@@ -210,7 +223,9 @@ fn create_groups(driver: &mut Driver, id: ShardId, node: &Node) -> Result<(), St
     } else {
         return Err(StartError::EmptyWal { shard: id.get() });
     };
-    missing.into_iter().for_each(|group| driver.create_group(group, &voters));
+    let metadata = (id == METADATA_SHARD).then_some(RaftGroupId::METADATA);
+    let groups = metadata.into_iter().chain(node.new_groups(id));
+    groups.for_each(|group| driver.create_group(group, &voters));
     Ok(())
 }
 
@@ -239,7 +254,7 @@ fn rebuild(driver: &Driver, hosting: &mut Hosting, group: RaftGroupId) -> Result
     let mut stored = Stored::default();
     if let Some((_, data)) = snapshot {
         let found = GroupSnapshot::decode(&data).map_err(|error| error.to_string())?;
-        found.partitions.into_iter().for_each(|partition| hosting.restore(partition));
+        found.partitions.into_iter().for_each(|partition| hosting.restore(group, partition));
         stored = found.stored;
     }
     let (first, last) = (driver.first_index(group), driver.last_index(group));

@@ -1,14 +1,15 @@
 //! A broker of one shard without threads, sockets or clock, for `crates/sim`: the real shard on a
 //! simulated disk, alone or one of several. What `core.rs` is to a reactor this is to a simulation.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use model::{NodeId, ShardId};
-use s3_uploader::{Client, Manifest, ManifestFile};
+use model::{NodeId, PartitionId, RaftGroupId, ShardId};
+use s3_uploader::{Client, Extent, Manifest, ManifestFile};
 use uring::ConnId;
 use uuid::Uuid;
 use wal_uring::WalOptions;
@@ -22,7 +23,7 @@ use crate::shard::group_snapshot::GroupSnapshot;
 use crate::shard::{Now, Shard};
 use crate::shard_thread::{Seeds, recover};
 
-pub use crate::shard::inspect::{Counters, PartitionState};
+pub use crate::shard::inspect::{Counters, GroupState, PartitionState};
 
 const SHARD: ShardId = ShardId::new(0);
 
@@ -35,6 +36,8 @@ pub struct Start {
     pub incarnation: u32,
     /// All brokers of the cluster, this one included; empty if it is alone.
     pub nodes: Vec<i32>,
+    /// Of a new disk.
+    pub data_groups: NonZeroU16,
     pub cluster_id: Uuid,
     pub settings: BrokerSettings,
     pub wal: WalOptions,
@@ -61,8 +64,8 @@ pub struct SimBroker {
     replies: Vec<(u32, Vec<Bytes>)>,
     /// Brokers that it wants to be connected to.
     dials: Vec<i32>,
-    /// It led its partitions at the last call of [`Self::write_as_old_leader`].
-    led: bool,
+    /// Data groups that it led at the last call of [`Self::write_as_old_leader`].
+    led: BTreeSet<RaftGroupId>,
 }
 
 impl SimBroker {
@@ -76,14 +79,17 @@ impl SimBroker {
         start: Start,
         now: Moment,
     ) -> Result<Self, String> {
-        let Start { node, incarnation, nodes, cluster_id, settings, wal, seeds } = start;
+        let Start { node, incarnation, nodes, data_groups, cluster_id, settings, wal, seeds } =
+            start;
         let [election, high, low] = seeds;
         let address = |node| (NodeId::new(node), HostPort::new("simulated", 9192));
         let nodes = nodes.into_iter().map(address).collect();
         let broker = settings;
         // A WAL without groups is a new one: the simulation loses none without saying so.
         let new_cluster = true;
-        let settings = NodeSettings { nodes, new_cluster, broker, ..NodeSettings::default() };
+        let data_groups_per_core = Some(data_groups);
+        let settings =
+            NodeSettings { nodes, data_groups_per_core, new_cluster, broker, ..Default::default() };
         let (broker, host) = (NodeId::new(node), "simulated".to_owned());
         let endpoints = vec![Endpoint { broker, host, port: 9092, shard: None }];
         let identity = Identity { cluster_id, node: broker, incarnation };
@@ -98,7 +104,7 @@ impl SimBroker {
         let now = at(epoch, now);
         let shard = Shard::new(recovery.into_parts(SHARD, node, store, wal, now), now);
         let (paused, replies, dials) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Ok(Self { shard, disk, epoch, paused, replies, dials, led: false })
+        Ok(Self { shard, disk, epoch, paused, replies, dials, led: BTreeSet::new() })
     }
 
     /// A client connects.
@@ -227,8 +233,19 @@ impl SimBroker {
         self.disk.trace()
     }
 
-    pub fn manifest(&self) -> &Manifest {
-        self.shard.manifest()
+    /// What it knows of each data group.
+    pub fn groups(&self) -> impl Iterator<Item = GroupState> {
+        self.shard.group_states()
+    }
+
+    /// The manifest of a data group.
+    pub fn manifest(&self, group: RaftGroupId) -> &Manifest {
+        self.shard.manifest(group)
+    }
+
+    /// Where the records of a partition are that are in objects.
+    pub fn extents(&self, partition: PartitionId) -> &[Extent] {
+        self.shard.extents(partition)
     }
 
     /// The partitions of all topics, in order.
@@ -248,10 +265,12 @@ impl SimBroker {
     /// A planted bug: one that was replaced stores its manifest as the newest one. To be called
     /// after each turn.
     pub fn write_as_old_leader(&mut self) {
-        let leads = self.shard.leads_data();
-        if std::mem::replace(&mut self.led, leads) && !leads {
-            self.shard.store_file_unasked();
+        let leads = |(group, _): (u64, u64)| Some(RaftGroupId::new(group)).filter(is_data);
+        let led: BTreeSet<_> = self.shard.led().into_iter().filter_map(leads).collect();
+        for group in self.led.difference(&led) {
+            self.shard.store_file_unasked(*group);
         }
+        self.led = led;
     }
 
     /// A planted bug: gives up the log of an object that is stored, before the entry that names it
@@ -288,13 +307,17 @@ impl SimBroker {
     }
 }
 
+fn is_data(group: &RaftGroupId) -> bool {
+    *group != RaftGroupId::METADATA
+}
+
 /// The manifest in a file of the bucket, if the file is a data group's.
 ///
 /// # Errors
 ///
 /// The file is damaged.
 pub fn manifest_of(file: &ManifestFile) -> Result<Option<Manifest>, String> {
-    if file.group != Node::data_group(SHARD) {
+    if !is_data(&file.group) {
         return Ok(None);
     }
     let snapshot = GroupSnapshot::decode(&file.state).map_err(|error| error.to_string())?;

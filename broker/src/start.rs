@@ -66,6 +66,11 @@ pub enum StartError {
     )]
     NoWal { path: PathBuf },
     #[error(
+        "the WAL of shard {shard} has {found} data groups, and `data-groups-per-core` says \
+         {asked}: it counts when a WAL is new, take it out"
+    )]
+    DataGroups { shard: u16, found: usize, asked: u16 },
+    #[error(
         "a replacement gets its log from the other brokers, and the configuration names none: set \
          `nodes`, or see `tailrace recover`"
     )]

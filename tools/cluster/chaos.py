@@ -105,7 +105,7 @@ class Chaos(Watched):
 
     def leader_is_alone(self):
         """It acknowledges nothing; what it was sent is sent again, and is there once."""
-        node = self.leader()
+        node = self.leader(LONELY)
         address = self.cluster.address(node)
         self.network.cut(node)
         codes, until = [], time.monotonic() + 3
@@ -118,7 +118,7 @@ class Chaos(Watched):
         self.network.heal(node)
         self.load_goes_on()
         for number in range(len(codes)):
-            self.wait("an answer", lambda: self.say(self.cluster.address(self.leader()), number, 5) == NONE)
+            self.wait("an answer", lambda: self.say(self.cluster.address(self.leader(LONELY)), number, 5) == NONE)
         found = [sequence for _, _, sequence, _ in read_all(self.cluster.bootstrap, [(LONELY, 0)])[LONELY, 0]]
         faults = faults_of_repeats(range(len(codes)), found)
         assert not faults, faults[:5]
@@ -152,19 +152,25 @@ class Chaos(Watched):
         return sum(self.cluster.metric(node, "tailrace_produce_refused_total") or 0 for node in range(3))
 
     def copies(self):
-        """Leadership goes around until each has had it: by kills, since one that stops chooses who is next."""
-        found = {}
-        for _ in range(20):
-            node = self.leader()
-            if node not in found:
-                found[node] = read_all(self.cluster.bootstrap, PLACES)
-            if len(found) == 3:
+        """Leadership goes around until each has had it of every partition: by kills, since one that
+        stops chooses who is next."""
+        found = {node: {} for node in range(3)}
+        for _ in range(40):
+            leaders = self.leaders()
+            new = [(place, node) for place, node in leaders.items() if place not in found[node]]
+            if new:
+                logs = read_all(self.cluster.bootstrap, [place for place, _ in new])
+                for place, node in new:
+                    found[node][place] = logs[place]
+            missing = [place for place in PLACES if any(place not in found[node] for node in range(3))]
+            if not missing:
                 return found
+            node = leaders[missing[0]]
             self.cluster.kill(node)
-            self.leader()
+            self.leaders()
             self.cluster.restart(node)
             self.cluster.await_all()
-        raise AssertionError(f"only {sorted(found)} ever led")
+        raise AssertionError(f"not every broker led each partition: {({node: sorted(logs) for node, logs in found.items()})}")
 
     def run(self):
         try:

@@ -15,11 +15,9 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from brokers import Cluster, free_ports, is_running  # sets the path to other runs' modules
 from certificates import Authority, with_settings
-from watched import LONELY, PATIENCE_SECONDS, PLACES, Watched, run_in_directory
+from watched import LONELY, PATIENCE_SECONDS, PLACES, TOPIC, Watched, run_in_directory
 from wire import NONE, NOT_LEADER_OR_FOLLOWER, OUT_OF_ORDER_SEQUENCE_NUMBER, produce
 
-# With one shard each: the first replica of its group.
-PREFERRED = 0
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152",
          "--set", "num.partitions=3"]
 # Above the WAL of a broker that is away meanwhile.
@@ -58,10 +56,15 @@ class Run(Watched):
         self.load_goes_on()
 
     def preferred_leads_again(self):
-        """The first replica, once it has been back for a while."""
-        if self.leader() == PREFERRED:
-            self.away(PREFERRED, self.cluster.kill)
-        self.wait("the preferred broker leads", lambda: self.leader() == PREFERRED)
+        """The first replica, once it has been back for a while; so each broker leads something."""
+        preferred = {found.replicas[0] for found in self.partitions(TOPIC).values()}
+        assert preferred == {0, 1, 2}, f"only {preferred} are to lead"
+        self.away(self.leader(), self.cluster.kill)
+
+        def all_lead():
+            found = self.partitions(TOPIC).values()
+            return all(partition.leader == partition.replicas[0] for partition in found)
+        self.wait("the preferred brokers lead", all_lead)
         self.load_goes_on()
 
     def lose_majority(self):
@@ -123,7 +126,7 @@ class Run(Watched):
         """A follower's word on a sequence number would be taken for the leader's: librdkafka then
         takes a new epoch, and sends again what was appended."""
         producer_id = 1 << 40
-        leader = self.leader()
+        leader = self.leader(LONELY)
 
         def ask(node, sequence):
             return produce(self.cluster.address(node), LONELY, producer_id, sequence)
@@ -303,7 +306,7 @@ class Run(Watched):
             self.check("a broker returns after its part of the log was compacted", self.return_after_compaction)
             self.check("a group's offsets are known to the next leader", self.keep_groups)
             self.check("only the leader judges a producer", self.only_the_leader_judges)
-            self.check("the preferred broker leads again", self.preferred_leads_again)
+            self.check("each broker leads what it is preferred for", self.preferred_leads_again)
             self.check("one of three acknowledges nothing", self.lose_majority)
             self.check("a broker of another cluster is kept out", self.other_cluster_is_kept_out)
             self.check("another node's data are refused", self.other_data_is_refused)

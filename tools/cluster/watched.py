@@ -59,21 +59,28 @@ class Watched:
         logger.addHandler(handler)
         return {"logger": logger, "debug": "eos", "log_level": 7}
 
-    def leader(self):
-        """As a broker tells that a client would ask."""
-        found = -1
+    def leader(self, topic=TOPIC):
+        """Of the topic's first partition."""
+        return self.partitions(topic)[0].leader
+
+    def leaders(self):
+        """By place."""
+        return {(TOPIC, index): found.leader for index, found in self.partitions(TOPIC).items()}
+
+    def partitions(self, topic):
+        """As a broker tells that a client would ask, once all have leaders."""
+        found = {}
 
         def ask():
             nonlocal found
             try:
                 admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap, "log_level": 0,
                                      "socket.timeout.ms": 2000})
-                topic = admin.list_topics(TOPIC, timeout=3).topics[TOPIC]
-                found = topic.partitions[0].leader if topic.partitions else -1
+                found = admin.list_topics(topic, timeout=3).topics[topic].partitions
             except KafkaException:
-                found = -1
-            return found >= 0
-        self.wait("a leader", ask)
+                found = {}
+            return found and all(partition.leader >= 0 for partition in found.values())
+        self.wait("leaders", ask)
         return found
 
     def follower(self):
@@ -142,7 +149,7 @@ class Watched:
 
     def copies(self):
         """By node, the whole log as read while it leads."""
-        return {self.leader(): read_all(self.cluster.bootstrap, PLACES)}
+        return {"any": read_all(self.cluster.bootstrap, PLACES)}
 
     def bucket(self):
         found = subprocess.run([self.options.binary, "object", "verify", "--object-store",

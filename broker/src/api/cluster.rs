@@ -91,7 +91,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::cluster::{Cluster, Endpoint, bootstrap};
+    use crate::cluster::{Cluster, Endpoint, Shape, bootstrap};
 
     const VIEW: ClientView<'_> =
         ClientView { broker: NodeId::new(0), auto_create: true, leader: &|_| None };
@@ -100,7 +100,13 @@ mod tests {
         let node = NodeId::new(0);
         let endpoint = Endpoint { broker: node, host: "h".into(), port: 9092, shard: None };
         let mut cluster = Cluster::new(Arc::default());
-        let commands = bootstrap(Uuid::from_u128(0xc1), node, vec![endpoint], &[node], 1);
+        let commands = bootstrap(
+            Uuid::from_u128(0xc1),
+            node,
+            vec![endpoint],
+            &[node],
+            Shape { shard_count: 1, groups_per_shard: 1 },
+        );
         for (index, command) in (1..).zip(commands) {
             cluster.apply(LogIndex::new(index), command);
         }

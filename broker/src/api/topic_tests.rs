@@ -8,7 +8,7 @@ use kafka_wire::messages::delete_topics_request::DeleteTopicState;
 use model::LogIndex;
 
 use super::*;
-use crate::cluster::{Cluster, Endpoint, bootstrap};
+use crate::cluster::{Cluster, Endpoint, Shape, bootstrap};
 
 const NODE: NodeId = NodeId::new(0);
 
@@ -26,7 +26,13 @@ impl Fixture {
         let cluster = Cluster::new(Arc::clone(&settings));
         let mut fixture = Self { cluster, settings, next_index: 1, next_id: 1 };
         let endpoint = Endpoint { broker: NODE, host: "h".into(), port: 9092, shard: None };
-        for command in bootstrap(Uuid::from_u128(99), NODE, vec![endpoint], &[NODE], 2) {
+        for command in bootstrap(
+            Uuid::from_u128(99),
+            NODE,
+            vec![endpoint],
+            &[NODE],
+            Shape { shard_count: 2, groups_per_shard: 1 },
+        ) {
             fixture.apply(command);
         }
         let names = ["orders", "__consumer_offsets"].map(name_of);

@@ -257,34 +257,54 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// How many data groups a new cluster has, and where: one after another goes to the next shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub shard_count: u16,
+    pub groups_per_shard: u16,
+}
+
+impl Shape {
+    /// The data groups of a shard.
+    pub fn groups_of(self, shard: ShardId) -> Vec<RaftGroupId> {
+        let rounds = (0..self.groups_per_shard).map(u64::from);
+        let first = u64::from(shard.get()) + 1;
+        rounds.map(|round| RaftGroupId::new(first + round * u64::from(self.shard_count))).collect()
+    }
+}
+
 /// The first commands of a cluster, as one of its `nodes` proposes them: its id, how that node is
-/// reached, group 0 on shard 0 and one data group for each shard, with a copy on every node. Each
-/// group prefers another node as its leader. Proposing them again changes only how the node is
-/// reached.
+/// reached, group 0 on shard 0 and the data groups of each shard, with a copy on every node. The
+/// groups of a shard prefer one node after another as their leader. Proposing them again changes
+/// only how the node is reached.
 pub fn bootstrap(
     cluster_id: Uuid,
     node: NodeId,
     endpoints: Vec<Endpoint>,
     nodes: &[NodeId],
-    shard_count: u16,
+    shape: Shape,
 ) -> Vec<Command> {
-    let on_shard = |shard: u16| {
-        let order = nodes.iter().cycle().skip(usize::from(shard)).take(nodes.len());
-        order.map(|node| Replica { node: *node, shard: ShardId::new(shard) }).collect()
+    let on_shard = |shard: ShardId, first: usize| {
+        let order = nodes.iter().cycle().skip(first % nodes.len().max(1)).take(nodes.len());
+        order.map(|node| Replica { node: *node, shard }).collect()
     };
-    let data_group = |shard: u16| Command::CreateGroup {
-        group: RaftGroupId::new(u64::from(shard) + 1),
-        replicas: on_shard(shard),
+    let data_groups = (0..shape.shard_count).map(ShardId::new).flat_map(|shard| {
+        let groups = shape.groups_of(shard).into_iter().enumerate();
+        groups.map(move |(number, group)| (shard, number, group))
+    });
+    let data_group = |(shard, number, group): (ShardId, usize, RaftGroupId)| {
+        let replicas = on_shard(shard, usize::from(shard.get()) + number);
+        Command::CreateGroup { group, replicas }
     };
-    let metadata_group =
-        Command::CreateGroup { group: RaftGroupId::METADATA, replicas: on_shard(0) };
+    let replicas = on_shard(ShardId::new(0), 0);
+    let metadata_group = Command::CreateGroup { group: RaftGroupId::METADATA, replicas };
     [
         Command::InitializeCluster { cluster_id },
         Command::RegisterBroker { node, endpoints },
         metadata_group,
     ]
     .into_iter()
-    .chain((0..shard_count).map(data_group))
+    .chain(data_groups.map(data_group))
     .collect()
 }
 

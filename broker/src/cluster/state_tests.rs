@@ -4,7 +4,7 @@ use model::ShardId;
 use proptest::prelude::*;
 
 use super::super::command::tests::{CLUSTER_ID, goldens};
-use super::super::creation::bootstrap;
+use super::super::creation::{Shape, bootstrap};
 use super::*;
 use crate::codec::DecodeError;
 
@@ -177,8 +177,20 @@ fn an_image_that_is_held_does_not_change_and_shares_its_topics() {
 #[test]
 fn bootstrap_again_changes_only_how_the_node_is_reached() {
     let endpoint = |port| Endpoint { broker: NODE, host: "h".into(), port, shard: None };
-    let first = bootstrap(CLUSTER_ID, NODE, vec![endpoint(9092)], &[NODE], 2);
-    let second = bootstrap(Uuid::from_u128(9), NODE, vec![endpoint(9999)], &[NODE], 2);
+    let first = bootstrap(
+        CLUSTER_ID,
+        NODE,
+        vec![endpoint(9092)],
+        &[NODE],
+        Shape { shard_count: 2, groups_per_shard: 1 },
+    );
+    let second = bootstrap(
+        Uuid::from_u128(9),
+        NODE,
+        vec![endpoint(9999)],
+        &[NODE],
+        Shape { shard_count: 2, groups_per_shard: 1 },
+    );
     let image = applied(first.into_iter().chain(second)).image();
     assert_eq!(image.cluster_id(), Some(CLUSTER_ID));
     let ports: Vec<u16> = image.endpoints().map(|endpoint| endpoint.port).collect();
@@ -191,6 +203,29 @@ fn bootstrap_again_changes_only_how_the_node_is_reached() {
 }
 
 #[test]
+fn the_groups_of_each_shard_prefer_one_node_after_another() {
+    let nodes = [1, 2, 3].map(NodeId::new);
+    let shape = Shape { shard_count: 2, groups_per_shard: 3 };
+    let image = applied(bootstrap(CLUSTER_ID, nodes[0], Vec::new(), &nodes, shape)).image();
+    let replicas = |group: &Arc<Group>| {
+        let nodes: Vec<_> = group.replicas.iter().map(|it| it.node.get()).collect();
+        (group.id.get(), group.replicas[0].shard.get(), nodes)
+    };
+    let groups: Vec<_> = image.data_groups().map(replicas).collect();
+    let expected = [
+        (1, 0, vec![1, 2, 3]),
+        (2, 1, vec![2, 3, 1]),
+        (3, 0, vec![2, 3, 1]),
+        (4, 1, vec![3, 1, 2]),
+        (5, 0, vec![3, 1, 2]),
+        (6, 1, vec![1, 2, 3]),
+    ];
+    assert_eq!(groups, expected);
+    let here = [0, 1].map(|shard| shape.groups_of(ShardId::new(shard)));
+    assert_eq!(here, [[1, 3, 5], [2, 4, 6]].map(|ids| ids.map(RaftGroupId::new).to_vec()));
+}
+
+#[test]
 fn a_shard_with_its_own_listener_is_its_own_broker() {
     let endpoint = |shard: u16| Endpoint {
         broker: NodeId::new(i32::from(shard)),
@@ -199,7 +234,14 @@ fn a_shard_with_its_own_listener_is_its_own_broker() {
         shard: Some(ShardId::new(shard)),
     };
     let endpoints = (0..3).map(endpoint).collect();
-    let image = applied(bootstrap(CLUSTER_ID, NODE, endpoints, &[NODE], 3)).image();
+    let image = applied(bootstrap(
+        CLUSTER_ID,
+        NODE,
+        endpoints,
+        &[NODE],
+        Shape { shard_count: 3, groups_per_shard: 1 },
+    ))
+    .image();
     let brokers: Vec<_> = image
         .data_groups()
         .map(|group| image.broker_of(group.replicas[0]).expect("a listener").get())

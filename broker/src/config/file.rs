@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::SettingError;
 use super::host_port::HostPort;
-use super::node::{CLUSTER_SIZES, NodeSettings};
+use super::node::{CLUSTER_SIZES, GROUPS_PER_CORE_MAX, NodeSettings};
 use super::peer_tls::PeerTlsFiles;
 
 /// What is in the file; what is not given has the default of `tailrace dev`, but the directory and
@@ -35,6 +35,7 @@ struct FileSettings {
     #[serde(default, deserialize_with = "parsed_if_given")]
     wal_size: Option<Size>,
     cores: Option<NonZeroU16>,
+    data_groups_per_core: Option<NonZeroU16>,
     #[serde(default)]
     shard_listeners: bool,
     #[serde(default, deserialize_with = "parsed_if_given")]
@@ -103,6 +104,7 @@ impl NodeSettings {
             listen: given.listen,
             admin: given.admin.unwrap_or(default.admin),
             core_count: given.cores.map(NonZeroU16::get),
+            data_groups_per_core: given.data_groups_per_core,
             wal_size: given.wal_size.unwrap_or(default.wal_size),
             shard_listeners: given.shard_listeners,
             advertise: given.advertise,
@@ -116,6 +118,10 @@ impl NodeSettings {
             broker: default.broker,
         };
         settings.set_nodes(&given.nodes).map_err(refused)?;
+        if given.data_groups_per_core.is_some_and(|count| count.get() > GROUPS_PER_CORE_MAX) {
+            let reason = format!("`data-groups-per-core` is above {GROUPS_PER_CORE_MAX}");
+            return Err(refused(reason));
+        }
         for (key, value) in given.settings {
             let set = settings.broker.set(&format!("{key}={value}"));
             set.map_err(|source| ConfigFileError::Setting { path: path.into(), source })?;

@@ -1,6 +1,7 @@
 //! What the command line says about this process.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use model::NodeId;
@@ -11,6 +12,9 @@ use uuid::Uuid;
 use super::broker::BrokerSettings;
 use super::host_port::HostPort;
 use super::peer_tls::PeerTlsFiles;
+
+/// Raft groups with partitions of one shard.
+pub const GROUPS_PER_CORE_MAX: u16 = 256;
 
 /// How many brokers a cluster may have. Each has a copy of every log: more would make nothing
 /// safer.
@@ -28,6 +32,9 @@ pub struct NodeSettings {
     pub admin: HostPort,
     /// Shards, one core each; None is all cores.
     pub core_count: Option<u16>,
+    /// Raft groups with partitions of a new WAL, for each shard; as many as there are brokers if
+    /// not given. Of a WAL that exists it must be what is there.
+    pub data_groups_per_core: Option<NonZeroU16>,
     /// Bytes of the write-ahead logs of all shards together.
     pub wal_size: Size,
     /// Every shard has its own port and is listed as a broker.
@@ -63,6 +70,7 @@ impl Default for NodeSettings {
             listen: HostPort::new("127.0.0.1", 9092),
             admin: HostPort::new("127.0.0.1", 9644),
             core_count: None,
+            data_groups_per_core: None,
             wal_size: Size::gib(1),
             shard_listeners: false,
             advertise: None,
@@ -90,6 +98,8 @@ impl NodeSettings {
             format!("wal-size={}", self.wal_size),
             format!("shard-listeners={}", self.shard_listeners),
         ];
+        let groups = self.data_groups_per_core;
+        lines.extend(groups.iter().map(|count| format!("data-groups-per-core={count}")));
         lines.extend(self.object_store.iter().map(|url| format!("object-store={url}")));
         lines.extend(self.wal.iter().map(|path| format!("wal={}", path.display())));
         lines.extend(self.advertise.iter().map(|address| format!("advertise={address}")));

@@ -167,7 +167,7 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn partition_of(&self, group: &str) -> i32 {
+    pub(crate) fn partition_of(&self, group: &str) -> i32 {
         partition_for(group, self.config.partition_count)
     }
 

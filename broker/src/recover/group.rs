@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{LogIndex, Offset, PartitionId, RaftGroupId, Term};
+use model::{LogIndex, Offset, PartitionId, RaftGroupId, ShardId, Term};
 use s3_uploader::{Edit, Manifest, ObjectName};
 
 use super::bucket::{Bucket, Listed};
@@ -180,6 +180,7 @@ impl GroupRebuild {
         mut self,
         bucket: &mut Bucket,
         ranges: &mut Ranges,
+        shard: ShardId,
     ) -> Result<Rebuilt, RecoverError> {
         let (index, term) = self.highest.beyond();
         self.settle_log_starts();
@@ -208,7 +209,7 @@ impl GroupRebuild {
         }
         let partitions: Vec<_> = self.partitions.values().collect();
         let state = encode_snapshot(index, &self.manifest, &partitions, &offsets, index).into();
-        Ok(Rebuilt { group: self.group, index, term, state })
+        Ok(Rebuilt { shard, group: self.group, index, term, state })
     }
 
     /// Log starts are edits of the manifest; a partition's state may be older.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{NodeId, PartitionId, RaftGroupId};
+use model::{NodeId, PartitionId, RaftGroupId, ShardId};
 
 use super::bucket::Bucket;
 use super::group::GroupRebuild;
 use super::{Highest, Rebuilt, RecoverError};
 use crate::cluster::{CONSUMER_OFFSETS, Cluster, Image};
 use crate::config::BrokerSettings;
+use crate::shard::metadata::METADATA_SHARD;
 
 pub(super) struct Metadata {
     cluster: Cluster,
@@ -54,16 +55,16 @@ impl Metadata {
         self.cluster.image()
     }
 
-    /// One shard for each data group: group 1 is on shard 0 (ADR 0005).
-    pub(super) fn shard_count(&self) -> Result<u16, RecoverError> {
+    /// Of the node: every shard has a data group.
+    pub(super) fn shard_count(&self) -> u16 {
         let image = self.image();
-        let count = image.data_groups().count();
-        for (expected, group) in (1..).zip(image.data_groups()) {
-            if group.id.get() != expected {
-                return Err(RecoverError::Groups { group: group.id, count });
-            }
-        }
-        u16::try_from(count).map_err(|_| RecoverError::Nodes { count })
+        let shards = image.data_groups().filter_map(|group| image.shard_of(group.id, self.node));
+        shards.map(ShardId::get).max().map_or(0, |last| last.saturating_add(1))
+    }
+
+    /// Where a group is on the node.
+    pub(super) fn shard_of(&self, group: RaftGroupId) -> ShardId {
+        self.image().shard_of(group, self.node).unwrap_or(METADATA_SHARD)
     }
 
     pub(super) fn hosted(&self, group: RaftGroupId) -> BTreeMap<PartitionId, Hosted> {
@@ -89,6 +90,6 @@ impl Metadata {
     pub(super) fn finish(&self) -> Rebuilt {
         let (index, term) = self.highest.beyond();
         let state = self.cluster.encode_snapshot().into();
-        Rebuilt { group: RaftGroupId::METADATA, index, term, state }
+        Rebuilt { group: RaftGroupId::METADATA, shard: METADATA_SHARD, index, term, state }
     }
 }

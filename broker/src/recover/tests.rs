@@ -9,7 +9,7 @@ use s3_uploader::{BatchMeta, BucketError, LooseObject, Manifest, ManifestFile, O
 use uuid::Uuid;
 
 use super::*;
-use crate::cluster::{Cluster, Command, NewTopic, bootstrap};
+use crate::cluster::{Cluster, Command, NewTopic, Shape, bootstrap};
 use crate::config::BrokerSettings;
 use crate::shard::group_snapshot::{GroupSnapshot, encode_snapshot};
 
@@ -85,13 +85,14 @@ impl Folder {
     fn rebuild(&self) -> Outcome {
         let mut bucket = Bucket::open(&self.url()).expect("a store");
         let metadata = Metadata::read(&mut bucket).expect("metadata");
-        assert_eq!(metadata.shard_count().expect("groups"), 1);
+        assert_eq!(metadata.shard_count(), 1);
         let hosted = metadata.hosted(GROUP);
         let rebuild = GroupRebuild::start(&mut bucket, hosted, GROUP, NOW_MS);
         let mut rebuild = rebuild.expect("started");
         rebuild.take_objects(&mut bucket).expect("taken");
         let mut ranges = Ranges::new();
-        let rebuilt = rebuild.finish(&mut bucket, &mut ranges).expect("finished");
+        let rebuilt =
+            rebuild.finish(&mut bucket, &mut ranges, metadata.shard_of(GROUP)).expect("finished");
         let snapshot = GroupSnapshot::decode(&rebuilt.state).expect("a snapshot");
         let manifest = snapshot.stored.manifest;
         assert_eq!(manifest.offloaded_upto(), rebuilt.index);
@@ -141,7 +142,13 @@ fn metadata() -> Cluster {
         placement: vec![GROUP, GROUP],
         configs: BTreeMap::new(),
     });
-    let commands = bootstrap(CLUSTER, NodeId::new(0), Vec::new(), &[NodeId::new(0)], 1);
+    let commands = bootstrap(
+        CLUSTER,
+        NodeId::new(0),
+        Vec::new(),
+        &[NodeId::new(0)],
+        Shape { shard_count: 1, groups_per_shard: 1 },
+    );
     for (index, command) in (1..).zip(commands.into_iter().chain([topic])) {
         cluster.apply(LogIndex::new(index), command);
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{NodeId, RaftGroupId};
+use model::NodeId;
 use replication::RestoredGroup;
 use tools::format::random_uuid;
 use tools::size::Size;
@@ -107,7 +107,7 @@ impl Target {
                 slice_index,
                 slice_count,
             };
-            let here = |found: &&Rebuilt| shard_of(found.group) == u64::from(slice_index);
+            let here = |found: &&Rebuilt| found.shard.get() == slice_index;
             let mut slice = Slice::open(&device, &identity)?;
             for rebuilt in groups.iter().filter(here) {
                 slice.push(node, rebuilt)?;
@@ -120,11 +120,6 @@ impl Target {
     fn failed(&self, reason: String) -> RecoverError {
         RecoverError::Wal { path: self.path.clone(), reason }
     }
-}
-
-/// The metadata group is on shard 0, data group 1 too.
-fn shard_of(group: RaftGroupId) -> u64 {
-    group.get().saturating_sub(1)
 }
 
 fn sync_folder(path: &Path) -> std::io::Result<()> {
@@ -167,7 +162,7 @@ impl Slice {
     }
 
     fn push(&mut self, node: NodeId, rebuilt: &Rebuilt) -> Result<(), RecoverError> {
-        let Rebuilt { group, index, term, state } = rebuilt;
+        let Rebuilt { group, index, term, state, .. } = rebuilt;
         let (size, max) = (state.len(), self.writer.wal.entry_size_max());
         let too_large = RecoverError::StateSize { group: *group, size, max };
         let voter = voter(node, 0);

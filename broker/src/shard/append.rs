@@ -12,7 +12,6 @@ use super::hosted::{Waiter, appended_at};
 use super::message::{Append, AppendRefused, PartAnswer};
 use super::replicated_log::{Claim, Refused};
 use crate::metrics::Metric;
-use crate::node::Node;
 use crate::partition::{
     AppendError, Duplicate, NewBatch, Prepared, ProducerError, ProducerStamp, Submission,
     leader_epoch,
@@ -36,19 +35,19 @@ impl Shard {
         resident: bool,
         waiter: impl FnOnce(super::message::Appended) -> Waiter,
     ) -> Result<(), AppendRefused> {
-        let group = self.data_group();
+        let unknown = AppendRefused::UnknownPartition;
+        let group = self.hosting.group_of(append.partition).ok_or(unknown)?;
         // First of all: what a follower knows of a producer may be old, and its word on a sequence
         // number, even on a repeat, would be taken for the leader's. So would the refusal of one
         // that stood still while another was elected.
         let term = self.log.leads(group).ok_or(AppendRefused::NotLeader)?;
         let now_ms = self.now.unix_ms;
-        let partition =
-            self.hosting.get(append.partition).ok_or(AppendRefused::UnknownPartition)?;
+        let partition = self.hosting.get(append.partition).ok_or(unknown)?;
         let submission = Submission::from(&append.info);
         let log_start = partition.log_start();
-        let prepared = partition
-            .prepare(&submission, now_ms)
-            .map_err(|error| self.refusal_of(append.partition, submission.producer, error))?;
+        let prepared = partition.prepare(&submission, now_ms).map_err(|error| {
+            self.refusal_of(group, append.partition, submission.producer, error)
+        })?;
         match prepared {
             Prepared::Duplicate(first) => {
                 let time = first.log_append_time.unwrap_or(-1);
@@ -71,13 +70,14 @@ impl Shard {
     /// refused before, or does not know.
     fn refusal_of(
         &self,
+        group: RaftGroupId,
         partition: PartitionId,
         producer: Option<ProducerStamp>,
         error: AppendError,
     ) -> AppendRefused {
         let refused = AppendRefused::from(error);
         let explains = |it| self.refusals.explain(partition, it, self.now.instant);
-        if !self.has_quorum() {
+        if !self.has_quorum(group) {
             AppendRefused::NotLeader
         } else if refused == AppendRefused::OutOfOrderSequence && producer.is_some_and(explains) {
             AppendRefused::Behind
@@ -100,11 +100,6 @@ impl Shard {
             }
             Err(_) => {}
         }
-    }
-
-    /// The group that this shard's partitions are in.
-    pub(crate) fn data_group(&self) -> RaftGroupId {
-        Node::data_group(self.id)
     }
 
     /// A batch that is in the log already: the answer waits until that one is committed.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kafka_wire::batch::Batches;
 use kafka_wire::records::{RecordBatchBuilder, Records};
 use kafka_wire::validate::{ValidationRules, validate};
-use model::{PartitionId, Term};
+use model::{PartitionId, RaftGroupId, Term};
 use replication::CommittedEntry;
 
 use super::Shard;
@@ -28,23 +28,23 @@ pub(crate) struct Groups {
     /// Calls that wait for a reply, by token.
     waiting: BTreeMap<ReplyToken, Origin>,
     next_token: u64,
-    /// The partitions of `__consumer_offsets` that are here, with their index.
-    partitions: BTreeMap<PartitionId, i32>,
+    /// The partitions of `__consumer_offsets` that are here, with their index and raft group.
+    partitions: BTreeMap<PartitionId, (i32, RaftGroupId)>,
     /// Those whose records are still to be loaded.
     loading: Vec<i32>,
-    /// Records of a snapshot, by partition; loaded before the entries after it.
-    stored: Vec<(PartitionId, GroupRecords)>,
+    /// Records of snapshots, by partition; loaded before the entries after them.
+    stored: Vec<(RaftGroupId, PartitionId, GroupRecords)>,
     /// Entries that cannot be read until the metadata image says what they are.
-    deferred: Vec<CommittedEntry>,
+    deferred: Vec<(RaftGroupId, CommittedEntry)>,
     /// Where the coordinator's monotonic clock has its zero.
     started: Instant,
 }
 
 impl Groups {
-    /// `stored`: what the snapshot of the data group has.
+    /// `stored`: what the snapshots of data groups have.
     pub(crate) fn new(
         config: GroupConfig,
-        stored: Vec<(PartitionId, GroupRecords)>,
+        stored: Vec<(RaftGroupId, PartitionId, GroupRecords)>,
         now: Instant,
     ) -> Self {
         Self {
@@ -66,13 +66,30 @@ impl Groups {
 
     /// Keeps what the coordinator has to load once the metadata image is there: all but its own
     /// records, which are those of the term in which this broker leads.
-    pub(crate) fn defer(&mut self, entries: Vec<CommittedEntry>, led: Option<Term>) {
+    pub(crate) fn defer(
+        &mut self,
+        group: RaftGroupId,
+        entries: Vec<CommittedEntry>,
+        led: Option<Term>,
+    ) {
         let wanted = |entry: &CommittedEntry| {
             Some(entry.term) != led
                 && entry.payload.is_some()
                 && entry.descriptor.as_ref().is_some_and(|descriptor| descriptor.resident)
         };
-        self.deferred.extend(entries.into_iter().filter(wanted));
+        self.deferred.extend(entries.into_iter().filter(wanted).map(|entry| (group, entry)));
+    }
+
+    /// Index of each partition of `__consumer_offsets` in a raft group.
+    fn indexes(&self, group: RaftGroupId) -> Vec<i32> {
+        let here = self.partitions.values().filter(|(_, of)| *of == group);
+        here.map(|(index, _)| *index).collect()
+    }
+
+    /// The partition with an index, if it is here, and its raft group.
+    fn place_of(&self, index: i32) -> Option<(PartitionId, RaftGroupId)> {
+        let mut hosted = self.partitions.iter();
+        hosted.find(|(_, (found, _))| *found == index).map(|(id, (_, group))| (*id, *group))
     }
 }
 
@@ -85,7 +102,9 @@ impl Shard {
 
     /// Serves a request to one consumer group.
     pub(crate) fn serve_group(&mut self, origin: Origin, request: GroupRequest) {
-        if self.log.leads(self.data_group()).is_none() {
+        let index = self.groups.coordinator.partition_of(&request.group);
+        let place = self.groups.place_of(index);
+        if place.and_then(|(_, group)| self.log.leads(group)).is_none() {
             let response = request.refused(GroupError::NotCoordinator);
             return self.answer(origin, PartAnswer::Group(Box::new(response)));
         }
@@ -124,9 +143,7 @@ impl Shard {
         records: &[(bytes::Bytes, Option<bytes::Bytes>)],
         token: AppendToken,
     ) -> Result<(), AppendFailed> {
-        let mut hosted = self.groups.partitions.iter();
-        let partition = hosted.find(|(_, found)| **found == index).map(|(id, _)| *id);
-        let partition = partition.ok_or(AppendFailed::NotLeader)?;
+        let (partition, _) = self.groups.place_of(index).ok_or(AppendFailed::NotLeader)?;
         let mut builder = RecordBatchBuilder::new();
         for (key, value) in records {
             builder.append(self.now.unix_ms, Some(key), value.as_deref(), &[]);
@@ -155,17 +172,17 @@ impl Shard {
     }
 
     /// Takes over the partitions of `__consumer_offsets` that a new image puts here.
-    pub(crate) fn coordinate(&mut self, partitions: BTreeMap<PartitionId, i32>) {
+    pub(crate) fn coordinate(&mut self, partitions: BTreeMap<PartitionId, (i32, RaftGroupId)>) {
         if let Some(topic) = self.metadata.image().topic(CONSUMER_OFFSETS) {
             self.groups.coordinator.set_partition_count(topic.partition_count());
         }
         let old = std::mem::replace(&mut self.groups.partitions, partitions);
-        for (id, index) in &old {
+        for (id, (index, _)) in &old {
             if !self.groups.partitions.contains_key(id) {
                 self.groups.coordinator.unload(*index);
             }
         }
-        for (id, index) in &self.groups.partitions {
+        for (id, (index, _)) in &self.groups.partitions {
             if !old.contains_key(id) {
                 self.groups.coordinator.begin_load(*index);
                 self.groups.loading.push(*index);
@@ -180,55 +197,62 @@ impl Shard {
         }
         let groups = &mut self.groups;
         let image = self.metadata.image();
-        for (partition, records) in std::mem::take(&mut groups.stored) {
-            if let Some(index) = groups.partitions.get(&partition).copied() {
+        for (group, partition, records) in std::mem::take(&mut groups.stored) {
+            if let Some((index, _)) = groups.partitions.get(&partition).copied() {
                 for (key, value) in records {
                     groups.coordinator.load(index, &key, Some(&value));
                 }
             } else if !image.has_had(partition) {
-                groups.stored.push((partition, records));
+                groups.stored.push((group, partition, records));
             }
         }
-        for entry in std::mem::take(&mut groups.deferred) {
+        for (group, entry) in std::mem::take(&mut groups.deferred) {
             let Some(described) = entry.descriptor.as_ref().and_then(entry_of) else { continue };
             let index = groups.partitions.get(&described.partition()).copied();
-            if let (Some(index), Some(payload)) = (index, &entry.payload) {
+            if let (Some((index, _)), Some(payload)) = (index, &entry.payload) {
                 load(&mut groups.coordinator, index, payload);
             } else if !image.has_had(described.partition()) {
-                groups.deferred.push(entry);
+                groups.deferred.push((group, entry));
             }
-        }
-        if !self.log.has_caught_up(self.data_group()) {
-            return;
         }
         if let Some((count, _)) = self.groups.coordinator.load_fault() {
             self.metrics.set(Metric::GroupLoadFaults, count);
         }
         let now = self.group_now();
         for index in std::mem::take(&mut self.groups.loading) {
-            self.groups.coordinator.end_load(now, index);
+            let place = self.groups.place_of(index);
+            if place.is_some_and(|(_, group)| self.log.has_caught_up(group)) {
+                self.groups.coordinator.end_load(now, index);
+            } else if place.is_some() {
+                self.groups.loading.push(index);
+            }
         }
     }
 
-    /// This broker leads no more: the coordinator goes back to what is committed, and follows.
-    pub(super) fn stop_coordinating(&mut self) {
-        let indexes: Vec<_> = self.groups.partitions.values().copied().collect();
-        for index in indexes {
+    /// This broker leads a group no more: the coordinator goes back to what is committed there, and
+    /// follows.
+    pub(super) fn stop_coordinating(&mut self, group: RaftGroupId) {
+        for index in self.groups.indexes(group) {
             let records = self.groups.coordinator.dump(index);
             self.groups.coordinator.unload(index);
             self.load_anew(index, records);
         }
     }
 
-    /// The consumer groups are those of a snapshot.
-    pub(super) fn install_offsets(&mut self, stored: Vec<(PartitionId, GroupRecords)>) {
-        let indexes: Vec<_> = self.groups.partitions.values().copied().collect();
-        for index in indexes {
+    /// The consumer groups of a raft group are those of a snapshot.
+    pub(super) fn install_offsets(
+        &mut self,
+        group: RaftGroupId,
+        stored: Vec<(PartitionId, GroupRecords)>,
+    ) {
+        for index in self.groups.indexes(group) {
             self.groups.coordinator.unload(index);
             self.load_anew(index, Vec::new());
         }
-        self.groups.deferred.clear();
-        self.groups.stored = stored;
+        self.groups.deferred.retain(|(of, _)| *of != group);
+        self.groups.stored.retain(|(of, ..)| *of != group);
+        let stored = stored.into_iter().map(|(partition, records)| (group, partition, records));
+        self.groups.stored.extend(stored);
         self.load_offsets();
     }
 
@@ -243,21 +267,23 @@ impl Shard {
         }
     }
 
-    /// Everything that the log held of consumer groups is loaded.
-    pub(super) fn groups_are_loaded(&self) -> bool {
+    /// Everything that the log of a raft group held of consumer groups is loaded.
+    pub(super) fn groups_are_loaded(&self, group: RaftGroupId) -> bool {
         let groups = &self.groups;
-        let follows = self.log.leads(self.data_group()).is_none();
+        let is_here = |index: &i32| groups.place_of(*index).is_some_and(|(_, of)| of == group);
+        let follows = self.log.leads(group).is_none();
         self.metadata.is_ready()
-            && (follows || groups.loading.is_empty())
-            && groups.deferred.is_empty()
-            && groups.stored.is_empty()
+            && (follows || !groups.loading.iter().any(is_here))
+            && groups.deferred.iter().all(|(of, _)| *of != group)
+            && groups.stored.iter().all(|(of, ..)| *of != group)
     }
 
-    /// What a snapshot keeps of the consumer groups here.
-    pub(super) fn offsets_records(&self) -> Vec<(PartitionId, GroupRecords)> {
+    /// What a snapshot of a raft group keeps of the consumer groups there.
+    pub(super) fn offsets_records(&self, group: RaftGroupId) -> Vec<(PartitionId, GroupRecords)> {
         let groups = &self.groups;
-        let dump = |(id, index): (&PartitionId, &i32)| (*id, groups.coordinator.dump(*index));
-        groups.partitions.iter().map(dump).filter(|(_, records)| !records.is_empty()).collect()
+        let here = groups.partitions.iter().filter(|(_, (_, of))| *of == group);
+        let records = here.map(|(id, (index, _))| (*id, groups.coordinator.dump(*index)));
+        records.filter(|(_, records)| !records.is_empty()).collect()
     }
 
     /// Drops the committed offsets of topics that the new image does not have any more.

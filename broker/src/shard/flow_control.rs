@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use model::NodeId;
+use model::{NodeId, RaftGroupId};
 
 use super::Shard;
 use crate::peer::frame::Control;
@@ -66,7 +66,8 @@ impl Shard {
             |node: &NodeId| self.peers.is_up(*node) && self.rooms.is_short(*node, least, now);
         let any_short = others.iter().any(is_short);
         self.log.set_followers_have_room(!any_short);
-        self.help_stuck();
+        let groups = self.tiers.groups();
+        groups.iter().for_each(|group| self.help_stuck(*group));
     }
 
     pub(super) fn hear_room(&mut self, from: NodeId, bytes: u64) {
@@ -75,16 +76,15 @@ impl Shard {
 
     /// A broker whose WAL is full and whose next entries are in objects gets a snapshot: with that
     /// it needs none of what fills its WAL.
-    fn help_stuck(&mut self) {
-        let group = self.data_group();
+    fn help_stuck(&mut self, group: RaftGroupId) {
         if !self.log.has_caught_up(group) {
             return;
         }
-        let upto = self.tier.offload.upto();
+        let upto = self.tiers[group].offload.upto();
         let behind =
             |node| self.log.matched(group, self.voter_at(node)).is_some_and(|it| it < upto);
         if self.rooms.stuck(self.now.instant).any(behind) {
-            self.compact_now(upto);
+            self.compact_now(group, upto);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The partitions of a shard, and the entries of its raft groups that are not committed yet with
 //! who waits for each.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -38,9 +38,15 @@ struct OpenEntry {
     proposed: Option<Instant>,
 }
 
+/// A partition, and the raft group whose log has its records.
+struct Hosted {
+    group: RaftGroupId,
+    log: Partition,
+}
+
 /// See the module's text.
 pub(crate) struct Hosting {
-    partitions: BTreeMap<PartitionId, Partition>,
+    partitions: BTreeMap<PartitionId, Hosted>,
     tail: TailBudget,
     open: BTreeMap<RaftGroupId, VecDeque<OpenEntry>>,
 }
@@ -63,7 +69,17 @@ impl Hosting {
     }
 
     pub(crate) fn get(&self, partition: PartitionId) -> Option<&Partition> {
-        self.partitions.get(&partition)
+        Some(&self.partitions.get(&partition)?.log)
+    }
+
+    /// A partition and its group.
+    pub(crate) fn find(&self, partition: PartitionId) -> Option<(RaftGroupId, &Partition)> {
+        self.partitions.get(&partition).map(|hosted| (hosted.group, &hosted.log))
+    }
+
+    /// The group of a partition.
+    pub(crate) fn group_of(&self, partition: PartitionId) -> Option<RaftGroupId> {
+        Some(self.partitions.get(&partition)?.group)
     }
 
     /// A partition and the budget of the tail caches, which its changes need.
@@ -71,28 +87,29 @@ impl Hosting {
         &mut self,
         partition: PartitionId,
     ) -> Option<(&mut Partition, &mut TailBudget)> {
-        Some((self.partitions.get_mut(&partition)?, &mut self.tail))
+        Some((&mut self.partitions.get_mut(&partition)?.log, &mut self.tail))
     }
 
-    /// Starts a partition that is not there yet.
-    pub(crate) fn ensure(&mut self, partition: PartitionId) {
-        self.partitions.entry(partition).or_insert_with(|| Partition::new(partition));
+    /// Starts a partition of a group that is not there yet.
+    pub(crate) fn ensure(&mut self, group: RaftGroupId, partition: PartitionId) {
+        let new = || Hosted { group, log: Partition::new(partition) };
+        self.partitions.entry(partition).or_insert_with(new);
     }
 
     /// Drops the partitions for which `keep` says no: their topics are deleted.
     pub(crate) fn retain(&mut self, keep: impl Fn(PartitionId) -> bool) -> Vec<PartitionId> {
         let gone: Vec<_> = self.partitions.keys().copied().filter(|id| !keep(*id)).collect();
         for id in &gone {
-            if let Some(mut partition) = self.partitions.remove(id) {
-                partition.drop_tail(&mut self.tail);
+            if let Some(mut hosted) = self.partitions.remove(id) {
+                hosted.log.drop_tail(&mut self.tail);
             }
         }
         gone
     }
 
     /// Takes a partition as a snapshot of its group has it.
-    pub(crate) fn restore(&mut self, partition: Partition) {
-        self.partitions.insert(partition.id(), partition);
+    pub(crate) fn restore(&mut self, group: RaftGroupId, log: Partition) {
+        self.partitions.insert(log.id(), Hosted { group, log });
     }
 
     /// Takes an entry that recovery found in the log of a group, after those before it. With
@@ -108,33 +125,35 @@ impl Hosting {
     ) -> Result<(), crate::partition::ReplayError> {
         let id = descriptor.partition();
         let start = if compacted { descriptor.base_offset() } else { Offset::ZERO };
-        let new = || Partition::starting_at(id, start);
-        self.partitions.entry(id).or_insert_with(new).replay(index, term, descriptor)?;
+        let new = || Hosted { group, log: Partition::starting_at(id, start) };
+        self.partitions.entry(id).or_insert_with(new).log.replay(index, term, descriptor)?;
         self.push_open(group, index, (id, descriptor.batch_size()), None, None);
         Ok(())
     }
 
-    /// Takes the partitions of a snapshot in place of what there is; returns who waits in vain.
+    /// Takes the partitions of a group's snapshot in place of those that it has; returns who waits
+    /// in vain.
     pub(crate) fn install(
         &mut self,
         group: RaftGroupId,
         partitions: Vec<Partition>,
     ) -> Vec<Waiter> {
-        self.retain(|_| false);
-        partitions.into_iter().for_each(|partition| self.restore(partition));
+        let before: BTreeSet<_> = self.partitions(group).map(Partition::id).collect();
+        self.retain(|id| !before.contains(&id));
+        partitions.into_iter().for_each(|partition| self.restore(group, partition));
         let open = self.open.remove(&group).unwrap_or_default();
         open.into_iter().flat_map(|it| it.waiter.into_iter().chain(it.repeats)).collect()
     }
 
-    /// The partitions of the shard, in order of their numbers.
-    pub(crate) fn partitions(&self) -> impl Iterator<Item = &Partition> {
-        self.partitions.values()
+    /// The partitions of a group, in order of their numbers.
+    pub(crate) fn partitions(&self, group: RaftGroupId) -> impl Iterator<Item = &Partition> {
+        self.partitions.values().filter(move |it| it.group == group).map(|it| &it.log)
     }
 
-    /// Lets go of the batches up to an entry: they are in the object store.
-    pub(crate) fn release_before(&mut self, index: LogIndex) {
-        for partition in self.partitions.values_mut() {
-            partition.release_before(index, &mut self.tail);
+    /// Lets go of a group's batches up to an entry: they are in the object store.
+    pub(crate) fn release_before(&mut self, group: RaftGroupId, index: LogIndex) {
+        for hosted in self.partitions.values_mut().filter(|it| it.group == group) {
+            hosted.log.release_before(index, &mut self.tail);
         }
     }
 
@@ -169,9 +188,9 @@ impl Hosting {
         }
     }
 
-    /// Those who wait for entries that are not committed.
-    pub(crate) fn take_waiters(&mut self) -> Vec<Waiter> {
-        let open = self.open.values_mut().flatten();
+    /// Those who wait for entries of a group that are not committed.
+    pub(crate) fn take_waiters(&mut self, group: RaftGroupId) -> Vec<Waiter> {
+        let open = self.open.get_mut(&group).into_iter().flatten();
         open.flat_map(|it| it.waiter.take().into_iter().chain(std::mem::take(&mut it.repeats)))
             .collect()
     }
@@ -187,8 +206,9 @@ impl Hosting {
         while let Some(entry) = entries.pop_back_if(|entry| entry.index >= from) {
             waiters.extend(entry.waiter);
             waiters.extend(entry.repeats);
-            if let Some(partition) = self.partitions.get_mut(&entry.partition) {
-                partition
+            if let Some(hosted) = self.partitions.get_mut(&entry.partition) {
+                hosted
+                    .log
                     .truncate(from, &mut self.tail)
                     .expect("raft never replaces a committed entry");
             }
@@ -198,16 +218,16 @@ impl Hosting {
 
     /// Forgets producers that wrote nothing for `expiration_ms`.
     pub(crate) fn expire_producers(&mut self, now_ms: i64, expiration_ms: i64) {
-        for partition in self.partitions.values_mut() {
-            partition.expire_producers(now_ms, expiration_ms);
+        for hosted in self.partitions.values_mut() {
+            hosted.log.expire_producers(now_ms, expiration_ms);
         }
     }
 
     /// Frees tail caches down to their budget, oldest batches first.
     pub(crate) fn evict(&mut self) {
         while let Some(victim) = self.tail.victim() {
-            if let Some(partition) = self.partitions.get_mut(&victim.partition) {
-                partition.evict(victim, &mut self.tail);
+            if let Some(hosted) = self.partitions.get_mut(&victim.partition) {
+                hosted.log.evict(victim, &mut self.tail);
             }
         }
     }
@@ -216,17 +236,18 @@ impl Hosting {
 impl Shard {
     /// Entries up to `index` are durable on a majority: readers see them, producers hear of them.
     pub(crate) fn committed(&mut self, group: RaftGroupId, index: LogIndex) {
-        if group == self.data_group() {
-            self.tier.offload.advance(index);
+        if !self.tiers.contains(group) {
+            return; // Group 0 has no batches.
         }
+        self.tiers[group].offload.advance(index);
         while let Some(entry) = self.hosting.pop_committed(group, index) {
             if let Some(proposed) = entry.proposed {
                 let waited = self.now.instant.saturating_duration_since(proposed);
                 self.metrics.commit.record(waited);
             }
-            self.tier.offload.committed(u64::from(entry.size), self.now.instant);
-            let log = self.hosting.partitions.get_mut(&entry.partition);
-            if log.is_some_and(|log| log.committed(entry.index)) {
+            self.tiers[group].offload.committed(u64::from(entry.size), self.now.instant);
+            let hosted = self.hosting.partitions.get_mut(&entry.partition);
+            if hosted.is_some_and(|hosted| hosted.log.committed(entry.index)) {
                 self.wake_readers(entry.partition);
             }
             for waiter in entry.waiter.into_iter().chain(entry.repeats) {
@@ -249,7 +270,7 @@ impl Shard {
         (index, term): (LogIndex, Term),
         descriptor: &Descriptor,
     ) {
-        if let Some(entry) = entry_of(descriptor).filter(|_| group == self.data_group()) {
+        if let Some(entry) = entry_of(descriptor).filter(|_| self.tiers.contains(group)) {
             // A leader proposes what fits its log, and that is ours.
             let taken = self.hosting.recovered(group, index, term, &entry, true);
             taken.expect("entries follow one another in a partition");
@@ -274,8 +295,8 @@ impl Shard {
         // Partitions that are younger than the snapshot.
         let image = self.metadata.shared_image();
         self.host_partitions(&image);
-        self.tier.install(stored.manifest, stored.edited);
-        self.install_offsets(stored.offsets);
+        self.tiers[group].install(stored.manifest, stored.edited);
+        self.install_offsets(group, stored.offsets);
     }
 
     /// A group's leader or term changed.
@@ -285,21 +306,21 @@ impl Shard {
         self.node.set_leader(group, leader, term);
         if leader == Some(own) {
             self.metrics.add(Metric::Elections, 1);
-        } else if led && group == self.data_group() {
-            self.step_down();
+        } else if led && self.tiers.contains(group) {
+            self.step_down(group);
         }
     }
 
-    /// This broker does not lead its data group any more.
-    fn step_down(&mut self) {
-        self.tier_steps_down();
-        self.stop_coordinating();
+    /// This broker does not lead a data group any more.
+    fn step_down(&mut self, group: RaftGroupId) {
+        self.tier_steps_down(group);
+        self.stop_coordinating(group);
         // What they wait for may be committed after all, or replaced: who leads will know. They
         // would hear of it only when this broker does, however long it is cut off.
-        for waiter in self.hosting.take_waiters() {
+        for waiter in self.hosting.take_waiters(group) {
             self.tell(waiter, Err(AppendRefused::NotLeader));
         }
-        let partitions: Vec<_> = self.hosting.partitions.keys().copied().collect();
+        let partitions: Vec<_> = self.hosting.partitions(group).map(Partition::id).collect();
         for partition in partitions {
             self.wake_readers(partition);
         }

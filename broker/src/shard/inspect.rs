@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use model::{Offset, PartitionId, Term};
-use s3_uploader::{Job, Manifest, ManifestFile, ObjectName};
+use model::{Offset, PartitionId, RaftGroupId, Term};
+use s3_uploader::{Extent, Job, Manifest, ManifestFile, ObjectName};
 
 use super::Shard;
-use super::tier::JobOf;
+use super::tiers::JobOf;
 use crate::metrics::Metric;
 
 /// A number of a manifest that no other one has.
@@ -17,6 +17,7 @@ const LEAP: u64 = 1 << 40;
 pub struct PartitionState {
     pub topic: Arc<str>,
     pub index: i32,
+    pub group: RaftGroupId,
     pub id: PartitionId,
     pub log_start: Offset,
     /// What is below is in no entry of the log any more.
@@ -25,11 +26,24 @@ pub struct PartitionState {
     pub log_end: Offset,
 }
 
+/// What is known of a data group.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupState {
+    pub group: RaftGroupId,
+    /// This broker leads it, and has applied all that was committed before.
+    pub leads: bool,
+    /// Bytes that are not offloaded.
+    pub pending_bytes: u64,
+    pub phase: &'static str,
+    /// The first entry that is in its log.
+    pub first_index: u64,
+    /// The last entry whose edit its manifest contains.
+    pub edited: u64,
+}
+
 /// Numbers that tell what a shard has done since its start, or has to do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
-    pub pending_bytes: u64,
-    pub phase: &'static str,
     pub wal_room: u64,
     /// Producers are slowed down.
     pub is_under_pressure: bool,
@@ -49,23 +63,37 @@ pub struct Counters {
     pub hand_overs: u64,
     /// Clients' connections that it closed since it knew no leader.
     pub let_go: u64,
-    /// The first entry of the data group that is in its log.
-    pub first_index: u64,
-    /// The last entry whose edit the manifest contains.
-    pub edited: u64,
 }
 
 impl Shard {
-    pub(crate) fn manifest(&self) -> &Manifest {
-        &self.tier.manifest
+    pub(crate) fn manifest(&self, group: RaftGroupId) -> &Manifest {
+        &self.tiers[group].manifest
+    }
+
+    /// Where the records of a partition are that are in objects.
+    pub(crate) fn extents(&self, id: PartitionId) -> &[Extent] {
+        let group = self.hosting.group_of(id);
+        group.map_or(&[], |group| self.tiers[group].manifest.extents(id))
+    }
+
+    pub(crate) fn group_states(&self) -> impl Iterator<Item = GroupState> {
+        self.tiers.iter().map(|(group, tier)| GroupState {
+            group,
+            leads: self.log.has_caught_up(group),
+            pending_bytes: tier.offload.pending(),
+            phase: tier.offload.phase_name(),
+            first_index: self.log.first_index(group).get(),
+            edited: tier.edited.get(),
+        })
     }
 
     pub(crate) fn partition_states(&self) -> Vec<PartitionState> {
         let mut states = Vec::new();
         for topic in self.metadata.image().topics().filter(|topic| !topic.internal) {
             for (index, partition) in (0_i32..).zip(&topic.partitions) {
-                let Some(log) = self.hosting.get(partition.id) else { continue };
+                let Some((group, log)) = self.hosting.find(partition.id) else { continue };
                 states.push(PartitionState {
+                    group,
                     topic: Arc::clone(&topic.name),
                     index,
                     id: partition.id,
@@ -82,8 +110,6 @@ impl Shard {
     pub(crate) fn counters(&self) -> Counters {
         let metrics = &self.metrics;
         Counters {
-            pending_bytes: self.tier.offload.pending(),
-            phase: self.tier.offload.phase_name(),
             wal_room: self.log.room(),
             is_under_pressure: self.log.throttle_ms() > 0,
             merges: metrics.get(Metric::Merges),
@@ -99,8 +125,6 @@ impl Shard {
             objects_deleted: metrics.get(Metric::TierObjectsDeleted),
             offload_failures: metrics.get(Metric::OffloadFailures),
             edits_void: metrics.get(Metric::TierEditsVoid),
-            first_index: self.log.first_index(self.data_group()).get(),
-            edited: self.tier.edited.get(),
         }
     }
 
@@ -116,42 +140,45 @@ impl Shard {
 
     /// See `SimBroker`.
     pub(crate) fn acknowledge_early(&mut self) {
-        for waiter in self.hosting.take_waiters() {
-            self.tell(waiter, Ok(()));
+        for group in self.tiers.groups().iter() {
+            for waiter in self.hosting.take_waiters(*group) {
+                self.tell(waiter, Ok(()));
+            }
         }
-    }
-
-    pub(crate) fn leads_data(&self) -> bool {
-        self.log.leads(self.data_group()).is_some()
     }
 
     /// See `SimBroker`.
-    pub(crate) fn store_file_unasked(&mut self) {
-        if !self.groups_are_loaded() {
+    pub(crate) fn store_file_unasked(&mut self, group: RaftGroupId) {
+        if !self.groups_are_loaded(group) {
             return;
         }
-        let (group, index, upto) = (self.data_group(), self.tier.offload.upto(), self.tier.edited);
-        let state = self.group_snapshot(index);
+        let (index, upto) = (self.tiers[group].offload.upto(), self.tiers[group].edited);
+        let state = self.group_snapshot(group, index);
         let sequence = upto.get() + LEAP;
         let (cluster_id, term) = (self.node.cluster_id, Term::new(1));
         let file = ManifestFile { cluster_id, group, term, index, sequence, state };
-        self.tier.start(Job::PutManifest(file), JobOf::ManifestFile { group, upto });
+        self.tiers.start(group, Job::PutManifest(file), JobOf::ManifestFile { upto });
     }
 
     /// See `SimBroker`.
     pub(crate) fn trim_early(&mut self) {
-        if let Some(upto) = self.tier.offload.recording() {
-            self.hosting.release_before(upto);
-            self.compact_to(upto);
+        for group in self.tiers.groups().iter().copied() {
+            if let Some(upto) = self.tiers[group].offload.recording() {
+                self.hosting.release_before(group, upto);
+                self.compact_to(group, upto);
+            }
         }
     }
 
     /// See `SimBroker`.
     pub(crate) fn delete_unasked(&mut self) {
-        let retired: Vec<ObjectName> = self.tier.manifest.retired(i64::MAX).copied().collect();
-        if !retired.is_empty() && self.log.has_caught_up(self.data_group()) {
-            let keys = retired.iter().map(ToString::to_string).collect();
-            self.tier.start(Job::Delete(keys), JobOf::Deletion(retired));
+        for group in self.tiers.groups().iter().copied() {
+            let retired = self.tiers[group].manifest.retired(i64::MAX);
+            let retired: Vec<ObjectName> = retired.copied().collect();
+            if !retired.is_empty() && self.log.has_caught_up(group) {
+                let keys = retired.iter().map(ToString::to_string).collect();
+                self.tiers.start(group, Job::Delete(keys), JobOf::Deletion(retired));
+            }
         }
     }
 }

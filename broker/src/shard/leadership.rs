@@ -99,7 +99,7 @@ impl Shard {
     /// Clients ask those for the leader whom they are connected to, and believe whom they ask: one
     /// that is cut off would keep them for as long as it is. They connect anew, to anyone.
     fn let_clients_go(&mut self) {
-        if self.log.knows_leader(self.data_group()) || !self.ready {
+        if !self.ready || self.tiers.groups().iter().any(|group| self.log.knows_leader(*group)) {
             self.leadership.let_go_at = None;
             return;
         }

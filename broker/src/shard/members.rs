@@ -71,9 +71,9 @@ fn next_step(
 }
 
 impl Shard {
-    /// See [`super::ReplicatedLog::has_quorum`]: of the data group.
-    pub(super) fn has_quorum(&self) -> bool {
-        self.log.has_quorum(self.data_group(), self.now.instant)
+    /// See [`super::ReplicatedLog::has_quorum`].
+    pub(super) fn has_quorum(&self, group: RaftGroupId) -> bool {
+        self.log.has_quorum(group, self.now.instant)
     }
 
     /// At the tick: what has to change in the groups that this broker leads.
@@ -157,11 +157,11 @@ impl Shard {
             }
             return;
         }
-        let upto = self.tier.offload.covered();
+        let upto = self.tiers[group].offload.covered();
         if upto >= self.log.members_since(group) {
-            self.compact_now(upto);
+            self.compact_now(group, upto);
         } else {
-            self.tier.offload.want();
+            self.tiers[group].offload.want();
         }
     }
 

@@ -12,12 +12,12 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use model::PartitionId;
+use model::{PartitionId, RaftGroupId};
 use s3_uploader::{Edit, FailPoint, Job, MergePlan, ObjectName, Outcome, StoreError, fail_point};
 
 use super::Shard;
 use super::replicated_log::Refused;
-use super::tier::JobOf;
+use super::tiers::JobOf;
 use crate::metrics::Metric;
 
 /// From one merge, or one look for something to merge, to the next.
@@ -85,36 +85,39 @@ impl Merging {
 
 impl Shard {
     /// Begins a merge if one is due; called at the tick.
-    pub(super) fn merge_on(&mut self) {
+    pub(super) fn merge_on(&mut self, group: RaftGroupId) {
         let now = self.now.instant;
-        match std::mem::take(&mut self.tier.merging.phase) {
-            Phase::Idle if self.may_merge() => {
-                self.tier.merging.rest(now + INTERVAL);
-                if let Some(plan) = self.next_merge() {
-                    self.begin_merge(plan);
+        match std::mem::take(&mut self.tiers[group].merging.phase) {
+            Phase::Idle if self.may_merge(group) => {
+                self.tiers[group].merging.rest(now + INTERVAL);
+                if let Some(plan) = self.next_merge(group) {
+                    self.begin_merge(group, plan);
                 }
             }
-            Phase::Recording { edit, object, proposed: false } => self.record_merge(edit, object),
-            phase => self.tier.merging.phase = phase,
+            Phase::Recording { edit, object, proposed: false } => {
+                self.record_merge(group, edit, object)
+            }
+            phase => self.tiers[group].merging.phase = phase,
         }
     }
 
     /// Offload comes first: while records wait for it, the store has enough to do.
-    fn may_merge(&self) -> bool {
-        let rests = self.tier.merging.not_before.is_some_and(|at| self.now.instant < at);
+    fn may_merge(&self, group: RaftGroupId) -> bool {
+        let rests = self.tiers[group].merging.not_before.is_some_and(|at| self.now.instant < at);
         !rests
-            && !self.tier.upkeep.is_flushing()
-            && self.tier.offload.pending() < 2 * self.object_size()
-            && self.log.has_caught_up(self.data_group())
+            && !self.tiers.is_flushing()
+            && self.tiers[group].offload.pending() < 2 * self.object_size()
+            && self.log.has_caught_up(group)
     }
 
-    fn next_merge(&mut self) -> Option<MergePlan> {
-        let (manifest, merging) = (&self.tier.manifest, &mut self.tier.merging);
+    fn next_merge(&mut self, group: RaftGroupId) -> Option<MergePlan> {
+        let tier = &mut self.tiers[group];
+        let (manifest, merging) = (&tier.manifest, &mut tier.merging);
         if merging.aside_until.is_some_and(|until| until <= self.now.instant) {
             merging.aside.clear();
             merging.aside_until = None;
         }
-        let edited = self.tier.edited.get();
+        let edited = tier.edited.get();
         if merging.gathered_at != Some(edited) {
             let gathered = manifest.gather(&merging.aside);
             if gathered.is_some() {
@@ -131,21 +134,20 @@ impl Shard {
         found.plan
     }
 
-    fn begin_merge(&mut self, plan: MergePlan) {
-        let group = self.data_group();
+    fn begin_merge(&mut self, group: RaftGroupId, plan: MergePlan) {
         let Some(term) = self.log.leads(group) else { return };
-        self.tier.merging.number += 1;
-        let object = ObjectName::merged(group, term, self.tier.merging.number);
+        self.tiers[group].merging.number += 1;
+        let object = ObjectName::merged(group, term, self.tiers[group].merging.number);
         let size = plan.size();
-        if self.tier.start(Job::Merge { object, plan }, JobOf::Merge) {
-            self.tier.merging.phase = Phase::Merging(object, size);
+        if self.tiers.start(group, Job::Merge { object, plan }, JobOf::Merge) {
+            self.tiers[group].merging.phase = Phase::Merging(object, size);
             fail_point(FailPoint::MergeBegun);
         }
     }
 
     /// The merged object is stored, or could not be made.
-    pub(super) fn merge_done(&mut self, outcome: Outcome) {
-        let phase = std::mem::take(&mut self.tier.merging.phase);
+    pub(super) fn merge_done(&mut self, group: RaftGroupId, outcome: Outcome) {
+        let phase = std::mem::take(&mut self.tiers[group].merging.phase);
         let Phase::Merging(object, size) = phase else { unreachable!("one merge at a time") };
         let now = self.now.instant;
         match outcome {
@@ -154,18 +156,18 @@ impl Shard {
                 self.metrics.add(Metric::Merges, 1);
                 self.metrics.add(Metric::MergedBytes, size);
                 let edit = Edit::Merged { object, object_size, extents };
-                self.record_merge(Box::new(edit), object);
+                self.record_merge(group, Box::new(edit), object);
             }
             outcome => {
                 self.metrics.add(Metric::MergeFailures, 1);
-                self.tier.merging.rest(now + PAUSE);
-                self.set_aside(&outcome);
+                self.tiers[group].merging.rest(now + PAUSE);
+                self.set_aside(group, &outcome);
             }
         }
     }
 
     /// An object that is damaged or gone would fail every merge that it is part of.
-    fn set_aside(&mut self, outcome: &Outcome) {
+    fn set_aside(&mut self, group: RaftGroupId, outcome: &Outcome) {
         let Outcome::Failed(
             StoreError::Checksum { key, .. }
             | StoreError::NotFound { key }
@@ -176,27 +178,27 @@ impl Shard {
         };
         if let Ok(object) = key.parse() {
             let until = self.now.instant + ASIDE;
-            self.tier.merging.aside.insert(object);
-            self.tier.merging.aside_until.get_or_insert(until);
+            self.tiers[group].merging.aside.insert(object);
+            self.tiers[group].merging.aside_until.get_or_insert(until);
         }
     }
 
-    fn record_merge(&mut self, edit: Box<Edit>, object: ObjectName) {
+    fn record_merge(&mut self, group: RaftGroupId, edit: Box<Edit>, object: ObjectName) {
         // The reserve for the broker's own entries may be used up for now: then it is tried again.
-        let outcome = self.propose_edit(&edit);
+        let outcome = self.propose_edit(group, &edit);
         if outcome == Err(Refused::NotLeader) {
             return;
         }
         let proposed = outcome.is_ok();
         fail_point(FailPoint::MergeProposed);
-        self.tier.merging.phase = Phase::Recording { edit, object, proposed };
+        self.tiers[group].merging.phase = Phase::Recording { edit, object, proposed };
     }
 
     /// The edit of a merge was applied, or was void.
-    pub(super) fn merge_ended(&mut self, object: &ObjectName) {
-        if matches!(&self.tier.merging.phase, Phase::Recording { object: own, .. } if own == object)
-        {
-            self.tier.merging.phase = Phase::Idle;
+    pub(super) fn merge_ended(&mut self, group: RaftGroupId, object: &ObjectName) {
+        let phase = &mut self.tiers[group].merging.phase;
+        if matches!(phase, Phase::Recording { object: own, .. } if own == object) {
+            *phase = Phase::Idle;
             fail_point(FailPoint::MergeApplied);
         }
     }

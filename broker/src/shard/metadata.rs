@@ -13,7 +13,7 @@ use super::call::Origin;
 use super::message::{CommandRefused, Message, PartAnswer};
 use super::replicated_log::{Claim, Refused};
 use crate::api::ProducerIds;
-use crate::cluster::{CONSUMER_OFFSETS, Cluster, Command, Image, bootstrap};
+use crate::cluster::{CONSUMER_OFFSETS, Cluster, Command, Image, Shape, bootstrap};
 use crate::metrics::Metric;
 use crate::partition::KIND_METADATA_FIRST;
 
@@ -140,9 +140,9 @@ impl Shard {
         if group == RaftGroupId::METADATA {
             self.apply_commands(entries);
         } else {
-            self.apply_edits(&entries);
+            self.apply_edits(group, &entries);
             let led = self.log.leads(group);
-            self.groups.defer(entries, led);
+            self.groups.defer(group, entries, led);
             self.load_offsets();
         }
     }
@@ -220,7 +220,9 @@ impl Shard {
         self.metadata.bootstrapped = true;
         let node = &self.node;
         let (endpoints, members) = (node.endpoints.clone(), node.members());
-        for command in bootstrap(node.cluster_id, node.id, endpoints, &members, node.shard_count) {
+        let groups_per_shard = u16::try_from(self.tiers.len()).unwrap_or(u16::MAX);
+        let shape = Shape { shard_count: node.shard_count, groups_per_shard };
+        for command in bootstrap(node.cluster_id, node.id, endpoints, &members, shape) {
             // The log is ours alone until it serves: a refusal means that it is full, and then the
             // broker cannot become ready. The error is told by the start's time-out.
             let _ = self.try_propose_command(&command);
@@ -231,7 +233,8 @@ impl Shard {
     fn publish(&mut self, image: Arc<Image>) {
         // Complete only with every data group: before, the log is still being applied.
         let groups = image.data_groups().count();
-        if !self.metadata.current || groups < usize::from(self.node.shard_count) {
+        if !self.metadata.current || groups < self.tiers.len() * usize::from(self.node.shard_count)
+        {
             return;
         }
         for shard in (0..self.node.shard_count).map(ShardId::new).filter(|id| *id != self.id) {
@@ -247,8 +250,8 @@ impl Shard {
         }
         let offsets = image.topic(CONSUMER_OFFSETS).map(|topic| {
             let partitions = (0_i32..).zip(&topic.partitions);
-            let here = partitions.filter(|(_, partition)| partition.group == self.data_group());
-            here.map(|(index, partition)| (partition.id, index)).collect()
+            let here = partitions.filter(|(_, partition)| self.tiers.contains(partition.group));
+            here.map(|(index, partition)| (partition.id, (index, partition.group))).collect()
         });
         self.retire_disks(&image);
         let hosted = self.host_partitions(&image);
@@ -268,11 +271,12 @@ impl Shard {
     /// Starts the partitions that an image puts here and that are not there yet; returns all that
     /// it puts here.
     pub(super) fn host_partitions(&mut self, image: &Image) -> BTreeSet<PartitionId> {
-        let group = self.data_group();
         let partitions = image.topics().flat_map(|topic| &topic.partitions);
-        let here = partitions.filter(|partition| partition.group == group);
-        let hosted: BTreeSet<_> = here.map(|partition| partition.id).collect();
-        hosted.iter().for_each(|partition| self.hosting.ensure(*partition));
+        let mut hosted = BTreeSet::new();
+        for partition in partitions.filter(|it| self.tiers.contains(it.group)) {
+            self.hosting.ensure(partition.group, partition.id);
+            hosted.insert(partition.id);
+        }
         hosted
     }
 }

@@ -1,4 +1,4 @@
-//! Offload: committed entries of the data group become an object, the object becomes an entry of
+//! Offload: committed entries of a data group become an object, the object becomes an entry of
 //! the group's log, and then the log and the WAL give up what is in the object.
 //!
 //! ```text
@@ -23,7 +23,7 @@ use super::group_snapshot::encode_snapshot;
 use super::hosted::entry_of;
 use super::metadata::METADATA_SHARD;
 use super::replicated_log::Refused;
-use super::tier::JobOf;
+use super::tiers::JobOf;
 use crate::metrics::Metric;
 use crate::partition::{EntryDescriptor, Partition, Piece};
 
@@ -204,29 +204,34 @@ impl Offload {
 }
 
 impl Shard {
-    /// Moves the offload on as far as it goes without waiting.
+    /// Moves the offload of all groups on as far as it goes without waiting.
     pub(crate) fn offload_on(&mut self) {
-        match std::mem::replace(&mut self.tier.offload.phase, Phase::Idle) {
-            Phase::Idle if self.offload_is_due() => self.begin_offload(),
-            Phase::Gathering(gathered) => self.gather(gathered),
+        let groups = self.tiers.groups();
+        groups.iter().for_each(|group| self.offload_group_on(*group));
+    }
+
+    fn offload_group_on(&mut self, group: RaftGroupId) {
+        match std::mem::replace(&mut self.tiers[group].offload.phase, Phase::Idle) {
+            Phase::Idle if self.offload_is_due(group) => self.begin_offload(group),
+            Phase::Gathering(gathered) => self.gather(group, gathered),
             Phase::Recording { edit, upto, bytes, proposed: false } => {
-                self.record_object(edit, upto, bytes);
+                self.record_object(group, edit, upto, bytes);
             }
-            phase => self.tier.offload.phase = phase,
+            phase => self.tiers[group].offload.phase = phase,
         }
     }
 
     /// There is more to gather in the next turn.
     pub(crate) fn is_gathering(&self) -> bool {
-        matches!(self.tier.offload.phase, Phase::Gathering(_))
+        self.tiers.iter().any(|(_, tier)| matches!(tier.offload.phase, Phase::Gathering(_)))
     }
 
-    fn offload_is_due(&self) -> bool {
-        let offload = &self.tier.offload;
+    fn offload_is_due(&self, group: RaftGroupId) -> bool {
+        let offload = &self.tiers[group].offload;
         let now = self.now.instant;
         if offload.pending == 0
             || offload.not_before.is_some_and(|at| now < at)
-            || !self.log.has_caught_up(self.data_group())
+            || !self.log.has_caught_up(group)
             // Whoever rebuilds the cluster from the bucket must find the topics of what is there.
             || self.node.metadata_stored() < self.metadata.image().version()
         {
@@ -240,25 +245,26 @@ impl Shard {
             || self.log.wants_offload(offload.began)
     }
 
-    /// Bytes of an object that is worth a request, less where the WAL is small.
+    /// Bytes of an object that is worth a request, less where the WAL is small: all groups share
+    /// that.
     pub(super) fn object_size(&self) -> u64 {
         let asked = u64::from(self.node.settings.broker.offload_bytes);
-        asked.min(self.log.object_size_max())
+        asked.min(self.log.object_size_max() / self.tiers.len().max(1) as u64)
     }
 
-    fn begin_offload(&mut self) {
-        self.tier.offload.wanted = false;
-        self.tier.offload.began = self.log.appended_end();
-        let first = self.log.first_index(self.data_group());
-        let upto = self.tier.offload.upto.max(LogIndex::new(first.get() - 1));
-        self.gather(Gathered { upto, bytes: 0, batches: Vec::new() });
+    fn begin_offload(&mut self, group: RaftGroupId) {
+        self.tiers[group].offload.wanted = false;
+        self.tiers[group].offload.began = self.log.appended_end();
+        let first = self.log.first_index(group);
+        let upto = self.tiers[group].offload.upto.max(LogIndex::new(first.get() - 1));
+        self.gather(group, Gathered { upto, bytes: 0, batches: Vec::new() });
     }
 
     /// Looks at some more entries; sends the object off when it is complete.
-    fn gather(&mut self, mut gathered: Gathered) {
+    fn gather(&mut self, group: RaftGroupId, mut gathered: Gathered) {
         let size_max = self.object_size();
         for _ in 0..GATHERED_PER_TURN {
-            let offload = &mut self.tier.offload;
+            let offload = &mut self.tiers[group].offload;
             let is_taken = offload.taken == Some(gathered.upto);
             if gathered.upto >= offload.committed && is_taken {
                 // The entry that was proposed then makes another name possible.
@@ -266,10 +272,10 @@ impl Shard {
             }
             let is_full = gathered.bytes >= size_max || gathered.batches.len() >= ENTRIES_MAX;
             if gathered.upto >= offload.committed || is_full && !is_taken {
-                return self.read_gathered(gathered);
+                return self.read_gathered(group, gathered);
             }
             gathered.upto = gathered.upto.next();
-            let descriptor = self.log.entry(self.data_group(), gathered.upto);
+            let descriptor = self.log.entry(group, gathered.upto);
             let descriptor = descriptor.and_then(|entry| entry.descriptor);
             let Some(batch) = descriptor.as_ref().and_then(entry_of) else { continue };
             gathered.bytes += u64::from(batch.batch_size());
@@ -280,11 +286,11 @@ impl Shard {
                 gathered.batches.push((batch.partition(), meta_of(&batch), piece));
             }
         }
-        self.tier.offload.phase = Phase::Gathering(gathered);
+        self.tiers[group].offload.phase = Phase::Gathering(gathered);
     }
 
     /// Reads from the WAL what is in no cache any more.
-    fn read_gathered(&mut self, gathered: Gathered) {
+    fn read_gathered(&mut self, group: RaftGroupId, gathered: Gathered) {
         let stored =
             gathered.batches.iter().enumerate().filter_map(|(at, (_, _, piece))| match piece {
                 Piece::Stored(stored) => Some((at, *stored)),
@@ -292,39 +298,38 @@ impl Shard {
             });
         let stored: Vec<_> = stored.collect();
         if stored.is_empty() {
-            return self.upload(gathered);
+            return self.upload(group, gathered);
         }
-        self.tier.offload.phase = Phase::Reading(gathered);
-        self.read_for_offload(stored);
+        self.tiers[group].offload.phase = Phase::Reading(gathered);
+        self.read_for_offload(group, stored);
     }
 
     /// The WAL gave back what was asked, in the order of asking; `None` if a read failed.
-    pub(super) fn gathered_read(&mut self, found: Option<Vec<Bytes>>) {
-        let phase = std::mem::replace(&mut self.tier.offload.phase, Phase::Idle);
+    pub(super) fn gathered_read(&mut self, group: RaftGroupId, found: Option<Vec<Bytes>>) {
+        let phase = std::mem::replace(&mut self.tiers[group].offload.phase, Phase::Idle);
         let Phase::Reading(mut gathered) = phase else {
             unreachable!("only a reading phase reads")
         };
         let Some(found) = found else {
             self.metrics.add(Metric::OffloadFailures, 1);
-            return self.tier.offload.rest(self.now.instant);
+            return self.tiers[group].offload.rest(self.now.instant);
         };
         let is_stored = |piece: &&mut Piece| matches!(piece, Piece::Stored(_));
         let places = gathered.batches.iter_mut().map(|(_, _, piece)| piece).filter(is_stored);
         for (piece, bytes) in places.zip(found) {
             *piece = Piece::Cached(bytes);
         }
-        self.upload(gathered);
+        self.upload(group, gathered);
     }
 
-    fn upload(&mut self, gathered: Gathered) {
+    fn upload(&mut self, group: RaftGroupId, gathered: Gathered) {
         let now = self.now.instant;
-        let group = self.data_group();
-        let Some(term) = self.log.leads(group) else { return self.tier.offload.rest(now) };
+        let Some(term) = self.log.leads(group) else { return self.tiers[group].offload.rest(now) };
         if gathered.batches.is_empty() {
-            self.tier.offload.settle(gathered.upto, gathered.bytes, now);
+            self.tiers[group].offload.settle(gathered.upto, gathered.bytes, now);
             return;
         }
-        let first = self.tier.offload.named.next();
+        let first = self.tiers[group].offload.named.next();
         let name = ObjectName::range(group, term, first, gathered.upto)
             .expect("an object with batches has entries");
         let batches = gathered.batches.into_iter().map(|(partition, meta, piece)| match piece {
@@ -332,76 +337,76 @@ impl Shard {
             Piece::Stored(_) => unreachable!("all were read"),
         });
         let object = LooseObject { name, batches: batches.collect() };
-        self.tier.offload.phase = Phase::Uploading(gathered.upto, gathered.bytes);
+        self.tiers[group].offload.phase = Phase::Uploading(gathered.upto, gathered.bytes);
         fail_point(FailPoint::OffloadGathered);
-        if !self.tier.start(Job::Seal(object), JobOf::Object) {
-            self.tier.offload.rest(now);
+        if !self.tiers.start(group, Job::Seal(object), JobOf::Object) {
+            self.tiers[group].offload.rest(now);
         }
     }
 
     /// The object is stored, or could not be.
-    pub(super) fn object_done(&mut self, outcome: Outcome) {
-        let phase = std::mem::replace(&mut self.tier.offload.phase, Phase::Idle);
+    pub(super) fn object_done(&mut self, group: RaftGroupId, outcome: Outcome) {
+        let phase = std::mem::replace(&mut self.tiers[group].offload.phase, Phase::Idle);
         let Phase::Uploading(upto, bytes) = phase else { unreachable!("one object at a time") };
         match outcome {
             Outcome::Sealed { object, size, extents } => {
                 fail_point(FailPoint::OffloadStored);
-                self.tier.offload.pause = PAUSE;
-                self.tier.offload.taken = None;
+                self.tiers[group].offload.pause = PAUSE;
+                self.tiers[group].offload.taken = None;
                 self.metrics.add(Metric::OffloadObjects, 1);
                 self.metrics.add(Metric::OffloadBytes, size);
                 let edit = Edit::Offloaded { upto, object, object_size: size, extents };
-                self.record_object(Box::new(edit), upto, bytes);
+                self.record_object(group, Box::new(edit), upto, bytes);
             }
             outcome => {
                 if outcome == Outcome::Conflict {
-                    self.tier.offload.taken = Some(upto);
+                    self.tiers[group].offload.taken = Some(upto);
                     // It changes nothing but the end of the log.
-                    let _ = self.propose_edit(&Edit::Dropped { partitions: Vec::new() });
+                    let _ = self.propose_edit(group, &Edit::Dropped { partitions: Vec::new() });
                 }
                 self.metrics.add(Metric::OffloadFailures, 1);
-                self.tier.offload.rest(self.now.instant);
+                self.tiers[group].offload.rest(self.now.instant);
             }
         }
     }
 
-    fn record_object(&mut self, edit: Box<Edit>, upto: LogIndex, bytes: u64) {
+    fn record_object(&mut self, group: RaftGroupId, edit: Box<Edit>, upto: LogIndex, bytes: u64) {
         // The reserve for the broker's own entries may be used up for now: then it is tried again.
-        let outcome = self.propose_edit(&edit);
+        let outcome = self.propose_edit(group, &edit);
         if outcome == Err(Refused::NotLeader) {
-            return self.tier.offload.rest(self.now.instant);
+            return self.tiers[group].offload.rest(self.now.instant);
         }
         let proposed = outcome.is_ok();
         fail_point(FailPoint::OffloadProposed);
-        self.tier.offload.phase = Phase::Recording { edit, upto, bytes, proposed };
+        self.tiers[group].offload.phase = Phase::Recording { edit, upto, bytes, proposed };
     }
 
     /// An object is in the manifest: its entries are needed no more.
-    pub(super) fn offloaded(&mut self, upto: LogIndex) {
+    pub(super) fn offloaded(&mut self, group: RaftGroupId, upto: LogIndex) {
         fail_point(FailPoint::OffloadApplied);
-        let bytes = match self.end_recording(upto) {
+        let bytes = match self.end_recording(group, upto) {
             Some(bytes) => bytes,
-            None => self.batch_bytes(self.tier.offload.upto, upto),
+            None => self.batch_bytes(group, self.tiers[group].offload.upto, upto),
         };
-        self.tier.offload.settle(upto, bytes, self.now.instant);
-        self.tier.offload.named = upto;
-        self.hosting.release_before(upto);
-        self.compact_to(upto);
+        self.tiers[group].offload.settle(upto, bytes, self.now.instant);
+        self.tiers[group].offload.named = upto;
+        self.hosting.release_before(group, upto);
+        self.compact_to(group, upto);
     }
 
     /// An edit changed nothing: it was proposed on a state that is no more.
-    pub(super) fn offload_void(&mut self, edit: &Edit) {
+    pub(super) fn offload_void(&mut self, group: RaftGroupId, edit: &Edit) {
         if let Edit::Offloaded { upto, .. } = edit {
-            self.end_recording(*upto);
+            self.end_recording(group, *upto);
         }
     }
 
     /// Ends the recording of an object up to `upto`, if it is the one under way here; returns the
     /// bytes of its batches.
-    fn end_recording(&mut self, upto: LogIndex) -> Option<u64> {
-        match self.tier.offload.phase {
+    fn end_recording(&mut self, group: RaftGroupId, upto: LogIndex) -> Option<u64> {
+        match self.tiers[group].offload.phase {
             Phase::Recording { upto: own, bytes, .. } if own == upto => {
-                self.tier.offload.phase = Phase::Idle;
+                self.tiers[group].offload.phase = Phase::Idle;
                 Some(bytes)
             }
             _ => None,
@@ -410,8 +415,7 @@ impl Shard {
 
     /// Bytes of the batches in entries after `from` up to `upto`: of an edit that was made before
     /// this start.
-    fn batch_bytes(&self, from: LogIndex, upto: LogIndex) -> u64 {
-        let group = self.data_group();
+    fn batch_bytes(&self, group: RaftGroupId, from: LogIndex, upto: LogIndex) -> u64 {
         (from.get() + 1..=upto.get())
             .filter_map(|index| self.log.entry(group, LogIndex::new(index))?.descriptor)
             .filter_map(|descriptor| entry_of(&descriptor))
@@ -420,20 +424,18 @@ impl Shard {
     }
 
     /// Lets a snapshot stand for the log up to `upto`, if that frees a segment of the WAL.
-    pub(super) fn compact_to(&mut self, upto: LogIndex) {
-        let group = self.data_group();
+    pub(super) fn compact_to(&mut self, group: RaftGroupId, upto: LogIndex) {
         if self.log.trimmable(group, upto.next()) > 0 {
-            self.compact_now(upto);
+            self.compact_now(group, upto);
         }
     }
 
     /// The same, whatever it frees here: other brokers get the snapshot in place of the entries.
-    pub(super) fn compact_now(&mut self, upto: LogIndex) {
-        let group = self.data_group();
-        if upto < self.log.first_index(group) || !self.groups_are_loaded() {
+    pub(super) fn compact_now(&mut self, group: RaftGroupId, upto: LogIndex) {
+        if upto < self.log.first_index(group) || !self.groups_are_loaded(group) {
             return;
         }
-        let snapshot = self.group_snapshot(upto);
+        let snapshot = self.group_snapshot(group, upto);
         if snapshot.len() > self.log.snapshot_size_max() {
             self.metrics.add(Metric::OffloadFailures, 1);
             return;
@@ -444,11 +446,11 @@ impl Shard {
         }
     }
 
-    /// What stands for the data group's log up to `upto`.
-    pub(super) fn group_snapshot(&self, upto: LogIndex) -> Bytes {
-        let offsets = self.offsets_records();
-        let (manifest, edited) = (&self.tier.manifest, self.tier.edited);
-        let partitions: Vec<_> = self.hosting.partitions().collect();
+    /// What stands for a data group's log up to `upto`.
+    pub(super) fn group_snapshot(&self, group: RaftGroupId, upto: LogIndex) -> Bytes {
+        let offsets = self.offsets_records(group);
+        let (manifest, edited) = (&self.tiers[group].manifest, self.tiers[group].edited);
+        let partitions: Vec<_> = self.hosting.partitions(group).collect();
         encode_snapshot(edited, manifest, &partitions, &offsets, upto).into()
     }
 
@@ -464,11 +466,18 @@ impl Shard {
     }
 
     /// Compacts logs that have no batches to offload: edits, metadata and elections fill a WAL too.
-    pub(super) fn compact_idle(&mut self) {
-        if !self.tier.offload.is_done() {
+    pub(super) fn compact_idle(&mut self, group: RaftGroupId) {
+        if !self.tiers[group].offload.is_done() {
             return;
         }
-        self.compact_to(self.tier.offload.covered());
+        self.compact_to(group, self.tiers[group].offload.covered());
+    }
+
+    /// The same of group 0.
+    pub(super) fn compact_idle_metadata(&mut self) {
+        if !self.tiers.iter().all(|(_, tier)| tier.offload.is_done()) {
+            return;
+        }
         let group = RaftGroupId::METADATA;
         let end = self.log.end_of(group);
         if self.id == METADATA_SHARD && self.log.trimmable(group, end) > 0 {

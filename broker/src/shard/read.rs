@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use kafka_wire::batch::{self, BatchHeader};
-use model::{LeaderEpoch, LogIndex, Offset, PartitionId};
+use model::{LeaderEpoch, LogIndex, Offset, PartitionId, RaftGroupId};
 use s3_uploader::ObjectName;
 use wal_uring::{Disk, ReadError as WalReadError};
 
@@ -61,8 +61,11 @@ enum Purpose {
         search: Search,
         batch: Option<Bytes>,
     },
-    /// Batches of an object that is gathered; `None` if one could not be read.
-    Offload(Option<Vec<Bytes>>),
+    /// Batches of a group's object that is gathered; `None` if one could not be read.
+    Offload {
+        group: RaftGroupId,
+        batches: Option<Vec<Bytes>>,
+    },
 }
 
 /// Which record of a partition ListOffsets asks for.
@@ -73,17 +76,25 @@ pub(super) struct Search {
     pub(super) epoch: LeaderEpoch,
 }
 
-/// One batch of an open read.
+/// One batch of a request that has to be read from the WAL.
+#[derive(Clone, Copy)]
+struct Wanted {
+    part: usize,
+    piece: usize,
+    group: RaftGroupId,
+    stored: StoredBatch,
+}
+
+/// The same, of an open read.
 #[derive(Clone, Copy)]
 struct Place {
     read: u64,
-    part: usize,
-    piece: usize,
-    stored: StoredBatch,
+    wanted: Wanted,
 }
 
 struct Job {
     token: u64,
+    group: RaftGroupId,
     index: LogIndex,
 }
 
@@ -97,14 +108,16 @@ impl Shard {
         for (part, wanted) in read.partitions.iter().enumerate() {
             let result = match self.plan(wanted, budget, size == 0, read.watch_below) {
                 // One that stood still while another was elected may lack what is asked for.
-                Err(ReadRefused::OutOfRange) if !self.has_quorum() => Err(ReadRefused::NotLeader),
+                Err(ReadRefused::OutOfRange) if !self.knows_end_of(wanted.partition) => {
+                    Err(ReadRefused::NotLeader)
+                }
                 result => result,
             };
-            let result = result.map(|(mut records, planned)| {
+            let result = result.map(|(group, mut records, planned)| {
                 settled |= records.diverging.is_some();
                 let more = match planned {
                     Planned::Local(plan) => {
-                        records.batches = collect(plan.pieces, part, &mut stored);
+                        records.batches = collect(plan.pieces, (group, part), &mut stored);
                         u32::try_from(plan.size).unwrap_or(u32::MAX)
                     }
                     Planned::Remote(from, max_bytes) => {
@@ -136,8 +149,8 @@ impl Shard {
         budget: u32,
         first: bool,
         watch_below: u32,
-    ) -> Result<(ReadRecords, Planned), ReadRefused> {
-        let partition = self.readable(wanted.partition, wanted.current_epoch)?;
+    ) -> Result<(RaftGroupId, ReadRecords, Planned), ReadRefused> {
+        let (group, partition) = self.readable(wanted.partition, wanted.current_epoch)?;
         let mut records = ReadRecords {
             high_watermark: partition.high_watermark(),
             last_stable_offset: partition.last_stable_offset(),
@@ -150,49 +163,59 @@ impl Shard {
             let diverging = partition.diverging_epoch(wanted.last_fetched_epoch, wanted.from)?;
             if let Some(end) = diverging {
                 records.diverging = Some((end.epoch, end.end_offset));
-                return Ok((records, Planned::Local(ReadPlan::default())));
+                return Ok((group, records, Planned::Local(ReadPlan::default())));
             }
         }
         let limit = budget.min(wanted.max_bytes);
         match partition.read(wanted.from, u64::from(limit), first, VisibleEnd::HighWatermark) {
-            Ok(plan) => Ok((records, Planned::Local(plan))),
+            Ok(plan) => Ok((group, records, Planned::Local(plan))),
             // One batch at least for the first partition (KIP-74), and none beyond the limit after.
             Err(ReadError::Remote { .. }) if limit == 0 && !first => {
-                Ok((records, Planned::Local(ReadPlan::default())))
+                Ok((group, records, Planned::Local(ReadPlan::default())))
             }
             Err(ReadError::Remote { from, .. }) => {
                 let limit = limit.min(REMOTE_BYTES_MAX.max(watch_below));
-                Ok((records, Planned::Remote(from, limit)))
+                Ok((group, records, Planned::Remote(from, limit)))
             }
             Err(error @ ReadError::OutOfRange { .. }) => Err(error.into()),
         }
     }
 
-    /// A partition that this shard leads, for a client that believes in `current`.
-    fn readable(&self, id: PartitionId, current: LeaderEpoch) -> Result<&Partition, ReadRefused> {
-        let partition = self.hosting.get(id).ok_or(ReadRefused::UnknownPartition)?;
+    /// Is this broker sure to know what there is of a partition that it leads?
+    fn knows_end_of(&self, id: PartitionId) -> bool {
+        self.hosting.group_of(id).is_some_and(|group| self.has_quorum(group))
+    }
+
+    /// A partition that this shard leads, for a client that believes in `current`, and its group.
+    fn readable(
+        &self,
+        id: PartitionId,
+        current: LeaderEpoch,
+    ) -> Result<(RaftGroupId, &Partition), ReadRefused> {
+        let (group, partition) = self.hosting.find(id).ok_or(ReadRefused::UnknownPartition)?;
         // Before it has caught up, a new leader may not know all that readers have seen.
-        if !self.log.has_caught_up(self.data_group()) {
+        if !self.log.has_caught_up(group) {
             return Err(ReadRefused::NotLeader);
         }
-        let ours = self.node.leader_epoch(self.data_group());
+        let ours = self.node.leader_epoch(group);
         match current {
-            LeaderEpoch::NONE => Ok(partition),
+            LeaderEpoch::NONE => Ok((group, partition)),
             theirs if theirs < ours => Err(ReadRefused::FencedEpoch),
             theirs if theirs > ours => Err(ReadRefused::UnknownEpoch),
-            _ => Ok(partition),
+            _ => Ok((group, partition)),
         }
     }
 
     /// Finds an offset for ListOffsets.
     pub(crate) fn find_offset(&mut self, origin: Origin, id: PartitionId, query: OffsetQuery) {
-        let epoch = self.node.leader_epoch(self.data_group());
-        let partition = match self.readable(id, query.current_epoch) {
-            Ok(partition) => partition,
+        let (group, partition) = match self.readable(id, query.current_epoch) {
+            Ok(found) => found,
             Err(refused) => return self.answer(origin, PartAnswer::FindOffset(Err(refused))),
         };
+        let epoch = self.node.leader_epoch(group);
         let log_start = partition.log_start();
-        let tiered_end = self.tier.manifest.offloaded_end(id).unwrap_or(log_start).max(log_start);
+        let manifest = &self.tiers[group].manifest;
+        let tiered_end = manifest.offloaded_end(id).unwrap_or(log_start).max(log_start);
         let position =
             |offset| FoundOffset { offset: Some(offset), timestamp_ms: -1, leader_epoch: epoch };
         let sought = match query.kind {
@@ -221,24 +244,30 @@ impl Shard {
     /// Looks for a record in the part of a log that is in the WAL.
     pub(super) fn find_local(&mut self, origin: Origin, id: PartitionId, search: Search) {
         let visible = VisibleEnd::LastStable;
-        let candidate = self.hosting.get(id).and_then(|partition| {
-            partition.timestamp_candidates(search.sought, search.log_start, visible).local
+        let candidate = self.hosting.find(id).and_then(|(group, partition)| {
+            let found = partition.timestamp_candidates(search.sought, search.log_start, visible);
+            Some((group, found.local?))
         });
-        let Some(candidate) = candidate else {
+        let Some((group, candidate)) = candidate else {
             let found = FoundOffset::nothing(search.epoch);
             return self.answer(origin, PartAnswer::FindOffset(Ok(found)));
         };
         let mut stored = Vec::new();
-        let batch = collect(vec![candidate.batch], 0, &mut stored).pop();
+        let batch = collect(vec![candidate.batch], (group, 0), &mut stored).pop();
         self.open_read(Purpose::Offset { origin, search, batch }, stored, 0);
     }
 
     /// Reads batches for an object that is being gathered.
-    pub(super) fn read_for_offload(&mut self, batches: Vec<(usize, StoredBatch)>) {
+    pub(super) fn read_for_offload(
+        &mut self,
+        group: RaftGroupId,
+        batches: Vec<(usize, StoredBatch)>,
+    ) {
         let empty = vec![Bytes::new(); batches.len()];
         let places = batches.into_iter().enumerate();
-        let stored = places.map(|(at, (_, batch))| (0, at, batch)).collect();
-        self.open_read(Purpose::Offload(Some(empty)), stored, 0);
+        let stored =
+            places.map(|(piece, (_, stored))| Wanted { part: 0, piece, group, stored }).collect();
+        self.open_read(Purpose::Offload { group, batches: Some(empty) }, stored, 0);
     }
 
     /// Answers OffsetForLeaderEpoch; epoch and offset are -1 if the epoch is older than the log.
@@ -249,7 +278,7 @@ impl Shard {
         current: LeaderEpoch,
         asked: LeaderEpoch,
     ) {
-        let answer = self.readable(id, current).map(|partition| {
+        let answer = self.readable(id, current).map(|(_, partition)| {
             let end = partition.epoch_end(asked);
             end.map_or((LeaderEpoch::NONE, Offset::new(-1)), |end| (end.epoch, end.end_offset))
         });
@@ -258,12 +287,7 @@ impl Shard {
 
     /// Notes a read with its WAL reads, and so many of the object tier; returns its number. One
     /// that waits for nothing is over at once.
-    fn open_read(
-        &mut self,
-        purpose: Purpose,
-        stored: Vec<(usize, usize, StoredBatch)>,
-        remote_count: usize,
-    ) -> u64 {
+    fn open_read(&mut self, purpose: Purpose, stored: Vec<Wanted>, remote_count: usize) -> u64 {
         self.reads.next += 1;
         let number = self.reads.next;
         let outstanding = stored.len() + remote_count;
@@ -274,13 +298,14 @@ impl Shard {
         // What is offloaded makes room, and readers find it elsewhere: however many of them wait
         // for a slow device, it goes first.
         let behind = match purpose {
-            Purpose::Offload(_) => std::mem::take(&mut self.reads.queue),
+            Purpose::Offload { .. } => std::mem::take(&mut self.reads.queue),
             _ => VecDeque::new(),
         };
-        for (part, piece, stored) in stored {
+        for wanted in stored {
             let token = self.reads.next_token();
-            self.reads.places.insert(token, Place { read: number, part, piece, stored });
-            self.reads.queue.push_back(Job { token, index: stored.index });
+            self.reads.places.insert(token, Place { read: number, wanted });
+            let Wanted { group, stored, .. } = wanted;
+            self.reads.queue.push_back(Job { token, group, index: stored.index });
             self.metrics.add(Metric::FetchStoredBytes, u64::from(stored.size));
         }
         self.reads.queue.extend(behind);
@@ -290,9 +315,8 @@ impl Shard {
 
     /// Gives the WAL the reads that it takes.
     pub(crate) fn read_on(&mut self, disk: &mut impl Disk) {
-        let group = self.data_group();
         while let Some(job) = self.reads.queue.pop_front() {
-            match self.log.read(disk, group, job.index, job.token) {
+            match self.log.read(disk, job.group, job.index, job.token) {
                 Ok(()) => {}
                 Err(WalReadError::Busy) => {
                     self.reads.queue.push_front(job);
@@ -305,29 +329,29 @@ impl Shard {
 
     /// A WAL read finished; without a payload if it failed.
     pub(crate) fn read_done(&mut self, token: u64, payload: Option<Bytes>) {
-        let Some(place) = self.reads.places.remove(&token) else { return };
+        let Some(Place { read: number, wanted }) = self.reads.places.remove(&token) else { return };
         // What was offloaded meanwhile is in an object: the client asks again and gets it there.
-        let moved = place.stored.index < self.log.first_index(self.data_group());
-        let Some(read) = self.reads.open.get_mut(&place.read) else { return };
-        let batch = payload.filter(|batch| is_intact(batch, &place.stored));
+        let moved = wanted.stored.index < self.log.first_index(wanted.group);
+        let Some(read) = self.reads.open.get_mut(&number) else { return };
+        let batch = payload.filter(|batch| is_intact(batch, &wanted.stored));
         match &mut read.purpose {
             Purpose::Fetch { parts, .. } => {
-                let result = &mut parts[place.part].result;
+                let result = &mut parts[wanted.part].result;
                 match (batch, result) {
-                    (Some(batch), Ok(records)) => records.batches[place.piece] = batch,
+                    (Some(batch), Ok(records)) => records.batches[wanted.piece] = batch,
                     // Batches after a missing one would be a gap: none is returned from there.
-                    (None, Ok(records)) if moved => records.cut = records.cut.min(place.piece),
+                    (None, Ok(records)) if moved => records.cut = records.cut.min(wanted.piece),
                     (None, result) => *result = Err(ReadRefused::Storage),
                     (Some(_), Err(_)) => {}
                 }
             }
             Purpose::Offset { batch: found, .. } => *found = batch,
-            Purpose::Offload(batches) => match (batch, batches.as_mut()) {
-                (Some(batch), Some(batches)) => batches[place.piece] = batch,
+            Purpose::Offload { batches, .. } => match (batch, batches.as_mut()) {
+                (Some(batch), Some(batches)) => batches[wanted.piece] = batch,
                 _ => *batches = None,
             },
         }
-        self.one_read_done(place.read);
+        self.one_read_done(number);
     }
 
     /// One of the reads of `number` is done.
@@ -377,7 +401,7 @@ impl Shard {
                 });
                 self.answer(origin, PartAnswer::FindOffset(answer));
             }
-            Purpose::Offload(batches) => self.gathered_read(batches),
+            Purpose::Offload { group, batches } => self.gathered_read(group, batches),
         }
     }
 }
@@ -399,13 +423,13 @@ enum Planned {
 /// The cached batches of a plan, with an empty place for each that has to be read.
 fn collect(
     pieces: Vec<Piece>,
-    part: usize,
-    stored: &mut Vec<(usize, usize, StoredBatch)>,
+    (group, part): (RaftGroupId, usize),
+    wanted: &mut Vec<Wanted>,
 ) -> Vec<Bytes> {
     let place = |(piece, found)| match found {
         Piece::Cached(batch) => batch,
-        Piece::Stored(batch) => {
-            stored.push((part, piece, batch));
+        Piece::Stored(stored) => {
+            wanted.push(Wanted { part, piece, group, stored });
             Bytes::new()
         }
     };

@@ -12,9 +12,9 @@ use super::call::Origin;
 use super::message::{FoundOffset, PartAnswer, ReadRefused};
 use super::read::Search;
 use super::remote_check::Check;
-use super::tier::JobOf;
+use super::tiers::JobOf;
 use crate::metrics::Metric;
-use crate::partition::{Partition, Sought, TimestampedOffset};
+use crate::partition::{Sought, TimestampedOffset};
 
 /// Objects whose damage is told of in the log, each once.
 const TOLD_MAX: usize = 100;
@@ -47,16 +47,20 @@ enum Wanted {
 impl Shard {
     /// Asks the object tier for one partition of a fetch, `again` if what came was damaged.
     pub(super) fn read_remote(&mut self, place: RemotePlace, again: bool) {
-        let Some((extent, next)) = self.tier.manifest.find(place.partition, place.from) else {
+        let group = self.hosting.group_of(place.partition);
+        let found = group.and_then(|group| {
+            let (extent, next) = self.tiers[group].manifest.find(place.partition, place.from)?;
+            Some((group, extent.clone(), next.cloned()))
+        });
+        let Some((group, extent, next)) = found else {
             // Not local and in no object would be a fault of ours. The client asks again: told that
             // the offset is out of range, it would pass over records.
             return self.fill_remote(&place, Err(ReadRefused::Storage));
         };
-        let (extent, next) = (extent.clone(), next.cloned());
         let RemotePlace { partition, from, max_bytes, .. } = place;
         let job = Job::Read { extent: extent.clone(), next, from, max_bytes };
         let token = self.reads.next_token();
-        if self.tier.start(job, JobOf::Read(token)) {
+        if self.tiers.start(group, job, JobOf::Read(token)) {
             let wanted = Wanted::Fetch(place);
             self.reads.remote.insert(token, RemoteRead { partition, extent, wanted, again });
         } else {
@@ -74,18 +78,18 @@ impl Shard {
         search: Search,
         again: bool,
     ) -> bool {
-        let manifest = &self.tier.manifest;
-        let local = self.hosting.get(partition);
-        if local.is_none_or(|log| log.local_start() <= search.log_start) {
+        let Some((group, local)) = self.hosting.find(partition) else { return false };
+        if local.local_start() <= search.log_start {
             return false;
         }
+        let manifest = &self.tiers[group].manifest;
         let found = match search.sought {
             Sought::AtOrAfter(at) => {
                 let mut extents = manifest.extents(partition).iter();
                 extents.find(|extent| extent.max_timestamp >= at && extent.end > search.log_start)
             }
             Sought::Youngest => {
-                let local = local.and_then(Partition::local_max_timestamp);
+                let local = local.local_max_timestamp();
                 manifest
                     .extents(partition)
                     .iter()
@@ -102,7 +106,7 @@ impl Shard {
         let search = Search { sought: Sought::AtOrAfter(timestamp), ..search };
         let job = Job::Find { extent: extent.clone(), timestamp };
         let token = self.reads.next_token();
-        if !self.tier.start(job, JobOf::Read(token)) {
+        if !self.tiers.start(group, job, JobOf::Read(token)) {
             self.answer(origin, PartAnswer::FindOffset(Err(ReadRefused::Storage)));
             return true;
         }
@@ -168,7 +172,8 @@ impl Shard {
     /// the store again.
     fn found_damaged(&mut self, read: RemoteRead) {
         // Jobs begin in the order in which they are sent.
-        self.tier.start(Job::Forget(read.extent.clone()), JobOf::Forgetting);
+        let group = read.extent.object.group();
+        self.tiers.start(group, Job::Forget(read.extent.clone()), JobOf::Forgetting);
         if read.again {
             let object = read.extent.object;
             self.note_damage(&read, &format!("a batch in {object} is not what was written"));
@@ -232,7 +237,11 @@ impl Shard {
     fn note_damage(&mut self, read: &RemoteRead, reason: &str) {
         let Extent { object, base, end, .. } = &read.extent;
         let id = read.partition;
-        let named = self.tier.manifest.extents(id).iter().any(|extent| extent.object == *object);
+        let is_named = |group| {
+            let extents = self.tiers[group].manifest.extents(id);
+            extents.iter().any(|extent| extent.object == *object)
+        };
+        let named = self.hosting.group_of(id).is_some_and(is_named);
         if !named || self.reads.told.len() >= TOLD_MAX || !self.reads.told.insert(*object) {
             return;
         }

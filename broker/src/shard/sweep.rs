@@ -22,7 +22,7 @@ use s3_uploader::{
 
 use super::Shard;
 use super::metadata::METADATA_SHARD;
-use super::tier::JobOf;
+use super::tiers::JobOf;
 use crate::metrics::Metric;
 
 /// Replaced manifest files that stay, in case that the newest one is damaged.
@@ -46,48 +46,48 @@ struct Place {
 
 impl Shard {
     /// Begins a sweep if one is due; called at the tick.
-    pub(super) fn sweep_on(&mut self) {
+    pub(super) fn sweep_on(&mut self, group: RaftGroupId) {
         let now = self.now.instant;
-        let sweep = &mut self.tier.sweep;
+        let sweep = &mut self.tiers[group].sweep;
         if sweep.under_way.is_some() || sweep.next.is_some_and(|at| now < at) {
             return;
         }
         sweep.next = Some(now + self.node.settings.broker.object_sweep_interval);
-        self.list(Place { prefix: 0, after: None });
+        self.list(group, Place { prefix: 0, after: None });
     }
 
     /// What the keys of a group that this shard leads begin with.
-    fn sweep_prefixes(&self) -> Vec<String> {
-        let group = self.data_group();
+    fn sweep_prefixes(&self, group: RaftGroupId) -> Vec<String> {
         let mut prefixes = vec![
             ObjectName::group_prefix(group),
             ObjectName::merged_prefix(group),
             ManifestName::prefix(group),
         ];
-        if self.id == METADATA_SHARD {
+        if self.id == METADATA_SHARD && self.tiers.groups().first() == Some(&group) {
             prefixes.push(ManifestName::prefix(RaftGroupId::METADATA));
             prefixes.push(PROBE_PREFIX.to_owned());
         }
         prefixes
     }
 
-    fn list(&mut self, place: Place) {
-        self.tier.sweep.under_way = None;
-        let Some(prefix) = self.sweep_prefixes().into_iter().nth(place.prefix) else { return };
+    fn list(&mut self, group: RaftGroupId, place: Place) {
+        self.tiers[group].sweep.under_way = None;
+        let Some(prefix) = self.sweep_prefixes(group).into_iter().nth(place.prefix) else { return };
         let job = Job::List { prefix, after: place.after.clone() };
-        if self.tier.start(job, JobOf::Listing) {
-            self.tier.sweep.under_way = Some(place);
+        if self.tiers.start(group, job, JobOf::Listing) {
+            self.tiers[group].sweep.under_way = Some(place);
         }
     }
 
     /// A page of a listing is here; deletes what is left over, or goes on.
-    pub(super) fn listed(&mut self, outcome: Outcome) {
-        let (Some(place), Outcome::Listed(page)) = (self.tier.sweep.under_way.take(), outcome)
+    pub(super) fn listed(&mut self, group: RaftGroupId, outcome: Outcome) {
+        let (Some(place), Outcome::Listed(page)) =
+            (self.tiers[group].sweep.under_way.take(), outcome)
         else {
             // The next sweep begins anew.
             return;
         };
-        let left_over = self.left_over(&page);
+        let left_over = self.left_over(group, &page);
         let next = match page.objects.last() {
             Some(last) if page.more => {
                 Place { prefix: place.prefix, after: Some(last.key.clone()) }
@@ -95,27 +95,26 @@ impl Shard {
             _ => Place { prefix: place.prefix + 1, after: None },
         };
         if left_over.is_empty() {
-            return self.list(next);
+            return self.list(group, next);
         }
         fail_point(FailPoint::SweepListed);
         let count = left_over.len() as u64;
-        if self.tier.start(Job::Delete(left_over), JobOf::Sweep(count)) {
-            self.tier.sweep.under_way = Some(next);
+        if self.tiers.start(group, Job::Delete(left_over), JobOf::Sweep(count)) {
+            self.tiers[group].sweep.under_way = Some(next);
         }
     }
 
     /// What was left over is deleted, or the store refused: then the next sweep tries again.
-    pub(super) fn swept(&mut self, count: u64, outcome: &Outcome) {
-        let Some(next) = self.tier.sweep.under_way.take() else { return };
+    pub(super) fn swept(&mut self, group: RaftGroupId, count: u64, outcome: &Outcome) {
+        let Some(next) = self.tiers[group].sweep.under_way.take() else { return };
         if matches!(outcome, Outcome::Deleted) {
             fail_point(FailPoint::SweepDone);
             self.metrics.add(Metric::TierOrphansDeleted, count);
-            self.list(next);
+            self.list(group, next);
         }
     }
 
-    fn left_over(&self, page: &Page) -> Vec<String> {
-        let group = self.data_group();
+    fn left_over(&self, group: RaftGroupId, page: &Page) -> Vec<String> {
         let grace = self.node.settings.broker.object_delete_grace;
         let grace_ms = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
         let before = self.now.unix_ms.saturating_sub(grace_ms);
@@ -123,27 +122,28 @@ impl Shard {
             return Vec::new();
         };
         let old = || page.objects.iter().filter(|listed| listed.modified_ms < before);
-        let orphans = old()
-            .filter(|listed| listed.key.starts_with(PROBE_PREFIX) || self.is_orphan(listed, term));
+        let orphans = old().filter(|listed| {
+            listed.key.starts_with(PROBE_PREFIX) || self.is_orphan(group, listed, term)
+        });
         let mut files: Vec<_> = old().filter(|listed| self.is_replaced(listed)).collect();
         files.truncate(files.len().saturating_sub(FILES_KEPT));
         orphans.chain(files).map(|listed| listed.key.clone()).collect()
     }
 
-    fn is_orphan(&self, listed: &Listed, term: Term) -> bool {
+    fn is_orphan(&self, group: RaftGroupId, listed: &Listed, term: Term) -> bool {
         let Ok(object) = listed.key.parse::<ObjectName>() else { return false };
         let is_passed = match object {
-            ObjectName::Range(range) => range.last() <= self.tier.offload.upto(),
-            ObjectName::Merged(_) => !self.tier.merging.makes(&object),
+            ObjectName::Range(range) => range.last() <= self.tiers[group].offload.upto(),
+            ObjectName::Merged(_) => !self.tiers[group].merging.makes(&object),
         };
-        let is_ours = object.group() == self.data_group() && object.term() <= term;
-        is_ours && is_passed && !self.tier.manifest.contains(&object)
+        let is_ours = object.group() == group && object.term() <= term;
+        is_ours && is_passed && !self.tiers[group].manifest.contains(&object)
     }
 
     /// Whether this broker has stored a newer file of the group since it started.
     fn is_replaced(&self, listed: &Listed) -> bool {
         let Ok(name) = listed.key.parse::<ManifestName>() else { return false };
-        let stored = self.tier.upkeep.stored_file(name.group);
+        let stored = self.stored_file(name.group);
         name.sequence < stored.get()
     }
 }

@@ -14,7 +14,9 @@ mod settings;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use broker::simulation::{GroupState, SimBroker};
 use bytes::Bytes;
+use model::RaftGroupId;
 
 pub use self::report::Report;
 pub use crate::kafka::violation::Violation;
@@ -35,8 +37,6 @@ use crate::trace::Trace;
 const BROKER_COUNT: usize = 3;
 /// Their node ids.
 const NODES: [i32; BROKER_COUNT] = [0, 1, 2];
-/// The group that the partitions are in.
-const DATA_GROUP: u64 = 1;
 
 /// A planted fault, to show that the checkers see it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -117,10 +117,10 @@ struct Simulation {
     /// By group and term: who led.
     leaders: BTreeMap<(u64, u64), i32>,
     watch: Watch,
-    /// The last entry whose edit a broker's manifest contains.
-    edited: u64,
-    /// By node: the first entry of its log when it was last looked at.
-    first_index: [u64; BROKER_COUNT],
+    /// By group: the last entry whose edit a broker's manifest contains.
+    edited: BTreeMap<RaftGroupId, u64>,
+    /// By node and group: the first entry of the log when it was last looked at.
+    first_index: BTreeMap<(usize, RaftGroupId), u64>,
     /// The broker whose disk is gone and that has not its place again.
     lost: Option<usize>,
     /// Since when all brokers know that it has.
@@ -146,7 +146,7 @@ impl Simulation {
             network: Network::new(Clients::CONN_END, delay_max, random.fork()),
             clients: Clients::new(&settings, &mut random),
             watch: Watch::new(store.bucket.clone(), store.url.clone(), settings.delete_grace_ms),
-            edited: 0,
+            edited: BTreeMap::new(),
             history: History::new(settings.partitions()),
             store,
             machines,
@@ -158,7 +158,7 @@ impl Simulation {
             plan: BTreeMap::new(),
             planned: 0,
             leaders: BTreeMap::new(),
-            first_index: [0; BROKER_COUNT],
+            first_index: BTreeMap::new(),
             lost: None,
             over_since: None,
             let_go: [0; BROKER_COUNT],
@@ -255,7 +255,8 @@ impl Simulation {
             Event::Start(node) if self.machines[node].broker().is_none() => {
                 self.note(node, &[13], || "starts".to_owned());
                 self.machines[node].start(self.now)?;
-                (self.first_index[node], self.let_go[node]) = (0, 0);
+                self.first_index.retain(|(at, _), _| *at != node);
+                self.let_go[node] = 0;
             }
             Event::Start(_) => {}
             Event::Stop(node, by) => self.stop_on(node, by),
@@ -351,12 +352,15 @@ impl Simulation {
                     return Err(Violation::TwoLeaders { group, term, nodes: [known, node] });
                 }
             }
-            let first = broker.counters().first_index;
-            let before = std::mem::replace(&mut self.first_index[at], first);
-            self.report.compactions += usize::from(before > 0 && first > before);
+            for state in broker.groups() {
+                let first = state.first_index;
+                let before = self.first_index.insert((at, state.group), first);
+                let is_later = before.is_some_and(|before| first > before);
+                self.report.compactions += usize::from(is_later);
+            }
             for state in broker.partitions() {
                 let (start, local) = (state.log_start.get(), state.local_start.get());
-                let covered = covered_from(start, broker.manifest().extents(state.id));
+                let covered = covered_from(start, broker.extents(state.id));
                 if covered < local {
                     let partition = format!("{}-{} of node {node}", state.topic, state.index);
                     return Err(Violation::Uncovered { partition, from: covered });
@@ -369,22 +373,37 @@ impl Simulation {
     /// Objects that a manifest names are there, and stay for a while after none does: as the broker
     /// has it that knows of the most edits.
     fn look_at_bucket(&mut self) -> Result<(), Violation> {
-        let brokers = self.machines.iter().filter_map(Machine::broker);
-        let Some(broker) = brokers.max_by_key(|it| it.counters().edited) else { return Ok(()) };
-        let edited = broker.counters().edited;
-        if edited < self.edited {
-            return Ok(());
+        let now_ms = unix_ms(self.now);
+        for group in self.settings.groups() {
+            let Some((node, state)) = self.most_edited(group) else { return Ok(()) };
+            let known = self.edited.get(&group).copied().unwrap_or(0);
+            let Some(broker) = self.machines[node].broker().filter(|_| state.edited >= known)
+            else {
+                return Ok(());
+            };
+            self.edited.insert(group, state.edited);
+            self.watch.look(broker, &state, now_ms)?;
         }
-        self.edited = edited;
-        self.watch.look(broker, unix_ms(self.now))
+        self.watch.look_at_bucket(now_ms)
     }
 
-    /// The node that leads the partitions, and knows all that was committed.
-    fn leader(&self) -> Option<usize> {
-        let leads = |broker: &broker::simulation::SimBroker| {
-            broker.is_ready() && broker.led().iter().any(|(group, _)| *group == DATA_GROUP)
+    fn most_edited(&self, group: RaftGroupId) -> Option<(usize, GroupState)> {
+        let states = (0..BROKER_COUNT).filter_map(|node| Some((node, self.state_of(node, group)?)));
+        states.max_by_key(|(_, state)| state.edited)
+    }
+
+    /// What a node knows of a group.
+    fn state_of(&self, node: usize, group: RaftGroupId) -> Option<GroupState> {
+        self.machines[node].broker()?.groups().find(|state| state.group == group)
+    }
+
+    /// The node that leads a group, and knows all that was committed.
+    fn leader(&self, group: RaftGroupId) -> Option<usize> {
+        let leads = |node: &usize| {
+            let is_ready = self.machines[*node].broker().is_some_and(SimBroker::is_ready);
+            is_ready && self.state_of(*node, group).is_some_and(|state| state.leads)
         };
-        (0..BROKER_COUNT).find(|node| self.machines[*node].broker().is_some_and(leads))
+        (0..BROKER_COUNT).find(leads)
     }
 
     fn plan(&mut self, after: u64, event: Event) {

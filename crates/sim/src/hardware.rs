@@ -1,6 +1,7 @@
 //! What a simulated broker runs on: a disk that outlasts it, a bucket, and the wall clock.
 
 use std::array;
+use std::num::NonZeroU16;
 
 use broker::config::{BrokerSettings, StoreUrl};
 use broker::simulation::{Moment, SimBroker, Start};
@@ -42,6 +43,8 @@ pub(crate) struct Hardware<'a> {
     pub(crate) incarnation: u32,
     /// All brokers of its cluster; empty if it is alone.
     pub(crate) nodes: &'a [i32],
+    /// Of a new disk.
+    pub(crate) data_groups: NonZeroU16,
     pub(crate) segment_count: u64,
     /// Microseconds of one request of the disk at most.
     pub(crate) disk_delay_max: u64,
@@ -89,6 +92,7 @@ impl Hardware<'_> {
             node: self.node,
             incarnation: self.incarnation,
             nodes: self.nodes.to_vec(),
+            data_groups: self.data_groups,
             cluster_id: CLUSTER,
             settings: self.settings.clone(),
             wal: self.wal,

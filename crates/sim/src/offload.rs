@@ -268,20 +268,21 @@ impl Simulation {
     fn look(&mut self) -> Result<(), Violation> {
         let (now, now_ms) = (self.machine.now, self.machine.now_ms());
         let Some(broker) = self.machine.broker() else { return Ok(()) };
-        let counters = broker.counters();
-        if counters.first_index > self.first_index {
-            let first = counters.first_index;
+        let Some(group) = broker.groups().next() else { return Ok(()) };
+        if group.first_index > self.first_index {
+            let first = group.first_index;
             self.report.compactions += usize::from(self.first_index > 0);
             self.trace.note(now, 0, &[4, first], || format!("the log begins at {first}"));
         }
-        self.first_index = counters.first_index;
-        self.watch.look(broker, now_ms)?;
+        self.first_index = group.first_index;
+        self.watch.look(broker, &group, now_ms)?;
+        self.watch.look_at_bucket(now_ms)?;
         for state in broker.partitions() {
             let Some(place) = self.settings.place(&state.topic, state.index) else { continue };
             let (start, end) = (state.log_start.get(), state.high_watermark.get());
             let expired = self.history.positions(place, start, end)?;
             self.report.expiries += usize::from(expired);
-            let covered = covered_from(start, broker.manifest().extents(state.id));
+            let covered = covered_from(start, broker.extents(state.id));
             if covered < state.local_start.get() {
                 let partition = self.history.name(place);
                 return Err(Violation::Uncovered { partition, from: covered });

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use broker::simulation::Counters;
-use model::{Offset, PartitionId};
+use broker::simulation::PartitionState;
+use model::{Offset, PartitionId, RaftGroupId};
 use s3_uploader::{Extent, Weather};
 
 use super::{BROKER_COUNT, Event, Simulation};
@@ -39,10 +39,10 @@ pub(super) fn come_to_rest(it: &mut Simulation) -> Result<(), Violation> {
     wait(it, REST_MAX, unrest)?;
     it.read_all()?;
     // What one broker led is there under the others, and what they know is on their disks.
-    let leader = it.leader().expect("at rest");
+    let leader = it.settings.groups().find_map(|group| it.leader(group)).expect("at rest");
     it.end_broker(leader, End::PowerCut);
     it.plan.retain(|_, event| !matches!(event, Event::Start(_)));
-    wait(it, START_MAX, |it| it.leader().is_none().then(|| "nobody leads".to_owned()))?;
+    wait(it, START_MAX, leaderless)?;
     it.read_all()?;
     for node in 0..BROKER_COUNT {
         it.end_broker(node, End::PowerCut);
@@ -57,19 +57,27 @@ fn unrest(it: &Simulation) -> Option<String> {
     if let Some(what) = unrest_of_leader(it) {
         return Some(what);
     }
-    let leader = it.leader()?;
-    let (leading, counters) = state_of(it, leader)?;
     for node in 0..BROKER_COUNT {
-        let Some((ends, theirs)) = state_of(it, node) else {
+        if it.machines[node].broker().is_none() {
             return Some(format!("node {node} is down"));
-        };
+        }
         if !it.has_its_place(node) {
             return Some(format!("node {node} has no vote"));
         }
+    }
+    it.settings.groups().find_map(|group| difference(it, group))
+}
+
+/// What a follower of a group has that its leader has not, or the other way round.
+fn difference(it: &Simulation, group: RaftGroupId) -> Option<String> {
+    let leader = it.leader(group)?;
+    let (leading, counters) = (ends_of(it, leader, group), it.state_of(leader, group)?);
+    for node in 0..BROKER_COUNT {
+        let (ends, theirs) = (ends_of(it, node, group), it.state_of(node, group)?);
         if ends != leading {
             return Some(format!("node {node} has {ends:?}, the leader {leading:?}"));
         }
-        if manifest_of(it, node) != manifest_of(it, leader) {
+        if manifest_of(it, node, group) != manifest_of(it, leader, group) {
             return Some(format!("the manifests of nodes {node} and {leader} differ"));
         }
         if theirs.edited != counters.edited {
@@ -80,34 +88,51 @@ fn unrest(it: &Simulation) -> Option<String> {
     None
 }
 
+fn leaderless(it: &Simulation) -> Option<String> {
+    let mut groups = it.settings.groups();
+    let group = groups.find(|group| it.leader(*group).is_none())?;
+    Some(format!("nobody leads group {group}"))
+}
+
 /// What whoever leads has not done yet, with as many others as there are.
 fn unrest_of_leader(it: &Simulation) -> Option<String> {
     if !it.clients.is_all_answered() {
         return Some("batches are not acknowledged".to_owned());
     }
-    let Some((leading, counters)) = it.leader().and_then(|leader| state_of(it, leader)) else {
-        return Some("nobody leads".to_owned());
-    };
-    if leading.iter().any(|(_, high_watermark, log_end)| high_watermark < log_end) {
-        return Some(format!("entries are not committed: {leading:?}"));
+    if let Some(what) = leaderless(it) {
+        return Some(what);
     }
-    (counters.pending_bytes > 0).then(|| format!("bytes are not offloaded: {counters:?}"))
+    for group in it.settings.groups() {
+        let leader = it.leader(group)?;
+        let leading = ends_of(it, leader, group);
+        if leading.iter().any(|(_, high_watermark, log_end)| high_watermark < log_end) {
+            return Some(format!("entries are not committed: {leading:?}"));
+        }
+        let state = it.state_of(leader, group)?;
+        if state.pending_bytes > 0 {
+            return Some(format!("bytes are not offloaded: {state:?}"));
+        }
+    }
+    None
 }
 
 /// High watermark and log end of each partition.
 type Ends = Vec<(PartitionId, Offset, Offset)>;
 
-fn state_of(it: &Simulation, node: usize) -> Option<(Ends, Counters)> {
-    let broker = it.machines[node].broker()?;
-    let states = broker.partitions().into_iter();
-    let ends = states.map(|it| (it.id, it.high_watermark, it.log_end)).collect();
-    Some((ends, broker.counters()))
+fn ends_of(it: &Simulation, node: usize, group: RaftGroupId) -> Ends {
+    let Some(broker) = it.machines[node].broker() else { return Vec::new() };
+    let states = broker.partitions().into_iter().filter(|it| it.group == group);
+    states.map(|it| (it.id, it.high_watermark, it.log_end)).collect()
 }
 
 /// Where the records of each partition are, as a broker's manifest has it.
-fn manifest_of(it: &Simulation, node: usize) -> Vec<(PartitionId, Vec<Extent>)> {
+fn manifest_of(
+    it: &Simulation,
+    node: usize,
+    group: RaftGroupId,
+) -> Vec<(PartitionId, Vec<Extent>)> {
     let Some(broker) = it.machines[node].broker() else { return Vec::new() };
-    let manifest = broker.manifest();
+    let manifest = broker.manifest(group);
     manifest.partitions().map(|id| (id, manifest.extents(id).to_vec())).collect()
 }
 
@@ -154,9 +179,11 @@ impl Simulation {
     /// Where a partition ends for whoever leads it.
     fn end_of(&self, partition: usize) -> Option<i64> {
         let (topic, index) = self.settings.partitions()[partition];
-        let broker = self.machines[self.leader()?].broker()?;
-        let mut states = broker.partitions().into_iter();
-        let state = states.find(|it| *it.topic == *topic.name && it.index == index)?;
-        Some(state.high_watermark.get())
+        let is_it = |it: &PartitionState| *it.topic == *topic.name && it.index == index;
+        self.settings.groups().find_map(|group| {
+            let broker = self.machines[self.leader(group)?].broker()?;
+            let mut states = broker.partitions().into_iter().filter(|it| it.group == group);
+            Some(states.find(is_it)?.high_watermark.get())
+        })
     }
 }

@@ -71,6 +71,7 @@ impl Machine {
             node: NODES[self.node],
             incarnation: self.incarnation,
             nodes: &NODES,
+            data_groups: self.settings.data_groups,
             segment_count: self.settings.segment_count,
             disk_delay_max: self.settings.disk_delay_max[self.node],
             wal: self.settings.wal,

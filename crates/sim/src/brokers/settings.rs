@@ -1,11 +1,17 @@
 //! How a run differs from the others: drawn from the seed before it begins.
 
+use std::num::NonZeroU16;
+
 use broker::config::BrokerSettings;
+use model::RaftGroupId;
 use wal_uring::WalOptions;
 
 use super::BROKER_COUNT;
 use crate::kafka::Topic;
 use crate::random::Random;
+
+/// One for each of the topic's partitions.
+const GROUPS_MAX: NonZeroU16 = NonZeroU16::new(3).expect("not 0");
 
 /// Milliseconds by which the clocks of brokers differ at most, in some runs.
 const SKEW_MAX: u64 = 3_600_000;
@@ -14,6 +20,7 @@ const SKEW_MAX: u64 = 3_600_000;
 pub(crate) struct Settings {
     pub(crate) topic: Topic,
     pub(crate) broker: BrokerSettings,
+    pub(crate) data_groups: NonZeroU16,
     /// Milliseconds that an object stays after the last reference to it went.
     pub(crate) delete_grace_ms: i64,
     pub(crate) segment_count: u64,
@@ -57,6 +64,7 @@ impl Settings {
         Self {
             topic: Topic { name: "kept", partition_count: 3, retention_bytes: None },
             broker,
+            data_groups: [NonZeroU16::MIN, GROUPS_MAX][random.index(2)],
             delete_grace_ms: i64::try_from(grace).expect("seconds"),
             segment_count: random.between(8, 15),
             wal: WalOptions {
@@ -74,6 +82,11 @@ impl Settings {
             record_size_max: [200, 4_000, 20_000][random.index(3)],
             fault_interval_max: random.between(1_000_000, 10_000_000),
         }
+    }
+
+    /// The data groups.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = RaftGroupId> + use<> {
+        (1..=u64::from(self.data_groups.get())).map(RaftGroupId::new)
     }
 
     /// Every partition, in order: the place of each is its number.

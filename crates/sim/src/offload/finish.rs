@@ -44,9 +44,11 @@ fn unrest(it: &Simulation) -> Option<String> {
         return Some("the broker does not serve".to_owned());
     };
     let counters = broker.counters();
-    let retired = broker.manifest().totals().retired_count;
-    if counters.pending_bytes > 0 {
-        return Some(format!("bytes are not offloaded: {counters:?}"));
+    let Some(group) = broker.groups().next() else { return Some("no group".to_owned()) };
+    let manifest = broker.manifest(group.group);
+    let retired = manifest.totals().retired_count;
+    if group.pending_bytes > 0 {
+        return Some(format!("bytes are not offloaded: {group:?}"));
     }
     if counters.is_under_pressure {
         return Some(format!("the log is full: {counters:?}"));
@@ -54,8 +56,8 @@ fn unrest(it: &Simulation) -> Option<String> {
     if retired > 0 {
         return Some(format!("{retired} objects are not deleted"));
     }
-    let orphan = it.watch.orphans(broker.manifest()).into_iter().next();
-    orphan.map(|object| format!("{object} is an orphan: {counters:?}"))
+    let orphan = it.watch.orphans(manifest).into_iter().next();
+    orphan.map(|object| format!("{object} is an orphan: {group:?}"))
 }
 
 /// Lets time pass until nothing is wrong any more.

@@ -1,5 +1,6 @@
 //! One broker with its disk, its bucket and the clock. Disk and bucket outlast the broker.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use broker::simulation::{Moment, SimBroker};
@@ -54,6 +55,7 @@ impl Machine {
             incarnation: 0,
             node: NODE,
             nodes: &[],
+            data_groups: NonZeroU16::MIN,
             segment_count: self.settings.segment_count,
             disk_delay_max: self.settings.disk_delay_max,
             wal: self.settings.wal,

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kafka::violation::Violation;
-use broker::simulation::{SimBroker, manifest_of};
+use broker::simulation::{GroupState, SimBroker, manifest_of};
+use model::RaftGroupId;
 use s3_uploader::{Bucket, Change, Manifest, ManifestFile, ObjectName, StoreUrl};
 
 /// From the proposal of an edit, whose time counts, to its sight here.
@@ -14,15 +15,23 @@ pub(crate) struct Watch {
     bucket: Bucket,
     url: StoreUrl,
     grace_ms: i64,
-    /// What the broker's manifest refers to, and since when it does not any more.
-    live: BTreeSet<ObjectName>,
+    /// By group.
+    named: BTreeMap<RaftGroupId, Named>,
+    /// Since when the broker's manifest does not refer to an object any more.
     released: BTreeMap<ObjectName, i64>,
-    edited: u64,
-    /// The bucket's newest manifest: its number, and what it refers to.
-    newest: (u64, BTreeSet<ObjectName>),
     pub(crate) created: usize,
     pub(crate) deleted: usize,
     pub(crate) manifest_files: usize,
+}
+
+/// The objects of a group that something refers to.
+#[derive(Default)]
+struct Named {
+    edited: u64,
+    /// The broker's manifest.
+    live: BTreeSet<ObjectName>,
+    /// The bucket's newest manifest: its number, and what it refers to.
+    newest: (u64, BTreeSet<ObjectName>),
 }
 
 impl Watch {
@@ -31,23 +40,30 @@ impl Watch {
             bucket,
             url,
             grace_ms,
-            live: BTreeSet::new(),
+            named: BTreeMap::new(),
             released: BTreeMap::new(),
-            edited: 0,
-            newest: (0, BTreeSet::new()),
             created: 0,
             deleted: 0,
             manifest_files: 0,
         }
     }
 
-    /// Looks at what changed in the bucket and in the manifest.
-    pub(crate) fn look(&mut self, broker: &SimBroker, now_ms: i64) -> Result<(), Violation> {
-        let edited = broker.counters().edited;
-        if edited != self.edited {
-            self.edited = edited;
-            self.compare(broker.manifest(), now_ms)?;
+    /// Looks at what changed in the manifest of a group.
+    pub(crate) fn look(
+        &mut self,
+        broker: &SimBroker,
+        state: &GroupState,
+        now_ms: i64,
+    ) -> Result<(), Violation> {
+        let named = self.named.entry(state.group).or_default();
+        if std::mem::replace(&mut named.edited, state.edited) == state.edited {
+            return Ok(());
         }
+        self.compare(state.group, broker.manifest(state.group), now_ms)
+    }
+
+    /// Looks at what changed in the bucket.
+    pub(crate) fn look_at_bucket(&mut self, now_ms: i64) -> Result<(), Violation> {
         for change in self.bucket.take_changes() {
             match change {
                 Change::Created(key) => self.was_created(&key)?,
@@ -63,15 +79,21 @@ impl Watch {
         keys.filter(|key| key.parse().is_ok_and(|name| !manifest.contains(&name))).collect()
     }
 
-    fn compare(&mut self, manifest: &Manifest, now_ms: i64) -> Result<(), Violation> {
+    fn compare(
+        &mut self,
+        group: RaftGroupId,
+        manifest: &Manifest,
+        now_ms: i64,
+    ) -> Result<(), Violation> {
         let live: BTreeSet<_> = manifest.live().copied().collect();
-        for object in live.difference(&self.live) {
+        let named = self.named.entry(group).or_default();
+        let before = std::mem::replace(&mut named.live, live.clone());
+        for object in live.difference(&before) {
             self.must_be_there(object, "the broker's manifest")?;
             self.released.remove(object);
         }
-        let released = self.live.difference(&live).map(|object| (*object, now_ms));
+        let released = before.difference(&live).map(|object| (*object, now_ms));
         self.released.extend(released);
-        self.live = live;
         Ok(())
     }
 
@@ -84,13 +106,15 @@ impl Watch {
         let files = self.bucket.objects(&self.url, key);
         let Some((_, bytes)) = files.first() else { return Ok(()) };
         let file = ManifestFile::decode(bytes).map_err(|error| error.to_string());
-        let decoded = file.and_then(|file| Ok((file.sequence, manifest_of(&file)?)));
-        let (sequence, manifest) = decoded.map_err(|reason| Violation::Reply { reason })?;
-        let Some(manifest) = manifest.filter(|_| sequence > self.newest.0) else { return Ok(()) };
+        let decoded = file.and_then(|file| Ok((manifest_of(&file)?, file)));
+        let (manifest, file) = decoded.map_err(|reason| Violation::Reply { reason })?;
+        let (group, sequence) = (file.group, file.sequence);
+        let known = self.named.get(&group).map_or(0, |named| named.newest.0);
+        let Some(manifest) = manifest.filter(|_| sequence > known) else { return Ok(()) };
         self.manifest_files += 1;
         let named: BTreeSet<_> = manifest.live().copied().collect();
         named.iter().try_for_each(|object| self.must_be_there(object, "the newest manifest"))?;
-        self.newest = (sequence, named);
+        self.named.entry(group).or_default().newest = (sequence, named);
         Ok(())
     }
 
@@ -98,10 +122,11 @@ impl Watch {
         let Ok(object) = self.own(key).parse::<ObjectName>() else { return Ok(()) };
         self.deleted += 1;
         let missing = |namer| Violation::Missing { object: object.to_string(), namer };
-        if self.live.contains(&object) {
+        let named = self.named.get(&object.group());
+        if named.is_some_and(|named| named.live.contains(&object)) {
             return Err(missing("the broker's manifest"));
         }
-        if self.newest.1.contains(&object) {
+        if named.is_some_and(|named| named.newest.1.contains(&object)) {
             return Err(missing("the newest manifest"));
         }
         // One that was never named is an orphan; how long it stays is not promised.
