@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use broker::RecoverSettings;
-use broker::config::{HostPort, NodeSettings, Size, StoreUrl};
+use broker::config::{GROUPS_PER_CORE_MAX, HostPort, NodeSettings, Size, StoreUrl};
 use s3_uploader::{FAIL_POINT_VARIABLE, FailPointError};
 
 /// A Kafka-compatible broker for streams that cannot wait.
@@ -63,6 +63,10 @@ struct DevArgs {
     /// exists.
     #[arg(long, value_name = "N")]
     cores: Option<std::num::NonZeroU16>,
+    /// Raft groups with partitions for each core, used when the data directory is created; as many
+    /// as there are brokers if not given.
+    #[arg(long, value_name = "N", value_parser = groups_per_core())]
+    data_groups_per_core: Option<u16>,
     /// Size of the WAL of all cores together, used when the data directory is created.
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     wal_size: Size,
@@ -212,6 +216,7 @@ impl DevArgs {
             listen: self.listen,
             admin: self.admin,
             core_count: self.cores.map(std::num::NonZeroU16::get),
+            data_groups_per_core: self.data_groups_per_core.and_then(std::num::NonZeroU16::new),
             wal_size: self.wal_size,
             shard_listeners: self.shard_listeners,
             advertise: self.advertise,
@@ -239,6 +244,10 @@ impl RecoverArgs {
         let Self { object_store, data_dir, wal, wal_size } = self;
         RecoverSettings { object_store, data_dir, wal, wal_size }
     }
+}
+
+fn groups_per_core() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=i64::from(GROUPS_PER_CORE_MAX))
 }
 
 /// The line of clap's message that says what is wrong.

@@ -26,6 +26,9 @@ pub(crate) struct Core {
     durable_writes: bool,
     /// Something happened since the shard last settled.
     touched: bool,
+    /// Among that was something that somebody waits for, and not only a word of other brokers that
+    /// they are there.
+    pressed: bool,
     /// Not accepted from before every shard of the broker is ready.
     listener: Option<TcpListener>,
     /// Where other brokers connect, before and after it listens.
@@ -47,6 +50,7 @@ impl Core {
             wal_file,
             durable_writes,
             touched: true,
+            pressed: false,
             listener: Some(listeners.clients),
             peer_socket: listeners.peers,
             peer_listener: None,
@@ -209,7 +213,7 @@ impl Handler for Core {
     fn received(&mut self, io: &mut Io, conn: ConnId, bytes: &[u8]) {
         self.enter(io.now());
         self.touched = true;
-        self.shard.received(conn, bytes);
+        self.pressed |= self.shard.received(conn, bytes);
     }
 
     fn sent(&mut self, io: &mut Io, conn: ConnId) {
@@ -226,7 +230,7 @@ impl Handler for Core {
 
     fn disk(&mut self, io: &mut Io, done: DiskDone) {
         self.enter(io.now());
-        self.touched = true;
+        (self.touched, self.pressed) = (true, true);
         let mut disk = RingDisk { io, file: self.wal_file, durable: self.durable_writes };
         self.shard.disk_done(&mut disk, done);
     }
@@ -235,6 +239,10 @@ impl Handler for Core {
         let node = &self.shard.node;
         let opens = self.listener.is_some() && node.all_ready();
         self.shard.has_work() || opens || self.was_dialed() || node.stopping()
+    }
+
+    fn expects_more(&mut self) -> bool {
+        std::mem::take(&mut self.pressed) || self.shard.has_work()
     }
 }
 

@@ -196,6 +196,9 @@ impl<'a> Plan<'a> {
         line("admin", quoted(&admin.to_string()));
         line("wal-size", quoted(&settings.wal_size.to_string()));
         line("cores", self.core_count.to_string());
+        if let Some(count) = settings.data_groups_per_core {
+            line("data-groups-per-core", count.to_string());
+        }
         line("object-store", quoted(&objects.to_string()));
         line("node-id", node.to_string());
         line("cluster-id", quoted(&self.cluster_id.to_string()));

@@ -78,6 +78,17 @@ def unknown_key(world):
     return Refusal(command).check("no.such.key")
 
 
+def other_group_count(world):
+    """It is decided when a WAL is new."""
+    directory = world.path("grouped")
+    Refusal(world.dev(world.path("none"), "--data-groups-per-core", "257")).check("--data-groups-per-core", "257")
+    with world.broker(directory, "--data-groups-per-core", "2"):
+        pass
+    with world.broker(directory):
+        pass
+    return Refusal(world.dev(directory, "--data-groups-per-core", "3")).check("2 data groups", "says 3")
+
+
 def lone_replacement(world):
     """Nobody is there to get the log from."""
     config, directory = world.path("alone.toml"), world.path("alone")
@@ -306,7 +317,7 @@ def manifest_flipped(world):
     return error
 
 
-CASES = [unknown_flag, unknown_key, lone_replacement, bad_size, no_io_uring, memlock_too_low, device_in_use,
+CASES = [unknown_flag, unknown_key, other_group_count, lone_replacement, bad_size, no_io_uring, memlock_too_low, device_in_use,
          device_of_another_system, other_system_in_data_dir, newer_version, slice_of_another_node,
          no_direct_io, opened_twice, port_in_use, one_superblock_copy, all_superblock_copies,
          disk_fills_while_formatting, failing_device, object_flipped, object_deleted,

@@ -269,6 +269,18 @@ impl Peers {
         std::mem::take(&mut self.actions)
     }
 
+    /// Is there anything among the events beside words of brokers that they are there?
+    pub(crate) fn hears_work(&self) -> bool {
+        let is_work = |event: &PeerEvent| match event {
+            PeerEvent::Frame { frame: Frame::Raft(message), .. } => !message.is_heartbeat(),
+            PeerEvent::Frame { frame: Frame::Control(control), .. } => {
+                !matches!(control, Control::WalRoom { .. } | Control::MetadataStored { .. })
+            }
+            PeerEvent::Up { .. } | PeerEvent::Gone { .. } | PeerEvent::Down { .. } => true,
+        };
+        self.events.iter().any(is_work)
+    }
+
     pub(crate) fn take_events(&mut self) -> Vec<PeerEvent> {
         std::mem::take(&mut self.events)
     }

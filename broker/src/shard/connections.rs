@@ -100,15 +100,18 @@ impl Shard {
         self.metrics.set(Metric::ConnectionsOpen, self.connections.len() as u64);
     }
 
-    /// Bytes arrived from a client or another broker.
-    pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8]) {
+    /// Bytes arrived from a client or another broker. Tells whether somebody waits for what comes
+    /// of it.
+    pub(crate) fn received(&mut self, conn: ConnId, bytes: &[u8]) -> bool {
         if self.peers.owns(conn) {
-            return self.peers.received(conn, bytes, self.now.instant);
+            self.peers.received(conn, bytes, self.now.instant);
+            return self.peers.hears_work();
         }
         self.metrics.add(Metric::RequestBytes, bytes.len() as u64);
-        let Some(connection) = self.connections.open.get_mut(&conn) else { return };
+        let Some(connection) = self.connections.open.get_mut(&conn) else { return false };
         connection.received(bytes, self.now.instant);
         self.serve_frames(conn);
+        true
     }
 
     /// All is sent that was queued for a client or another broker.

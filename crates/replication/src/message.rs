@@ -111,6 +111,11 @@ impl Message {
         !self.body.entries.is_empty()
     }
 
+    /// It says no more than that its sender is there and what is committed, or that this was heard.
+    pub fn is_heartbeat(&self) -> bool {
+        matches!(self.body.msg_type, MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse)
+    }
+
     /// The entries that travel with the message: of each its descriptor, empty for the first entry
     /// of a new leader, and the size of its payload in bytes.
     pub fn entries(&self) -> impl Iterator<Item = (&[u8], usize)> {

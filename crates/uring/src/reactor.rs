@@ -32,8 +32,8 @@ pub struct ReactorConfig {
     pub recv_buffer_count: u16,
     /// Bytes of each.
     pub recv_buffer_size: u32,
-    /// How long to look for work after the last event before sleeping: about twice the device's
-    /// p50. Zero never spins but for writes in flight.
+    /// How long to look for work before sleeping, after the last event that [`Handler`] thinks
+    /// worth it: about twice the device's p50. Zero never spins but for writes in flight.
     pub spin: Duration,
     /// Registered disk buffers; they count against the limit of locked memory.
     pub fixed_buffer_count: u16,
@@ -73,6 +73,12 @@ pub trait Handler {
     /// Whether a message is in the inbox; asked when senders have been told to ring from now on,
     /// so that none is missed.
     fn has_work(&mut self) -> bool;
+
+    /// Whether what was dispatched since the last call makes it likely that more follows at once:
+    /// then it is worth spinning for, and else it is not.
+    fn expects_more(&mut self) -> bool {
+        true
+    }
 }
 
 /// One core's ring and its loop. It stays on the thread that made it.
@@ -114,8 +120,9 @@ impl Reactor {
     }
 
     /// One pass: submits everything queued, reaps, dispatches. Until `spin` has passed since the
-    /// last event (1 ms at least while a disk write is in flight) it returns after one look; else
-    /// it sleeps until an event, the doorbell or `deadline`. It may return without an event.
+    /// last event after which the handler expected more (1 ms at least while a disk write is in
+    /// flight) it returns after one look; else it sleeps until an event, the doorbell or
+    /// `deadline`. It may return without an event.
     ///
     /// # Errors
     ///
@@ -141,11 +148,12 @@ impl Reactor {
             self.sleep(timers.into_iter().flatten().min(), handler)?;
         }
         self.io.now = clock();
-        if self.io.reap() {
-            self.event_last = self.io.now;
-        }
+        let any = self.io.reap();
         while let Some(event) = self.io.next_event() {
             dispatch(&mut self.io, event, handler);
+        }
+        if any && handler.expects_more() {
+            self.event_last = self.io.now;
         }
         Ok(())
     }
