@@ -65,12 +65,13 @@ pub(crate) fn api_versions(
 
 fn brokers(image: &Image) -> Vec<DescribeClusterBroker> {
     image
-        .endpoints()
-        .map(|endpoint| {
+        .brokers()
+        .map(|(endpoint, rack)| {
             DescribeClusterBroker::default()
                 .with_broker_id(BrokerId(endpoint.broker.get()))
                 .with_host(StrBytes::from_string(endpoint.host.clone()))
                 .with_port(i32::from(endpoint.port))
+                .with_rack(rack.map(|rack| StrBytes::from_string(rack.to_owned())))
         })
         .collect()
 }
@@ -102,7 +103,7 @@ mod tests {
         let mut cluster = Cluster::new(Arc::default());
         let commands = bootstrap(Uuid::from_u128(0xc1), node, vec![endpoint], &[node], 1);
         for (index, command) in (1..).zip(commands) {
-            cluster.apply(LogIndex::new(index), command);
+            cluster.apply(LogIndex::new(index), command.in_rack(Some("r")));
         }
         cluster.image()
     }
@@ -117,6 +118,7 @@ mod tests {
         assert_eq!((reply.error_code, reply.error_message.as_ref()), (0, None));
         assert_eq!(reply.cluster_id.as_str(), "AAAAAAAAAAAAAAAAAAAAwQ");
         assert_eq!((reply.controller_id.0, reply.brokers.len()), (0, 1));
+        assert_eq!(reply.brokers[0].rack.as_deref(), Some("r"));
         assert_eq!(reply.cluster_authorized_operations, i32::MIN);
         for (endpoint_type, code) in [
             (CONTROLLERS, ErrorCode::MismatchedEndpointType),

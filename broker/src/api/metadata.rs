@@ -230,12 +230,13 @@ fn refused(code: ErrorCode, name: Option<TopicName>) -> MetadataResponseTopic {
 
 fn brokers(image: &Image) -> Vec<MetadataResponseBroker> {
     image
-        .endpoints()
-        .map(|endpoint| {
+        .brokers()
+        .map(|(endpoint, rack)| {
             MetadataResponseBroker::default()
                 .with_node_id(BrokerId(endpoint.broker.get()))
                 .with_host(StrBytes::from_string(endpoint.host.clone()))
                 .with_port(i32::from(endpoint.port))
+                .with_rack(rack.map(|rack| StrBytes::from_string(rack.to_owned())))
         })
         .collect()
 }

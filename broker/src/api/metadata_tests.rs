@@ -30,7 +30,7 @@ fn image(sharded: bool) -> Arc<Image> {
     let mut cluster = Cluster::new(Arc::default());
     let commands = bootstrap(Uuid::from_u128(0xc1), NODE, endpoints, &[NODE], 2);
     for (index, command) in (1..).zip(commands.into_iter().chain([Command::CreateTopic(topic)])) {
-        cluster.apply(LogIndex::new(index), command);
+        cluster.apply(LogIndex::new(index), command.in_rack(Some("r")));
     }
     cluster.image()
 }
@@ -83,6 +83,7 @@ fn a_known_topic_has_its_id_leader_epoch_and_replicas() {
         let (reply, _) = respond(&image(false), &VIEW, version, &named(&["orders"]));
         reply.encode(&mut BytesMut::new(), version).expect("encodes");
         assert_eq!(reply.brokers.len(), 1);
+        assert_eq!(reply.brokers[0].rack.as_deref(), Some("r"));
         assert_eq!(reply.controller_id.0, 0);
         assert_eq!(reply.cluster_id.as_deref(), Some("AAAAAAAAAAAAAAAAAAAAwQ"));
         let topic = &reply.topics[0];

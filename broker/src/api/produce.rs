@@ -247,13 +247,13 @@ pub(crate) fn current_leader(
     let image = shard.metadata.image();
     let (node, epoch) = shard.node.leader(group)?;
     let broker = image.broker_of(image.replica_on(group, node)?)?;
-    let endpoint = image.endpoints().find(|endpoint| endpoint.broker == broker)?;
+    let (endpoint, rack) = image.brokers().find(|(endpoint, _)| endpoint.broker == broker)?;
     let leader = LeaderIdAndEpoch { leader_id: broker.get(), leader_epoch: epoch.get() };
     let endpoint = NodeEndpoint {
         node_id: broker.get(),
         host: StrBytes::from_string(endpoint.host.clone()),
         port: i32::from(endpoint.port),
-        rack: None,
+        rack: rack.map(|rack| StrBytes::from_string(rack.to_owned())),
     };
     Some((leader, endpoint))
 }

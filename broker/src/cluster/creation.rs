@@ -280,7 +280,7 @@ pub fn bootstrap(
         Command::CreateGroup { group: RaftGroupId::METADATA, replicas: on_shard(0) };
     [
         Command::InitializeCluster { cluster_id },
-        Command::RegisterBroker { node, endpoints },
+        Command::RegisterBroker { node, endpoints, rack: None },
         metadata_group,
     ]
     .into_iter()
