@@ -230,6 +230,7 @@ fn read_error_code(refused: ReadRefused) -> ErrorCode {
         ReadRefused::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
         ReadRefused::NotLeader => ErrorCode::NotLeaderOrFollower,
         ReadRefused::OutOfRange => ErrorCode::OffsetOutOfRange,
+        ReadRefused::NotYetHere => ErrorCode::OffsetNotAvailable,
         ReadRefused::FencedEpoch => ErrorCode::FencedLeaderEpoch,
         ReadRefused::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
         ReadRefused::Storage => ErrorCode::KafkaStorageError,

@@ -8,6 +8,7 @@
 pub(crate) mod append;
 pub(crate) mod call;
 mod catch_up;
+mod closest_replica;
 pub(crate) mod connections;
 pub(crate) mod coordinate;
 mod flow_control;
@@ -258,8 +259,8 @@ impl Shard {
             LogEvent::Committed { group, index } => self.committed(group, index),
             LogEvent::Apply { group, entries } => self.apply(group, entries),
             LogEvent::Truncated { group, from } => self.truncated(group, from),
-            LogEvent::Appended { group, index, term, descriptor } => {
-                self.appended_elsewhere(group, (index, term), &descriptor);
+            LogEvent::Appended { group, index, term, descriptor, payload } => {
+                self.appended_elsewhere(group, (index, term), &descriptor, payload);
             }
             LogEvent::Installed { group, index, snapshot } => {
                 self.installed(group, index, &snapshot);

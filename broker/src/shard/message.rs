@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use kafka_wire::StrBytes;
 use kafka_wire::validate::BatchInfo;
-use model::{LeaderEpoch, Offset, PartitionId};
+use model::{LeaderEpoch, NodeId, Offset, PartitionId};
 
 use super::call::{CallId, Origin};
 use crate::cluster::{Command, Image, Outcome};
@@ -111,6 +112,8 @@ pub(crate) struct Read {
     pub(crate) max_bytes: u32,
     /// If fewer bytes than this are there, say so, keep watch and wake the call at the next commit.
     pub(crate) watch_below: u32,
+    /// Of a consumer that may read from followers and says where it is (KIP-392).
+    pub(crate) rack: Option<StrBytes>,
 }
 
 /// Where to read one partition.
@@ -142,6 +145,10 @@ pub(crate) struct ReadRecords {
     pub(crate) cut: usize,
     /// The reader's log has left ours: the epoch and where it ended here (KIP-595's truncation).
     pub(crate) diverging: Option<(LeaderEpoch, Offset)>,
+    /// The broker id of a replica in the rack of the reader, which gets nothing here.
+    pub(crate) preferred_replica: Option<NodeId>,
+    /// Another broker leads the partition.
+    pub(crate) from_follower: bool,
 }
 
 /// Why a partition was not read.
@@ -150,6 +157,8 @@ pub(crate) enum ReadRefused {
     UnknownPartition,
     NotLeader,
     OutOfRange,
+    /// A follower has not got that far, for all that it knows.
+    NotYetHere,
     FencedEpoch,
     UnknownEpoch,
     /// What the WAL gave back is not what was written.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use kafka_wire::batch::{self, BatchHeader};
-use model::{LeaderEpoch, LogIndex, Offset, PartitionId};
+use model::{LeaderEpoch, LogIndex, Offset, PartitionId, RaftGroupId};
 use s3_uploader::ObjectName;
 use wal_uring::{Disk, ReadError as WalReadError};
 
@@ -95,13 +95,14 @@ impl Shard {
         let (mut stored, mut remote) = (Vec::new(), Vec::new());
         let (mut size, mut settled) = (0, false);
         for (part, wanted) in read.partitions.iter().enumerate() {
-            let result = match self.plan(wanted, budget, size == 0, read.watch_below) {
+            let limits = Limits { budget, first: size == 0, watch_below: read.watch_below };
+            let result = match self.plan(wanted, limits, read.rack.as_deref()) {
                 // One that stood still while another was elected may lack what is asked for.
                 Err(ReadRefused::OutOfRange) if !self.has_quorum() => Err(ReadRefused::NotLeader),
                 result => result,
             };
             let result = result.map(|(mut records, planned)| {
-                settled |= records.diverging.is_some();
+                settled |= records.diverging.is_some() || records.preferred_replica.is_some();
                 let more = match planned {
                     Planned::Local(plan) => {
                         records.batches = collect(plan.pieces, part, &mut stored);
@@ -133,11 +134,11 @@ impl Shard {
     fn plan(
         &self,
         wanted: &PartitionRead,
-        budget: u32,
-        first: bool,
-        watch_below: u32,
+        limits: Limits,
+        rack: Option<&str>,
     ) -> Result<(ReadRecords, Planned), ReadRefused> {
-        let partition = self.readable(wanted.partition, wanted.current_epoch)?;
+        let Limits { budget, first, watch_below } = limits;
+        let (partition, as_follower) = self.readable_in(wanted, rack)?;
         let mut records = ReadRecords {
             high_watermark: partition.high_watermark(),
             last_stable_offset: partition.last_stable_offset(),
@@ -145,13 +146,20 @@ impl Shard {
             batches: Vec::new(),
             cut: usize::MAX,
             diverging: None,
+            preferred_replica: None,
+            from_follower: as_follower,
         };
+        let refused = |error| refused(error, as_follower);
         if wanted.last_fetched_epoch.get() >= 0 {
-            let diverging = partition.diverging_epoch(wanted.last_fetched_epoch, wanted.from)?;
-            if let Some(end) = diverging {
+            let diverging = partition.diverging_epoch(wanted.last_fetched_epoch, wanted.from);
+            if let Some(end) = diverging.map_err(refused)? {
                 records.diverging = Some((end.epoch, end.end_offset));
                 return Ok((records, Planned::Local(ReadPlan::default())));
             }
+        }
+        records.preferred_replica = rack.and_then(|it| self.closest_replica(partition, wanted, it));
+        if records.preferred_replica.is_some() {
+            return Ok((records, Planned::Local(ReadPlan::default())));
         }
         let limit = budget.min(wanted.max_bytes);
         match partition.read(wanted.from, u64::from(limit), first, VisibleEnd::HighWatermark) {
@@ -164,24 +172,36 @@ impl Shard {
                 let limit = limit.min(REMOTE_BYTES_MAX.max(watch_below));
                 Ok((records, Planned::Remote(from, limit)))
             }
-            Err(error @ ReadError::OutOfRange { .. }) => Err(error.into()),
+            Err(error @ ReadError::OutOfRange { .. }) => Err(refused(error)),
         }
     }
 
     /// A partition that this shard leads, for a client that believes in `current`.
-    fn readable(&self, id: PartitionId, current: LeaderEpoch) -> Result<&Partition, ReadRefused> {
+    pub(super) fn readable(
+        &self,
+        id: PartitionId,
+        current: LeaderEpoch,
+    ) -> Result<&Partition, ReadRefused> {
         let partition = self.hosting.get(id).ok_or(ReadRefused::UnknownPartition)?;
         // Before it has caught up, a new leader may not know all that readers have seen.
         if !self.log.has_caught_up(self.data_group()) {
             return Err(ReadRefused::NotLeader);
         }
-        let ours = self.node.leader_epoch(self.data_group());
-        match current {
-            LeaderEpoch::NONE => Ok(partition),
-            theirs if theirs < ours => Err(ReadRefused::FencedEpoch),
-            theirs if theirs > ours => Err(ReadRefused::UnknownEpoch),
-            _ => Ok(partition),
+        self.check_epoch(self.data_group(), current)?;
+        Ok(partition)
+    }
+
+    /// Compares the epoch that a client believes in.
+    pub(super) fn check_epoch(
+        &self,
+        group: RaftGroupId,
+        theirs: LeaderEpoch,
+    ) -> Result<(), ReadRefused> {
+        let ours = self.node.leader_epoch(group);
+        if theirs == LeaderEpoch::NONE || theirs == ours {
+            return Ok(());
         }
+        Err(if theirs < ours { ReadRefused::FencedEpoch } else { ReadRefused::UnknownEpoch })
     }
 
     /// Finds an offset for ListOffsets.
@@ -306,8 +326,9 @@ impl Shard {
     /// A WAL read finished; without a payload if it failed.
     pub(crate) fn read_done(&mut self, token: u64, payload: Option<Bytes>) {
         let Some(place) = self.reads.places.remove(&token) else { return };
-        // What was offloaded meanwhile is in an object: the client asks again and gets it there.
-        let moved = place.stored.index < self.log.first_index(self.data_group());
+        // What was offloaded meanwhile is in an object, and what others have durably may not be so
+        // here yet: the client asks again and gets it.
+        let moved = !self.log.has_durably(self.data_group(), place.stored.index);
         let Some(read) = self.reads.open.get_mut(&place.read) else { return };
         let batch = payload.filter(|batch| is_intact(batch, &place.stored));
         match &mut read.purpose {
@@ -364,6 +385,7 @@ impl Shard {
             Purpose::Fetch { origin, mut parts } => {
                 for records in parts.iter_mut().filter_map(|part| part.result.as_mut().ok()) {
                     records.batches.truncate(records.cut);
+                    self.count_read(records);
                 }
                 self.answer(origin, PartAnswer::Read(parts));
             }
@@ -387,6 +409,15 @@ impl Reads {
         self.next += 1;
         self.next
     }
+}
+
+/// How much of one partition is returned: what is left of the request's bytes, whether it is the
+/// first one with any, and what the request waits for.
+#[derive(Clone, Copy)]
+struct Limits {
+    budget: u32,
+    first: bool,
+    watch_below: u32,
 }
 
 /// Where the batches of a partition come from.
@@ -419,10 +450,34 @@ fn is_intact(bytes: &Bytes, stored: &StoredBatch) -> bool {
     }) && batch::crc_is_valid(bytes)
 }
 
-impl From<ReadError> for ReadRefused {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::OutOfRange { .. } | ReadError::Remote { .. } => Self::OutOfRange,
+/// What a reader is told. What a follower does not have its leader may have: told that the offset
+/// is out of range, a client could give up its position. What is deleted here is so everywhere.
+fn refused(error: ReadError, as_follower: bool) -> ReadRefused {
+    match error {
+        ReadError::OutOfRange { from, log_start, .. } if as_follower && from >= log_start => {
+            ReadRefused::NotYetHere
+        }
+        ReadError::OutOfRange { .. } | ReadError::Remote { .. } => ReadRefused::OutOfRange,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_leader_says_that_an_offset_is_beyond_the_log() {
+        let out = |from| {
+            let [from, log_start, log_end] = [from, 10, 20].map(Offset::new);
+            ReadError::OutOfRange { from, log_start, log_end }
+        };
+        for (from, of_leader, of_follower) in [
+            (9, ReadRefused::OutOfRange, ReadRefused::OutOfRange),
+            (10, ReadRefused::OutOfRange, ReadRefused::NotYetHere),
+            (21, ReadRefused::OutOfRange, ReadRefused::NotYetHere),
+        ] {
+            assert_eq!(refused(out(from), false), of_leader, "{from}");
+            assert_eq!(refused(out(from), true), of_follower, "{from}");
         }
     }
 }
