@@ -14,6 +14,7 @@ pub(crate) mod coordinate;
 mod flow_control;
 pub(crate) mod group_snapshot;
 pub(crate) mod hosted;
+mod in_sync;
 #[cfg(feature = "simulation")]
 pub(crate) mod inspect;
 mod leadership;
@@ -50,6 +51,7 @@ use self::connections::Connections;
 use self::coordinate::Groups;
 use self::flow_control::Rooms;
 use self::hosted::Hosting;
+use self::in_sync::InSync;
 use self::leadership::Leadership;
 use self::log_event::LogEvent;
 use self::mailbox::Mailbox;
@@ -98,6 +100,7 @@ pub(crate) struct Shard {
     pub(crate) peers: Peers,
     rooms: Rooms,
     joining: Joining,
+    in_sync: InSync,
     leadership: Leadership,
     refusals: Refusals,
     connections: Connections,
@@ -145,6 +148,7 @@ impl Shard {
             upkeep: Upkeep::new(now.instant),
             rooms: Rooms::default(),
             joining: Joining::default(),
+            in_sync: InSync::default(),
             leadership: Leadership::default(),
             refusals: Refusals::default(),
             peers: peers(&node, id, log.entry_size_max(), now.instant),
@@ -305,6 +309,7 @@ impl Shard {
             self.repeat_metadata_stored();
             self.control_flow();
             self.keep_leaders();
+            self.count_in_sync();
             self.keep_members();
         }
         self.peers.keep_up(now);

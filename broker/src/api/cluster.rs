@@ -94,8 +94,12 @@ mod tests {
     use super::*;
     use crate::cluster::{Cluster, Endpoint, bootstrap};
 
-    const VIEW: ClientView<'_> =
-        ClientView { broker: NodeId::new(0), auto_create: true, leader: &|_| None };
+    const VIEW: ClientView<'_> = ClientView {
+        broker: NodeId::new(0),
+        auto_create: true,
+        leader: &|_| None,
+        is_up: &|_| true,
+    };
 
     fn image() -> Arc<Image> {
         let node = NodeId::new(0);

@@ -2,20 +2,15 @@
 //! replica in its rack; that one serves it up to its own high watermark, as long as it hears the
 //! leader. Whatever it does not know it leaves to the leader, to which the client goes back.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use model::{NodeId, Offset, RaftGroupId};
 
 use super::Shard;
+use super::in_sync::SILENCE_MAX;
 use super::message::{PartitionRead, ReadRecords, ReadRefused};
 use crate::cluster::Replica;
 use crate::metrics::Metric;
 use crate::partition::{EntryDescriptor, Partition};
-
-/// A broker that was silent for longer is not counted on. What is said between brokers at rest is
-/// some twenty times as frequent.
-pub(super) const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// A partition for a fetch, and whether another broker leads it. Only consumers that name a

@@ -16,7 +16,6 @@ use model::{LogIndex, NodeId, RaftGroupId};
 use replication::{MemberChange, Members, Message};
 
 use super::Shard;
-use super::closest_replica::SILENCE_MAX;
 use super::metadata::METADATA_SHARD;
 use crate::cluster::{Command, Image};
 use crate::metrics::Metric;
@@ -146,13 +145,6 @@ impl Shard {
         let committed = self.joining.committed.get(&group);
         let matched = self.log.matched(group, member);
         matched.zip(committed).is_some_and(|(has, committed)| has >= *committed)
-    }
-
-    /// Is the copy of a group on another broker in sync: it votes, was heard of late, and has what
-    /// was committed at the last tick.
-    pub(super) fn is_in_sync(&self, group: RaftGroupId, node: NodeId) -> bool {
-        self.could_lead(group, node)
-            && self.log.has_heard(self.voter_at(node), SILENCE_MAX, self.now.instant)
     }
 
     /// Lets a snapshot stand for as much of a group's log as can be, so that it names those who

@@ -64,6 +64,8 @@ pub(crate) struct Append {
     pub(crate) partition: PartitionId,
     pub(crate) batch: BytesMut,
     pub(crate) info: BatchInfo,
+    /// Replicas that must be in sync for it, the leader included; 0 if the producer does not care.
+    pub(crate) in_sync_min: u32,
 }
 
 /// A batch that is durable on a majority.
@@ -91,6 +93,8 @@ pub(crate) enum AppendRefused {
     Full,
     /// Too much waits for other brokers: a moment later it may do.
     Behind,
+    /// Fewer replicas are in sync than the topic wants.
+    NotInSync,
 }
 
 /// Why a log start was not moved.
