@@ -203,10 +203,12 @@ fn with_view<T>(shard: &Shard, work: impl FnOnce(&ClientView<'_>) -> T) -> T {
         let (node, epoch) = shard.node.leader(partition.group)?;
         Some(Leader { node, epoch })
     };
+    let is_up = |node| node == shard.node.id || shard.peers.is_up(node);
     work(&ClientView {
         broker: broker_of(shard),
         auto_create: shard.node.settings.broker.auto_create_topics_enable,
         leader: &leader,
+        is_up: &is_up,
     })
 }
 
@@ -230,6 +232,7 @@ fn read_error_code(refused: ReadRefused) -> ErrorCode {
         ReadRefused::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
         ReadRefused::NotLeader => ErrorCode::NotLeaderOrFollower,
         ReadRefused::OutOfRange => ErrorCode::OffsetOutOfRange,
+        ReadRefused::NotYetHere => ErrorCode::OffsetNotAvailable,
         ReadRefused::FencedEpoch => ErrorCode::FencedLeaderEpoch,
         ReadRefused::UnknownEpoch => ErrorCode::UnknownLeaderEpoch,
         ReadRefused::Storage => ErrorCode::KafkaStorageError,

@@ -58,6 +58,10 @@ catalogue! {
         "Produce replies that carried a throttle time.";
     FetchBytes Counter "tailrace_fetch_bytes_total"
         "Bytes of record batches sent to consumers.";
+    FetchFollowerBytes Counter "tailrace_fetch_follower_bytes_total"
+        "Of those, bytes that consumers read here while another broker led.";
+    FetchesSentOn Counter "tailrace_fetch_sent_to_followers_total"
+        "Partitions of fetches whose consumers were told to read from a replica in their rack.";
     FetchStoredBytes Counter "tailrace_fetch_wal_bytes_total"
         "Bytes of record batches read back from the WAL for consumers.";
     FetchRemoteBytes Counter "tailrace_fetch_object_bytes_total"

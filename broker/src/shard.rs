@@ -8,11 +8,13 @@
 pub(crate) mod append;
 pub(crate) mod call;
 mod catch_up;
+mod closest_replica;
 pub(crate) mod connections;
 pub(crate) mod coordinate;
 mod flow_control;
 pub(crate) mod group_snapshot;
 pub(crate) mod hosted;
+mod in_sync;
 #[cfg(feature = "simulation")]
 pub(crate) mod inspect;
 mod leadership;
@@ -51,6 +53,7 @@ use self::connections::Connections;
 use self::coordinate::Groups;
 use self::flow_control::Rooms;
 use self::hosted::Hosting;
+use self::in_sync::InSync;
 use self::leadership::Leadership;
 use self::log_event::LogEvent;
 use self::mailbox::Mailbox;
@@ -99,6 +102,7 @@ pub(crate) struct Shard {
     pub(crate) peers: Peers,
     rooms: Rooms,
     joining: Joining,
+    in_sync: InSync,
     leadership: Leadership,
     refusals: Refusals,
     connections: Connections,
@@ -146,6 +150,7 @@ impl Shard {
             upkeep: Upkeep::new(now.instant),
             rooms: Rooms::default(),
             joining: Joining::default(),
+            in_sync: InSync::default(),
             leadership: Leadership::default(),
             refusals: Refusals::default(),
             peers: peers(&node, id, log.entry_size_max(), now.instant),
@@ -260,8 +265,8 @@ impl Shard {
             LogEvent::Committed { group, index } => self.committed(group, index),
             LogEvent::Apply { group, entries } => self.apply(group, entries),
             LogEvent::Truncated { group, from } => self.truncated(group, from),
-            LogEvent::Appended { group, index, term, descriptor } => {
-                self.appended_elsewhere(group, (index, term), &descriptor);
+            LogEvent::Appended { group, index, term, descriptor, payload } => {
+                self.appended_elsewhere(group, (index, term), &descriptor, payload);
             }
             LogEvent::Installed { group, index, snapshot } => {
                 self.installed(group, index, &snapshot);
@@ -306,6 +311,7 @@ impl Shard {
             self.repeat_metadata_stored();
             self.control_flow();
             self.keep_leaders();
+            self.count_in_sync();
             self.keep_members();
         }
         self.peers.keep_up(now);

@@ -65,12 +65,13 @@ pub(crate) fn api_versions(
 
 fn brokers(image: &Image) -> Vec<DescribeClusterBroker> {
     image
-        .endpoints()
-        .map(|endpoint| {
+        .brokers()
+        .map(|(endpoint, rack)| {
             DescribeClusterBroker::default()
                 .with_broker_id(BrokerId(endpoint.broker.get()))
                 .with_host(StrBytes::from_string(endpoint.host.clone()))
                 .with_port(i32::from(endpoint.port))
+                .with_rack(rack.map(|rack| StrBytes::from_string(rack.to_owned())))
         })
         .collect()
 }
@@ -93,8 +94,12 @@ mod tests {
     use super::*;
     use crate::cluster::{Cluster, Endpoint, Shape, bootstrap};
 
-    const VIEW: ClientView<'_> =
-        ClientView { broker: NodeId::new(0), auto_create: true, leader: &|_| None };
+    const VIEW: ClientView<'_> = ClientView {
+        broker: NodeId::new(0),
+        auto_create: true,
+        leader: &|_| None,
+        is_up: &|_| true,
+    };
 
     fn image() -> Arc<Image> {
         let node = NodeId::new(0);
@@ -108,7 +113,7 @@ mod tests {
             Shape { shard_count: 1, groups_per_shard: 1 },
         );
         for (index, command) in (1..).zip(commands) {
-            cluster.apply(LogIndex::new(index), command);
+            cluster.apply(LogIndex::new(index), command.in_rack(Some("r")));
         }
         cluster.image()
     }
@@ -123,6 +128,7 @@ mod tests {
         assert_eq!((reply.error_code, reply.error_message.as_ref()), (0, None));
         assert_eq!(reply.cluster_id.as_str(), "AAAAAAAAAAAAAAAAAAAAwQ");
         assert_eq!((reply.controller_id.0, reply.brokers.len()), (0, 1));
+        assert_eq!(reply.brokers[0].rack.as_deref(), Some("r"));
         assert_eq!(reply.cluster_authorized_operations, i32::MIN);
         for (endpoint_type, code) in [
             (CONTROLLERS, ErrorCode::MismatchedEndpointType),

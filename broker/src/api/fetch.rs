@@ -12,7 +12,7 @@ use kafka_wire::fetch::{
 use kafka_wire::messages::FetchRequest;
 use kafka_wire::messages::fetch_request::FetchPartition;
 use kafka_wire::{Compression, ErrorCode, RequestHeader, Response, StrBytes};
-use model::{LeaderEpoch, Offset, RaftGroupId, ShardId};
+use model::{LeaderEpoch, NodeId, Offset, RaftGroupId, ShardId};
 
 use super::produce::{current_leader, route};
 use super::{Ask, CallState, Progress};
@@ -26,6 +26,8 @@ use crate::shard::message::{
 
 /// First version that names topics by id.
 const TOPIC_ID_VERSION: i16 = 13;
+/// First version whose clients go to the replica that they are sent to (KIP-392).
+const CLOSEST_REPLICA_VERSION: i16 = 11;
 /// First version whose clients read zstd (KIP-110).
 const ZSTD_VERSION: i16 = 10;
 /// Up to this version a storage error is told as a change of leader.
@@ -104,6 +106,7 @@ impl FetchCall {
             woken: false,
         };
         let watch_below = if wait == 0 { 0 } else { min_bytes };
+        let rack = rack(header.api_version, request);
         for topic in &request.topics {
             let by_id = header.api_version >= TOPIC_ID_VERSION;
             let image = shard.metadata.image();
@@ -112,7 +115,8 @@ impl FetchCall {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for wanted in &topic.partitions {
                 let place = (call.response.topics.len(), partitions.len());
-                let empty = Read { partitions: Vec::new(), max_bytes, watch_below };
+                let rack = rack.clone();
+                let empty = Read { partitions: Vec::new(), max_bytes, watch_below, rack };
                 let outcome = call.add(shard, found.map(AsRef::as_ref), wanted, place, &empty);
                 partitions.push(outcome.unwrap_or_else(|code| {
                     call.urgent = true;
@@ -229,7 +233,7 @@ impl FetchCall {
                 *slot = FetchPartitionResponse::failed(slot.partition, code);
             }
             Ok(records) => {
-                self.urgent |= records.diverging.is_some();
+                self.urgent |= records.diverging.is_some() || records.preferred_replica.is_some();
                 *slot = filled(slot.partition, records, self.read_committed);
             }
             Err(code) => {
@@ -266,6 +270,14 @@ impl FetchCall {
     }
 }
 
+/// Where a consumer is that may read from followers. One that does not say it only ever reads from
+/// leaders, as do clients of older versions.
+fn rack(version: i16, request: &FetchRequest) -> Option<StrBytes> {
+    let is_consumer = request.replica_id.0 < 0 && request.replica_state.replica_id.0 < 0;
+    let has_rack = version >= CLOSEST_REPLICA_VERSION && !request.rack_id.is_empty();
+    (is_consumer && has_rack).then(|| request.rack_id.clone())
+}
+
 fn filled(partition: i32, records: ReadRecords, read_committed: bool) -> FetchPartitionResponse {
     FetchPartitionResponse {
         high_watermark: records.high_watermark.get(),
@@ -275,6 +287,7 @@ fn filled(partition: i32, records: ReadRecords, read_committed: bool) -> FetchPa
             .diverging
             .map(|(epoch, end)| EpochEndOffset { epoch: epoch.get(), end_offset: end.get() }),
         aborted_transactions: read_committed.then(Vec::new),
+        preferred_read_replica: records.preferred_replica.map_or(-1, NodeId::get),
         records: records.batches,
         ..FetchPartitionResponse::empty(partition)
     }
@@ -293,5 +306,28 @@ fn error_code(refused: ReadRefused, version: i16) -> ErrorCode {
             ErrorCode::NotLeaderOrFollower
         }
         refused => super::read_error_code(refused),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_wire::messages::BrokerId;
+
+    use super::*;
+
+    #[test]
+    fn only_consumers_that_name_a_rack_and_can_be_sent_on_read_from_followers() {
+        let request = |name: &'static str, replica: i32| {
+            let request = FetchRequest::default().with_rack_id(StrBytes::from_static_str(name));
+            request.with_replica_id(BrokerId(replica))
+        };
+        assert_eq!(rack(11, &request("b", -1)).as_deref(), Some("b"));
+        assert_eq!(rack(17, &request("b", -1)).as_deref(), Some("b"));
+        assert_eq!(rack(10, &request("b", -1)), None);
+        assert_eq!(rack(11, &request("", -1)), None);
+        assert_eq!(rack(11, &request("b", 2)), None, "another broker");
+        let mut follower = request("b", -1);
+        follower.replica_state.replica_id = BrokerId(2);
+        assert_eq!(rack(15, &follower), None, "another broker");
     }
 }

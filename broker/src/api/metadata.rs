@@ -34,6 +34,8 @@ pub(crate) struct ClientView<'a> {
     pub auto_create: bool,
     /// None while a partition's group has no leader.
     pub leader: &'a dyn Fn(&Partition) -> Option<Leader>,
+    /// Whether a process of the cluster is there, for all that this one knows.
+    pub is_up: &'a dyn Fn(NodeId) -> bool,
 }
 
 /// The leader of a partition's group.
@@ -201,17 +203,19 @@ impl Answer<'_> {
     }
 
     fn partition(&self, index: i32, partition: &Partition) -> MetadataResponsePartition {
-        let replicas: Vec<BrokerId> = self
-            .image
-            .replicas(partition)
-            .iter()
-            .filter_map(|replica| self.image.broker_of(*replica))
-            .map(|broker| BrokerId(broker.get()))
-            .collect();
+        let replicas = self.image.replicas(partition).iter();
+        let known = replicas.filter_map(|it| Some((it.node, self.image.broker_of(*it)?)));
+        let known: Vec<_> = known.map(|(node, broker)| (node, BrokerId(broker.get()))).collect();
+        // Only the leader knows who is in sync. Who is there is so, but for a moment.
+        let leader = (self.view.leader)(partition).map(|leader| leader.node);
+        let is_up = |node| leader == Some(node) || (self.view.is_up)(node);
+        let (up, down): (Vec<_>, Vec<_>) = known.iter().partition(|(node, _)| is_up(*node));
+        let brokers = |them: Vec<(NodeId, BrokerId)>| them.into_iter().map(|it| it.1).collect();
         let entry = MetadataResponsePartition::default()
             .with_partition_index(index)
-            .with_isr_nodes(replicas.clone())
-            .with_replica_nodes(replicas);
+            .with_isr_nodes(brokers(up))
+            .with_offline_replicas(brokers(down))
+            .with_replica_nodes(brokers(known));
         match self.view.leader_of(self.image, partition) {
             Some((broker, epoch)) => {
                 entry.with_leader_id(BrokerId(broker.get())).with_leader_epoch(epoch.get())
@@ -230,12 +234,13 @@ fn refused(code: ErrorCode, name: Option<TopicName>) -> MetadataResponseTopic {
 
 fn brokers(image: &Image) -> Vec<MetadataResponseBroker> {
     image
-        .endpoints()
-        .map(|endpoint| {
+        .brokers()
+        .map(|(endpoint, rack)| {
             MetadataResponseBroker::default()
                 .with_node_id(BrokerId(endpoint.broker.get()))
                 .with_host(StrBytes::from_string(endpoint.host.clone()))
                 .with_port(i32::from(endpoint.port))
+                .with_rack(rack.map(|rack| StrBytes::from_string(rack.to_owned())))
         })
         .collect()
 }

@@ -36,7 +36,7 @@ fn image(sharded: bool) -> Arc<Image> {
         Shape { shard_count: 2, groups_per_shard: 1 },
     );
     for (index, command) in (1..).zip(commands.into_iter().chain([Command::CreateTopic(topic)])) {
-        cluster.apply(LogIndex::new(index), command);
+        cluster.apply(LogIndex::new(index), command.in_rack(Some("r")));
     }
     cluster.image()
 }
@@ -45,7 +45,8 @@ fn led(_: &Partition) -> Option<Leader> {
     Some(Leader { node: NODE, epoch: LeaderEpoch::new(3) })
 }
 
-const VIEW: ClientView<'_> = ClientView { broker: NODE, auto_create: true, leader: &led };
+const VIEW: ClientView<'_> =
+    ClientView { broker: NODE, auto_create: true, leader: &led, is_up: &|_| true };
 
 fn named(names: &[&'static str]) -> MetadataRequest {
     let topic = |name: &&'static str| {
@@ -89,6 +90,7 @@ fn a_known_topic_has_its_id_leader_epoch_and_replicas() {
         let (reply, _) = respond(&image(false), &VIEW, version, &named(&["orders"]));
         reply.encode(&mut BytesMut::new(), version).expect("encodes");
         assert_eq!(reply.brokers.len(), 1);
+        assert_eq!(reply.brokers[0].rack.as_deref(), Some("r"));
         assert_eq!(reply.controller_id.0, 0);
         assert_eq!(reply.cluster_id.as_deref(), Some("AAAAAAAAAAAAAAAAAAAAwQ"));
         let topic = &reply.topics[0];
@@ -99,7 +101,21 @@ fn a_known_topic_has_its_id_leader_epoch_and_replicas() {
             assert_eq!((partition.leader_id.0, partition.leader_epoch), (0, 3));
             assert_eq!(partition.replica_nodes, [BrokerId(0)]);
             assert_eq!(partition.isr_nodes, [BrokerId(0)]);
+            assert!(partition.offline_replicas.is_empty());
         }
+    }
+}
+
+#[test]
+fn a_replica_that_is_away_is_not_in_sync_and_offline() {
+    let view = ClientView { leader: &|_| None, is_up: &|node| node != NODE, ..VIEW };
+    for version in 0..=13 {
+        let (reply, _) = respond(&image(false), &view, version, &named(&["orders"]));
+        reply.encode(&mut BytesMut::new(), version).expect("encodes");
+        let partition = &reply.topics[0].partitions[0];
+        assert_eq!(partition.replica_nodes, [BrokerId(0)]);
+        assert!(partition.isr_nodes.is_empty());
+        assert_eq!(partition.offline_replicas, [BrokerId(0)]);
     }
 }
 

@@ -23,6 +23,9 @@ use crate::shard::wal_room::THROTTLE_MS_MAX;
 /// First version that names topics by id.
 const TOPIC_ID_VERSION: i16 = 13;
 
+/// The producer wants to hear of its records when all replicas in sync have them.
+const ACKS_ALL: i16 = -1;
+
 /// A produce request that waits for its parts.
 pub(crate) struct ProduceCall {
     acks: i16,
@@ -107,7 +110,9 @@ impl ProduceCall {
             let outcome = match (refusal, found) {
                 (Some(code), _) => Err(ProducePartitionResponse::failed(index, code)),
                 (None, None) => Err(ProducePartitionResponse::failed(index, unknown)),
-                (None, Some(found)) => check(shard, header, found, partition),
+                (None, Some(found)) => {
+                    check(shard, (header.api_version, self.acks), found, partition)
+                }
             };
             match outcome {
                 Ok((group, ask)) => {
@@ -206,7 +211,7 @@ impl ProduceCall {
 /// Checks one partition's records as kafka-api.md, sections 3 and 4, order it.
 fn check(
     shard: &Shard,
-    header: &RequestHeader,
+    (version, acks): (i16, i16),
     topic: &Topic,
     partition: ProducePartition,
 ) -> Result<(RaftGroupId, Ask), ProducePartitionResponse> {
@@ -216,7 +221,7 @@ fn check(
         return Err(fail(ErrorCode::UnknownTopicOrPartition));
     };
     let mut batch = partition.records.ok_or_else(|| fail(ErrorCode::InvalidRecord))?;
-    let rules = rules(&topic.config, header.api_version, shard.now.unix_ms);
+    let rules = rules(&topic.config, version, shard.now.unix_ms);
     let info = validate(&mut batch, &rules).map_err(|error| {
         shard.metrics.add(Metric::ProduceRefused, 1);
         refused(index, &error)
@@ -230,7 +235,8 @@ fn check(
     let image = shard.metadata.image();
     let to =
         route(image, shard, found.group).ok_or_else(|| fail(ErrorCode::NotLeaderOrFollower))?;
-    let append = Append { partition: found.id, batch, info };
+    let in_sync_min = if acks == ACKS_ALL { topic.config.min_insync_replicas } else { 0 };
+    let append = Append { partition: found.id, batch, info, in_sync_min };
     Ok((found.group, (to, PartRequest::Append(append))))
 }
 
@@ -247,13 +253,13 @@ pub(crate) fn current_leader(
     let image = shard.metadata.image();
     let (node, epoch) = shard.node.leader(group)?;
     let broker = image.broker_of(image.replica_on(group, node)?)?;
-    let endpoint = image.endpoints().find(|endpoint| endpoint.broker == broker)?;
+    let (endpoint, rack) = image.brokers().find(|(endpoint, _)| endpoint.broker == broker)?;
     let leader = LeaderIdAndEpoch { leader_id: broker.get(), leader_epoch: epoch.get() };
     let endpoint = NodeEndpoint {
         node_id: broker.get(),
         host: StrBytes::from_string(endpoint.host.clone()),
         port: i32::from(endpoint.port),
-        rack: None,
+        rack: rack.map(|rack| StrBytes::from_string(rack.to_owned())),
     };
     Some((leader, endpoint))
 }
@@ -268,7 +274,9 @@ fn error_code(refused: AppendRefused) -> ErrorCode {
         AppendRefused::NotABatch => ErrorCode::InvalidRecord,
         AppendRefused::TooLarge => ErrorCode::MessageTooLarge,
         // Retriable in every client; nothing was written.
-        AppendRefused::Full | AppendRefused::Behind => ErrorCode::NotEnoughReplicas,
+        AppendRefused::Full | AppendRefused::Behind | AppendRefused::NotInSync => {
+            ErrorCode::NotEnoughReplicas
+        }
     }
 }
 

@@ -12,6 +12,8 @@ use uuid::Uuid;
 use crate::codec::{DecodeError, Reader, Writer};
 
 const VERSION: u8 = 1;
+/// Of a registration that names a rack; one that names none is of version 1, as all else is.
+const VERSION_WITH_RACK: u8 = 2;
 
 /// A change to the cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,6 +26,8 @@ pub enum Command {
     RegisterBroker {
         node: NodeId,
         endpoints: Vec<Endpoint>,
+        /// Where it stands, if that was said.
+        rack: Option<String>,
     },
     /// Adds a raft group.
     CreateGroup {
@@ -78,15 +82,27 @@ pub struct NewTopic {
 }
 
 impl Command {
+    /// A registration as one of a broker in `rack`; another command as it is.
+    pub fn in_rack(self, rack: Option<&str>) -> Self {
+        match self {
+            Self::RegisterBroker { node, endpoints, .. } => {
+                Self::RegisterBroker { node, endpoints, rack: rack.map(str::to_owned) }
+            }
+            other => other,
+        }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.u8(VERSION);
+        let has_rack = matches!(self, Self::RegisterBroker { rack: Some(_), .. });
+        writer.u8(if has_rack { VERSION_WITH_RACK } else { VERSION });
         writer.u8(self.kind());
         match self {
             Self::InitializeCluster { cluster_id } => writer.uuid(*cluster_id),
-            Self::RegisterBroker { node, endpoints } => {
+            Self::RegisterBroker { node, endpoints, rack } => {
                 writer.i32(node.get());
                 write_endpoints(&mut writer, endpoints);
+                rack.iter().for_each(|rack| writer.text(rack));
             }
             Self::CreateGroup { group, replicas } => {
                 writer.u64(group.get());
@@ -109,14 +125,21 @@ impl Command {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8("version")?;
-        if version != VERSION {
+        if ![VERSION, VERSION_WITH_RACK].contains(&version) {
             return Err(DecodeError::Version { found: version });
         }
         let command = match reader.u8("kind")? {
+            kind if version == VERSION_WITH_RACK && kind != 2 => {
+                return Err(DecodeError::Version { found: version });
+            }
             1 => Self::InitializeCluster { cluster_id: reader.uuid("cluster id")? },
             2 => Self::RegisterBroker {
                 node: NodeId::new(reader.i32("node")?),
                 endpoints: read_endpoints(&mut reader)?,
+                rack: match version {
+                    VERSION_WITH_RACK => Some(read_rack(&mut reader)?),
+                    _ => None,
+                },
             },
             3 => Self::CreateGroup {
                 group: RaftGroupId::new(reader.u64("group")?),
@@ -177,6 +200,15 @@ pub(super) fn read_endpoints(reader: &mut Reader<'_>) -> Result<Vec<Endpoint>, D
             },
         })
     })
+}
+
+/// Never empty: that would be another encoding of no rack.
+pub(super) fn read_rack(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
+    let rack = reader.text("rack")?;
+    if rack.is_empty() {
+        return Err(DecodeError::Range { field: "rack" });
+    }
+    Ok(rack.to_owned())
 }
 
 pub(super) fn write_replicas(writer: &mut Writer, replicas: &[Replica]) {
@@ -250,7 +282,17 @@ pub(super) mod tests {
 
     macro_rules! golden {
         ($name:literal) => {
-            include_bytes!(concat!("../../testdata/metadata-command-", $name, ".v1.bin")).as_slice()
+            golden!($name, "v1")
+        };
+        ($name:literal, $version:literal) => {
+            include_bytes!(concat!(
+                "../../testdata/metadata-command-",
+                $name,
+                ".",
+                $version,
+                ".bin"
+            ))
+            .as_slice()
         };
     }
 
@@ -273,6 +315,7 @@ pub(super) mod tests {
             configs: configs.map(|(name, value)| (name.into(), value.into())).into(),
         };
         let endpoints = vec![endpoint(0), endpoint(1)];
+        let register = Command::RegisterBroker { node, endpoints, rack: None };
         let initialize = Command::InitializeCluster { cluster_id: CLUSTER_ID };
         let group = Command::CreateGroup { group: RaftGroupId::new(2), replicas };
         let delete = Command::DeleteTopic { topic_id: Uuid::from_u128(7) };
@@ -280,7 +323,7 @@ pub(super) mod tests {
         let replace = Command::ReplaceDisk { node: NodeId::new(2), incarnation: 0x0a0b_0c0d };
         vec![
             (initialize, golden!("initialize-cluster")),
-            (Command::RegisterBroker { node, endpoints }, golden!("register-broker")),
+            (register, golden!("register-broker")),
             (group, golden!("create-group")),
             (Command::CreateTopic(topic), golden!("create-topic")),
             (delete, golden!("delete-topic")),
@@ -297,9 +340,27 @@ pub(super) mod tests {
         }
     }
 
+    /// A registration in a rack, and its bytes.
+    pub(in crate::cluster) fn golden_in_rack() -> (Command, &'static [u8]) {
+        let is_registration = |command: &Command| matches!(command, Command::RegisterBroker { .. });
+        let mut commands = goldens().into_iter().map(|(command, _)| command);
+        let register = commands.find(is_registration).expect("one of each kind");
+        (register.in_rack(Some("rack-b")), golden!("register-broker", "v2"))
+    }
+
+    #[test]
+    fn a_registration_in_a_rack_is_read_and_written_as_version_2() {
+        let (command, bytes) = golden_in_rack();
+        assert_eq!(command.encode(), bytes);
+        assert_eq!(Command::decode(bytes), Ok(command));
+        let before = &bytes[..bytes.len() - "rack-b".len() - 4];
+        let none = [before, &[0; 4]].concat();
+        assert_eq!(Command::decode(&none), Err(DecodeError::Range { field: "rack" }));
+    }
+
     #[test]
     fn every_cut_and_every_extra_byte_is_refused() {
-        for (command, bytes) in goldens() {
+        for (command, bytes) in goldens().into_iter().chain([golden_in_rack()]) {
             for length in 0..bytes.len() {
                 assert!(Command::decode(&bytes[..length]).is_err(), "{command:?} cut at {length}");
             }

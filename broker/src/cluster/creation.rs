@@ -300,7 +300,7 @@ pub fn bootstrap(
     let metadata_group = Command::CreateGroup { group: RaftGroupId::METADATA, replicas };
     [
         Command::InitializeCluster { cluster_id },
-        Command::RegisterBroker { node, endpoints },
+        Command::RegisterBroker { node, endpoints, rack: None },
         metadata_group,
     ]
     .into_iter()

@@ -34,6 +34,8 @@ pub struct Image {
 pub struct Node {
     pub id: NodeId,
     pub endpoints: Vec<Endpoint>,
+    /// Where it stands, if that was said.
+    pub rack: Option<String>,
 }
 
 /// A raft group and its copies; the first is the preferred leader.
@@ -116,6 +118,18 @@ impl Image {
     /// Every address that clients know as a broker.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.nodes.values().flat_map(|node| &node.endpoints)
+    }
+
+    /// The same, each with the rack that it stands in.
+    pub fn brokers(&self) -> impl Iterator<Item = (&Endpoint, Option<&str>)> {
+        self.nodes
+            .values()
+            .flat_map(|node| node.endpoints.iter().map(|endpoint| (endpoint, node.rack.as_deref())))
+    }
+
+    /// Where a node stands.
+    pub fn rack_of(&self, node: NodeId) -> Option<&str> {
+        self.nodes.get(&node)?.rack.as_deref()
     }
 
     /// The incarnation of a node's disk: what it has on another one does not count.

@@ -8,22 +8,31 @@ use std::sync::Arc;
 use model::{LogIndex, NodeId, PartitionId, RaftGroupId};
 
 use super::command::{
-    read_configs, read_endpoints, read_replicas, write_configs, write_endpoints, write_replicas,
+    read_configs, read_endpoints, read_rack, read_replicas, write_configs, write_endpoints,
+    write_replicas,
 };
 use super::image::{Group, Image, Node, Partition, Topic};
 use super::state::Cluster;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::config::{BrokerSettings, TopicConfig};
 
-/// Of a state in which no disk was replaced; the other one ends with those that were.
+/// Of a state in which no disk was replaced and no broker is in a rack. The next one ends with the
+/// disks that were replaced, the last one with those and with the racks.
 const VERSION: u8 = 1;
 const VERSION_WITH_DISKS: u8 = 2;
+const VERSION_WITH_RACKS: u8 = 3;
 
 impl Cluster {
     pub fn encode_snapshot(&self) -> Vec<u8> {
         let image = &self.image;
         let mut writer = Writer::default();
-        writer.u8(if image.disks.is_empty() { VERSION } else { VERSION_WITH_DISKS });
+        let has_racks = image.nodes.values().any(|node| node.rack.is_some());
+        let version = match (has_racks, image.disks.is_empty()) {
+            (true, _) => VERSION_WITH_RACKS,
+            (false, false) => VERSION_WITH_DISKS,
+            (false, true) => VERSION,
+        };
+        writer.u8(version);
         writer.u64(image.version.get());
         writer.flag(image.cluster_id.is_some());
         if let Some(cluster_id) = image.cluster_id {
@@ -45,8 +54,11 @@ impl Cluster {
         for topic in image.topics.values() {
             write_topic(&mut writer, topic);
         }
-        if !image.disks.is_empty() {
+        if version >= VERSION_WITH_DISKS {
             write_disks(&mut writer, &image.disks);
+        }
+        if version >= VERSION_WITH_RACKS {
+            write_racks(&mut writer, image);
         }
         writer.finish()
     }
@@ -58,7 +70,7 @@ impl Cluster {
     ) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8("version")?;
-        if ![VERSION, VERSION_WITH_DISKS].contains(&version) {
+        if !(VERSION..=VERSION_WITH_RACKS).contains(&version) {
             return Err(DecodeError::Version { found: version });
         }
         let mut image =
@@ -83,8 +95,11 @@ impl Cluster {
             }
             image.insert_topic(topic);
         }
-        if version == VERSION_WITH_DISKS {
-            image.disks = read_disks(&mut reader)?;
+        if version >= VERSION_WITH_DISKS {
+            image.disks = read_disks(&mut reader, version > VERSION_WITH_DISKS)?;
+        }
+        if version >= VERSION_WITH_RACKS {
+            read_racks(&mut reader, &mut image)?;
         }
         reader.finish()?;
         Ok(Self { image: Arc::new(image), next_producer_id, settings })
@@ -100,21 +115,48 @@ fn write_disks(writer: &mut Writer, disks: &BTreeMap<NodeId, Vec<u32>>) {
     }
 }
 
-/// Neither list is ever empty, so that a state has one encoding.
-fn read_disks(reader: &mut Reader<'_>) -> Result<BTreeMap<NodeId, Vec<u32>>, DecodeError> {
+/// No list is empty, so that a state has one encoding; but for the first, where racks follow.
+fn read_disks(
+    reader: &mut Reader<'_>,
+    may_be_empty: bool,
+) -> Result<BTreeMap<NodeId, Vec<u32>>, DecodeError> {
     let disks: BTreeMap<_, Vec<u32>> = reader.map("replaced disks", |reader| {
         let node = NodeId::new(reader.i32("node")?);
         Ok((node, reader.list("incarnations", |reader| reader.u32("incarnation"))?))
     })?;
-    if disks.is_empty() || disks.values().any(Vec::is_empty) {
+    if (disks.is_empty() && !may_be_empty) || disks.values().any(Vec::is_empty) {
         return Err(DecodeError::Range { field: "replaced disks" });
     }
     Ok(disks)
 }
 
+fn write_racks(writer: &mut Writer, image: &Image) {
+    let in_racks = image.nodes.values().filter_map(|node| Some((node.id, node.rack.as_ref()?)));
+    writer.count(in_racks.clone().count());
+    for (node, rack) in in_racks {
+        writer.i32(node.get());
+        writer.text(rack);
+    }
+}
+
+/// Racks of nodes that are there, of one at least.
+fn read_racks(reader: &mut Reader<'_>, image: &mut Image) -> Result<(), DecodeError> {
+    let racks: BTreeMap<_, String> =
+        reader.map("racks", |reader| Ok((NodeId::new(reader.i32("node")?), read_rack(reader)?)))?;
+    let wrong = DecodeError::Range { field: "racks" };
+    if racks.is_empty() {
+        return Err(wrong);
+    }
+    for (id, rack) in racks {
+        let node = image.nodes.get_mut(&id).ok_or(wrong)?;
+        Arc::make_mut(node).rack = Some(rack);
+    }
+    Ok(())
+}
+
 fn read_node(reader: &mut Reader<'_>) -> Result<(NodeId, Arc<Node>), DecodeError> {
     let id = NodeId::new(reader.i32("node")?);
-    Ok((id, Arc::new(Node { id, endpoints: read_endpoints(reader)? })))
+    Ok((id, Arc::new(Node { id, endpoints: read_endpoints(reader)?, rack: None })))
 }
 
 fn read_group(reader: &mut Reader<'_>) -> Result<(RaftGroupId, Arc<Group>), DecodeError> {

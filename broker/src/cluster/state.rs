@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::{LogIndex, NodeId, PartitionId, RaftGroupId};
 use uuid::Uuid;
 
-use super::command::{Command, Endpoint, NewTopic, Replica};
+use super::command::{Command, NewTopic, Replica};
 use super::image::{Group, Image, Node, Partition, Topic};
 use crate::config::{BrokerSettings, TopicConfig};
 
@@ -98,7 +98,9 @@ impl Cluster {
     pub fn apply(&mut self, index: LogIndex, command: Command) -> Outcome {
         let outcome = match command {
             Command::InitializeCluster { cluster_id } => self.initialize(cluster_id),
-            Command::RegisterBroker { node, endpoints } => self.register(node, endpoints),
+            Command::RegisterBroker { node, endpoints, rack } => {
+                self.register(Node { id: node, endpoints, rack })
+            }
             Command::CreateGroup { group, replicas } => self.create_group(group, replicas),
             Command::CreateTopic(topic) => self.create_topic(topic),
             Command::DeleteTopic { topic_id } => self.delete_topic(topic_id),
@@ -117,9 +119,10 @@ impl Cluster {
         Outcome::ClusterInitialized { cluster_id }
     }
 
-    fn register(&mut self, node: NodeId, endpoints: Vec<Endpoint>) -> Outcome {
-        self.image_mut().nodes.insert(node, Arc::new(Node { id: node, endpoints }));
-        Outcome::BrokerRegistered { node }
+    fn register(&mut self, node: Node) -> Outcome {
+        let id = node.id;
+        self.image_mut().nodes.insert(id, Arc::new(node));
+        Outcome::BrokerRegistered { node: id }
     }
 
     fn create_group(&mut self, group: RaftGroupId, replicas: Vec<Replica>) -> Outcome {

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use model::ShardId;
 use proptest::prelude::*;
 
-use super::super::command::tests::{CLUSTER_ID, goldens};
+use super::super::command::Endpoint;
+use super::super::command::tests::{CLUSTER_ID, golden_in_rack, goldens};
 use super::super::creation::{Shape, bootstrap};
 use super::*;
 use crate::codec::DecodeError;
@@ -163,6 +164,39 @@ fn a_snapshot_with_replaced_disks_is_read_and_written_as_version_2() {
 }
 
 #[test]
+fn a_snapshot_with_racks_is_read_and_written_as_version_3() {
+    let golden = include_bytes!("../../testdata/metadata-snapshot.v3.bin").as_slice();
+    let mut cluster = golden_cluster();
+    cluster.apply(LogIndex::new(9), golden_in_rack().0);
+    assert_eq!(cluster.encode_snapshot(), golden);
+    assert_eq!(Cluster::decode_snapshot(golden, settings()), Ok(cluster));
+    let without = &golden[1..golden.len() - "rack-b".len() - 4 - 4 - 4];
+    let none = [&[3], without, &[0; 4]].concat();
+    assert!(Cluster::decode_snapshot(&none, settings()).is_err(), "no racks are version 1");
+    let stranger = [&[3], without, &[1, 0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, b'a']].concat();
+    assert!(Cluster::decode_snapshot(&stranger, settings()).is_err(), "no such node");
+    let mut both = golden_cluster();
+    both.apply(LogIndex::new(9), Command::ReplaceDisk { node: NODE, incarnation: 7 });
+    both.apply(LogIndex::new(10), golden_in_rack().0);
+    assert_eq!(Cluster::decode_snapshot(&both.encode_snapshot(), settings()), Ok(both));
+}
+
+#[test]
+fn a_broker_is_in_the_rack_that_it_said_last() {
+    let racks = |cluster: &Cluster| -> Vec<Option<String>> {
+        cluster.image().brokers().map(|(_, rack)| rack.map(str::to_owned)).collect()
+    };
+    let mut cluster = golden_cluster();
+    assert_eq!(racks(&cluster), [None, None]);
+    for (index, rack) in [(9, Some("rack-b")), (10, Some("c")), (11, None)] {
+        cluster.apply(LogIndex::new(index), golden_in_rack().0.in_rack(rack));
+        assert_eq!(racks(&cluster), [rack, rack].map(|rack| rack.map(str::to_owned)));
+        assert_eq!(cluster.image().rack_of(NODE), rack);
+    }
+    assert_eq!(cluster.image().rack_of(NodeId::new(9)), None);
+}
+
+#[test]
 fn an_image_that_is_held_does_not_change_and_shares_its_topics() {
     let mut cluster = applied([create("a", 1, 1), create("b", 2, 1)]);
     let held = cluster.image();
@@ -300,9 +334,10 @@ fn any_command() -> impl Strategy<Value = Command> {
     });
     prop_oneof![
         (0..3_u128).prop_map(|id| Command::InitializeCluster { cluster_id: Uuid::from_u128(id) }),
-        (0..3_i32, proptest::collection::vec(endpoint, 0..3)).prop_map(|(node, endpoints)| {
-            Command::RegisterBroker { node: NodeId::new(node), endpoints }
-        }),
+        (0..3_i32, proptest::collection::vec(endpoint, 0..3), proptest::option::of("[ab]"))
+            .prop_map(|(node, endpoints, rack)| {
+                Command::RegisterBroker { node: NodeId::new(node), endpoints, rack }
+            }),
         (0..4_u64, 0..3_u16).prop_map(|(group, shard)| Command::CreateGroup {
             group: RaftGroupId::new(group),
             replicas: vec![Replica { node: NODE, shard: ShardId::new(shard) }],

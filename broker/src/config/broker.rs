@@ -40,6 +40,8 @@ pub struct BrokerSettings {
     pub offsets_topic_replication_factor: u16,
     pub offsets_topic_segment_bytes: u32,
     pub producer_id_expiration: Duration,
+    /// Consumers are sent to a replica in their rack (KIP-392).
+    pub rack_aware_reads: bool,
     pub retention_check_interval: Duration,
     /// How long a clean stop waits for the object store.
     pub shutdown_offload_max: Duration,
@@ -157,6 +159,7 @@ impl BrokerSettings {
             offsets_topic_replication_factor: values.factor("offsets.topic.replication.factor"),
             offsets_topic_segment_bytes: values.count("offsets.topic.segment.bytes"),
             producer_id_expiration: values.millis("producer.id.expiration.ms"),
+            rack_aware_reads: values.text("replica.selector.class") != "leader",
             retention_check_interval: values.millis("log.retention.check.interval.ms"),
             shutdown_offload_max: values.millis("shutdown.offload.max.ms"),
             request_bytes_max: values.count("request.max.bytes"),
@@ -185,6 +188,10 @@ impl Values<'_> {
             Value::Integer(number) => number,
             _ => unreachable!("{name} is an integer in the table"),
         }
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.get(name).to_string()
     }
 
     /// A 32-bit setting; a negative value counts as 0.
@@ -244,7 +251,23 @@ mod tests {
         assert_eq!(settings.fetch_bytes_max, 57_671_680);
         assert_eq!(settings.producer_id_expiration, Duration::from_secs(86_400));
         assert_eq!(settings.connections_max_idle, Some(Duration::from_secs(600)));
+        assert!(!settings.rack_aware_reads);
         assert_eq!(settings.lines().count(), 0);
+    }
+
+    #[test]
+    fn the_replica_selector_is_known_by_kafkas_class_too() {
+        for (name, rack_aware) in [
+            ("leader", false),
+            ("rack-aware", true),
+            ("org.apache.kafka.common.replica.RackAwareReplicaSelector", true),
+        ] {
+            let mut settings = BrokerSettings::default();
+            settings.set(&format!("replica.selector.class={name}")).expect(name);
+            assert_eq!(settings.rack_aware_reads, rack_aware, "{name}");
+        }
+        let other = BrokerSettings::default().set("replica.selector.class=com.example.Nearest");
+        assert!(other.is_err(), "there are no plug-ins");
     }
 
     #[test]

@@ -196,6 +196,19 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         documentation: "How long an idle producer's sequence numbers are remembered.",
     },
     ConfigKey {
+        name: "replica.selector.class",
+        kind: Kind::String,
+        default: "leader",
+        rule: Rule::OneOf(&[
+            "leader",
+            "rack-aware",
+            "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+        ]),
+        broker_synonym: "replica.selector.class",
+        documentation: "Where consumers read that say what rack they are in: from the leader, or \
+                        from a replica in their rack (rack-aware, or Kafka's class of that name).",
+    },
+    ConfigKey {
         name: "request.max.bytes",
         kind: Kind::Int,
         default: "1048576",

@@ -19,6 +19,9 @@ use super::host_port::HostPort;
 use super::node::{CLUSTER_SIZES, GROUPS_PER_CORE_MAX, NodeSettings};
 use super::peer_tls::PeerTlsFiles;
 
+/// Of a rack's name, which every broker and many a reply repeat.
+const RACK_BYTES_MAX: usize = 255;
+
 /// What is in the file; what is not given has the default of `tailrace dev`, but the directory and
 /// the addresses, which a production broker must be told.
 #[derive(Debug, Deserialize)]
@@ -46,6 +49,7 @@ struct FileSettings {
     /// `ID@HOST:PORT` of every broker of the cluster.
     #[serde(default)]
     nodes: Vec<String>,
+    rack: Option<String>,
     peer_tls_certificate: Option<PathBuf>,
     peer_tls_key: Option<PathBuf>,
     peer_tls_ca: Option<PathBuf>,
@@ -112,6 +116,7 @@ impl NodeSettings {
             node_id: given.node_id.map_or(default.node_id, |id| NodeId::new(i32::from(id))),
             cluster_id: given.cluster_id,
             nodes: BTreeMap::new(),
+            rack: given.rack.filter(|rack| !rack.is_empty()),
             peer_tls: peer_tls.map_err(refused)?,
             new_cluster: default.new_cluster,
             replacement: default.replacement,
@@ -121,6 +126,9 @@ impl NodeSettings {
         if given.data_groups_per_core.is_some_and(|count| count.get() > GROUPS_PER_CORE_MAX) {
             let reason = format!("`data-groups-per-core` is above {GROUPS_PER_CORE_MAX}");
             return Err(refused(reason));
+        }
+        if settings.rack.as_ref().is_some_and(|rack| rack.len() > RACK_BYTES_MAX) {
+            return Err(refused(format!("`rack` is longer than {RACK_BYTES_MAX} bytes")));
         }
         for (key, value) in given.settings {
             let set = settings.broker.set(&format!("{key}={value}"));
@@ -211,6 +219,7 @@ mod tests {
         node-id = 1
         cluster-id = "0190f1a0-0000-4000-8000-000000000001"
         nodes = ["0@10.0.0.0:9192", "1@10.0.0.1:9192", "2@[::1]:9192"]
+        rack = "eu-central-1b"
         peer-tls-certificate = "/etc/tailrace/node-1.pem"
         peer-tls-key = "/etc/tailrace/node-1.key"
         peer-tls-ca = "/etc/tailrace/ca.pem"
@@ -251,6 +260,7 @@ mod tests {
             "node-id=1",
             "node=0@10.0.0.0:9192",
             "node=2@[::1]:9192",
+            "rack=eu-central-1b",
             "peer-tls-certificate=/etc/tailrace/node-1.pem",
             "peer-tls-key=/etc/tailrace/node-1.key",
             "peer-tls-ca=/etc/tailrace/ca.pem",
@@ -258,7 +268,9 @@ mod tests {
             assert!(of_three.contains(line), "{line} in {of_three}");
         }
         let (data_dir, default) = (PathBuf::from("/data"), NodeSettings::default());
-        assert_eq!(read("least", LEAST), Ok(NodeSettings { data_dir, ..default }));
+        let least = Ok(NodeSettings { data_dir, ..default });
+        assert_eq!(read("least", LEAST), least);
+        assert_eq!(read("no-rack", &format!("{LEAST}rack = ''")), least);
     }
 
     #[test]
@@ -289,6 +301,7 @@ mod tests {
             ("own", &OF_THREE.replace("node-id = 1", "node-id = 3"), "`node-id` is 3"),
             ("even", &OF_THREE.replace("\"2@", "\"1@"), "node 1 twice"),
             ("two", &OF_THREE.replace(", \"2@[::1]:9192\"", ""), "1, 3 or 5 brokers"),
+            ("rack", &format!("{LEAST}rack = '{}'", "r".repeat(256)), "longer than 255 bytes"),
             ("id", &OF_THREE.replace("cluster-id", "# "), "`cluster-id`"),
             ("tls", &OF_THREE.replace("peer-tls-key", "# "), "`peer-tls-key` is missing"),
             ("tls-ca", &OF_THREE.replace("peer-tls-ca", "# "), "`peer-tls-ca` is missing"),

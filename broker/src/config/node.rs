@@ -51,6 +51,8 @@ pub struct NodeSettings {
     /// Every broker of the cluster, this one included, and where its first shard listens to the
     /// others; the next shards listen on the next ports. Empty: this broker is alone.
     pub nodes: BTreeMap<NodeId, HostPort>,
+    /// Where this broker stands: consumers that say they are there read from it where they can.
+    pub rack: Option<String>,
     /// For TLS on the connections between brokers, which are plain if not given.
     pub peer_tls: Option<PeerTlsFiles>,
     /// The cluster begins: a broker without a data directory makes one. A member that has lost its
@@ -78,6 +80,7 @@ impl Default for NodeSettings {
             node_id: NodeId::new(0),
             cluster_id: None,
             nodes: BTreeMap::new(),
+            rack: None,
             peer_tls: None,
             new_cluster: false,
             replacement: false,
@@ -107,6 +110,7 @@ impl NodeSettings {
             lines.push(format!("node-id={}", self.node_id));
         }
         lines.extend(self.nodes.iter().map(|(node, address)| format!("node={node}@{address}")));
+        lines.extend(self.rack.iter().map(|rack| format!("rack={rack}")));
         lines.extend(self.peer_tls.iter().flat_map(PeerTlsFiles::lines));
         lines.extend(self.broker.lines());
         lines

@@ -189,8 +189,8 @@ pub const TOPIC_KEYS: &[ConfigKey] = &[
         default: "1",
         rule: Rule::AtLeast(1),
         broker_synonym: "min.insync.replicas",
-        documentation: "In-sync replicas that must exist for a produce with acks=all to be \
-                        accepted.",
+        documentation: "Replicas that must be in sync for a produce with acks=all to be accepted; \
+                        a majority must be, whatever this says.",
     },
     ConfigKey {
         name: "preallocate",

@@ -172,6 +172,11 @@ impl Partition {
         self.producers.count()
     }
 
+    /// Is the state of that producer kept?
+    pub fn has_producer(&self, id: i64) -> bool {
+        self.producers.has(id)
+    }
+
     /// The highest id of a producer whose state is kept.
     pub fn producer_id_last(&self) -> Option<i64> {
         self.producers.id_last()

@@ -106,6 +106,10 @@ impl Producers {
         });
     }
 
+    pub(super) fn has(&self, id: i64) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
     /// The highest id of a producer that is known.
     pub(super) fn id_last(&self) -> Option<i64> {
         self.by_id.last_key_value().map(|(id, _)| *id)

@@ -81,6 +81,13 @@ impl Partition {
         Ok(plan)
     }
 
+    /// Where the records of the raft entries up to `index` end, of those that are local: a replica
+    /// that has these entries can be read up to there.
+    pub fn end_at(&self, index: LogIndex) -> Offset {
+        let last = self.batches.at_or_before(index);
+        last.map_or_else(|| self.local_start(), BatchEntry::end_offset)
+    }
+
     /// Bytes that a read from `from` would find, counted up to `enough`: tells whether a fetch that
     /// waits for `min_bytes` is served, without a plan.
     pub fn readable_size(

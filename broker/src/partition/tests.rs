@@ -522,3 +522,18 @@ fn a_partition_that_was_busy_is_small_again() {
     log.trim(5000).expect("committed");
     assert!(log.partition.memory_size() <= 4096, "{}", log.partition.memory_size());
 }
+
+#[test]
+fn what_a_replica_has_ends_with_the_entries_that_it_has() {
+    let mut log = Log::new();
+    for _ in 0..3 {
+        log.append(plain(5, 0));
+        log.index += 10;
+    }
+    let end_at = |log: &Log, index| log.partition.end_at(LogIndex::new(index)).get();
+    let ends = [0, 1, 11, 12, 22, 23, 99].map(|index| end_at(&log, index));
+    assert_eq!(ends, [0, 5, 5, 10, 10, 15, 15]);
+    log.commit(12);
+    log.release(12);
+    assert_eq!(end_at(&log, 0), 10, "what is not local is in an object");
+}

@@ -58,7 +58,10 @@ impl Shard {
                 let time = log_append_time(&append).unwrap_or(-1);
                 let waiter = waiter(appended_at(new.base_offset(), time, log_start));
                 let id = append.partition;
-                let proposed = self.propose_batch((group, term), append, new, resident, waiter);
+                let admitted = self.admit(group, &append, submission.producer);
+                let proposed = admitted.and_then(|()| {
+                    self.propose_batch((group, term), append, new, resident, waiter)
+                });
                 self.remember_refusal(id, submission.producer, proposed);
                 proposed?;
             }
@@ -86,6 +89,27 @@ impl Shard {
         }
     }
 
+    /// May a batch that fits its partition go into the log now?
+    fn admit(
+        &self,
+        group: RaftGroupId,
+        append: &Append,
+        producer: Option<ProducerStamp>,
+    ) -> Result<(), AppendRefused> {
+        self.check_in_sync(group, append.in_sync_min)?;
+        // A producer that is not known may begin with any sequence number, but not with a batch
+        // behind its first one, if that was refused.
+        let id = append.partition;
+        let is_unknown = |it: &ProducerStamp| {
+            self.hosting.get(id).is_some_and(|partition| !partition.has_producer(it.id))
+        };
+        let explains = |it| self.refusals.explain(id, it, self.now.instant);
+        if producer.filter(is_unknown).is_some_and(explains) {
+            return Err(AppendRefused::Behind);
+        }
+        Ok(())
+    }
+
     fn remember_refusal(
         &mut self,
         partition: PartitionId,
@@ -95,7 +119,7 @@ impl Shard {
         let Some(producer) = producer else { return };
         match proposed {
             Ok(()) => self.refusals.forget(partition, producer.id),
-            Err(AppendRefused::Full | AppendRefused::Behind) => {
+            Err(AppendRefused::Full | AppendRefused::Behind | AppendRefused::NotInSync) => {
                 self.refusals.note(partition, producer, self.now.instant);
             }
             Err(_) => {}
@@ -122,7 +146,7 @@ impl Shard {
         resident: bool,
         waiter: Waiter,
     ) -> Result<(), AppendRefused> {
-        let Append { partition: id, mut batch, info } = append;
+        let Append { partition: id, mut batch, info, .. } = append;
         batch::patch(&mut batch, new.base_offset().get(), leader_epoch(term).get());
         // The batch is a slice of its request, but the rest of that is batches too or a few bytes.
         let allocation = batch.len();

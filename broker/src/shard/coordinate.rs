@@ -151,7 +151,7 @@ impl Shard {
         let mut batch = builder.build();
         let rules = ValidationRules { now_ms: self.now.unix_ms, ..ValidationRules::default() };
         let info = validate(&mut batch, &rules).map_err(|_| AppendFailed::TooLarge)?;
-        let append = Append { partition, batch, info };
+        let append = Append { partition, batch, info, in_sync_min: 0 };
         self.try_append(append, true, |_| Waiter::Coordinator(token)).map_err(append_failed)
     }
 
@@ -319,6 +319,7 @@ pub(crate) fn append_failed(refused: AppendRefused) -> AppendFailed {
         AppendRefused::TooLarge | AppendRefused::NotABatch => AppendFailed::TooLarge,
         AppendRefused::Full
         | AppendRefused::Behind
+        | AppendRefused::NotInSync
         | AppendRefused::OutOfOrderSequence
         | AppendRefused::InvalidProducerEpoch
         | AppendRefused::OpenTransaction => AppendFailed::Unavailable,

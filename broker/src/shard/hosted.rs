@@ -269,11 +269,13 @@ impl Shard {
         group: RaftGroupId,
         (index, term): (LogIndex, Term),
         descriptor: &Descriptor,
+        payload: Bytes,
     ) {
         if let Some(entry) = entry_of(descriptor).filter(|_| self.tiers.contains(group)) {
             // A leader proposes what fits its log, and that is ours.
             let taken = self.hosting.recovered(group, index, term, &entry, true);
             taken.expect("entries follow one another in a partition");
+            self.keep_for_readers(&entry, payload);
             if let Some(producer) = entry.producer() {
                 self.refusals.forget(entry.partition(), producer.id);
             }

@@ -132,7 +132,7 @@ impl Shard {
     }
 
     /// Is a broker there, with a vote and with what was committed at the last tick?
-    fn could_lead(&self, group: RaftGroupId, node: NodeId) -> bool {
+    pub(super) fn could_lead(&self, group: RaftGroupId, node: NodeId) -> bool {
         let voter = self.voter_at(node);
         let votes = |members: &replication::Members| members.voters.contains(&voter);
         self.peers.is_up(node)

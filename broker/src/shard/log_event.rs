@@ -13,7 +13,13 @@ pub(crate) enum LogEvent {
     /// Entries from `from` on were never committed and are gone.
     Truncated { group: RaftGroupId, from: LogIndex },
     /// An entry that another broker proposed is on its way into the WAL.
-    Appended { group: RaftGroupId, index: LogIndex, term: Term, descriptor: Descriptor },
+    Appended {
+        group: RaftGroupId,
+        index: LogIndex,
+        term: Term,
+        descriptor: Descriptor,
+        payload: Bytes,
+    },
     /// A snapshot of the leader stands for a group's log up to `index`.
     Installed { group: RaftGroupId, index: LogIndex, snapshot: Bytes },
     /// `leader`: its number among the voters, once it is known; `leads`: the term, if this broker

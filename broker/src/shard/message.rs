@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use kafka_wire::StrBytes;
 use kafka_wire::validate::BatchInfo;
-use model::{LeaderEpoch, Offset, PartitionId};
+use model::{LeaderEpoch, NodeId, Offset, PartitionId};
 
 use super::call::{CallId, Origin};
 use crate::cluster::{Command, Image, Outcome};
@@ -63,6 +64,8 @@ pub(crate) struct Append {
     pub(crate) partition: PartitionId,
     pub(crate) batch: BytesMut,
     pub(crate) info: BatchInfo,
+    /// Replicas that must be in sync for it, the leader included; 0 if the producer does not care.
+    pub(crate) in_sync_min: u32,
 }
 
 /// A batch that is durable on a majority.
@@ -90,6 +93,8 @@ pub(crate) enum AppendRefused {
     Full,
     /// Too much waits for other brokers: a moment later it may do.
     Behind,
+    /// Fewer replicas are in sync than the topic wants.
+    NotInSync,
 }
 
 /// Why a log start was not moved.
@@ -111,6 +116,8 @@ pub(crate) struct Read {
     pub(crate) max_bytes: u32,
     /// If fewer bytes than this are there, say so, keep watch and wake the call at the next commit.
     pub(crate) watch_below: u32,
+    /// Of a consumer that may read from followers and says where it is (KIP-392).
+    pub(crate) rack: Option<StrBytes>,
 }
 
 /// Where to read one partition.
@@ -142,6 +149,10 @@ pub(crate) struct ReadRecords {
     pub(crate) cut: usize,
     /// The reader's log has left ours: the epoch and where it ended here (KIP-595's truncation).
     pub(crate) diverging: Option<(LeaderEpoch, Offset)>,
+    /// The broker id of a replica in the rack of the reader, which gets nothing here.
+    pub(crate) preferred_replica: Option<NodeId>,
+    /// Another broker leads the partition.
+    pub(crate) from_follower: bool,
 }
 
 /// Why a partition was not read.
@@ -150,6 +161,8 @@ pub(crate) enum ReadRefused {
     UnknownPartition,
     NotLeader,
     OutOfRange,
+    /// A follower has not got that far, for all that it knows.
+    NotYetHere,
     FencedEpoch,
     UnknownEpoch,
     /// What the WAL gave back is not what was written.

@@ -189,7 +189,9 @@ impl Shard {
         let (now, id) = (self.now.instant, self.node.id);
         let asked = self.metadata.registering;
         let is_known = |image: &Image| {
-            image.node(id).is_some_and(|node| node.endpoints == self.node.endpoints)
+            image.node(id).is_some_and(|node| {
+                node.endpoints == self.node.endpoints && node.rack == self.node.settings.rack
+            })
         };
         let known = self.metadata.cluster.as_ref().is_none_or(|it| is_known(&it.image()));
         if known
@@ -200,7 +202,8 @@ impl Shard {
         }
         self.metadata.registering = Some(now);
         let endpoints = self.node.endpoints.clone();
-        let command = Command::RegisterBroker { node: id, endpoints };
+        let rack = self.node.settings.rack.clone();
+        let command = Command::RegisterBroker { node: id, endpoints, rack };
         // Nobody waits for it: the image tells, and until it does this is tried again.
         let call = self.calls.reserve();
         self.propose_command(Origin { call, part: 0 }, &command);
@@ -225,7 +228,8 @@ impl Shard {
         for command in bootstrap(node.cluster_id, node.id, endpoints, &members, shape) {
             // The log is ours alone until it serves: a refusal means that it is full, and then the
             // broker cannot become ready. The error is told by the start's time-out.
-            let _ = self.try_propose_command(&command);
+            let rack = self.node.settings.rack.as_deref();
+            let _ = self.try_propose_command(&command.in_rack(rack));
         }
     }
 

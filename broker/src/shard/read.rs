@@ -106,7 +106,8 @@ impl Shard {
         let (mut stored, mut remote) = (Vec::new(), Vec::new());
         let (mut size, mut settled) = (0, false);
         for (part, wanted) in read.partitions.iter().enumerate() {
-            let result = match self.plan(wanted, budget, size == 0, read.watch_below) {
+            let limits = Limits { budget, first: size == 0, watch_below: read.watch_below };
+            let result = match self.plan(wanted, limits, read.rack.as_deref()) {
                 // One that stood still while another was elected may lack what is asked for.
                 Err(ReadRefused::OutOfRange) if !self.knows_end_of(wanted.partition) => {
                     Err(ReadRefused::NotLeader)
@@ -114,7 +115,7 @@ impl Shard {
                 result => result,
             };
             let result = result.map(|(group, mut records, planned)| {
-                settled |= records.diverging.is_some();
+                settled |= records.diverging.is_some() || records.preferred_replica.is_some();
                 let more = match planned {
                     Planned::Local(plan) => {
                         records.batches = collect(plan.pieces, (group, part), &mut stored);
@@ -146,11 +147,11 @@ impl Shard {
     fn plan(
         &self,
         wanted: &PartitionRead,
-        budget: u32,
-        first: bool,
-        watch_below: u32,
+        limits: Limits,
+        rack: Option<&str>,
     ) -> Result<(RaftGroupId, ReadRecords, Planned), ReadRefused> {
-        let (group, partition) = self.readable(wanted.partition, wanted.current_epoch)?;
+        let Limits { budget, first, watch_below } = limits;
+        let (group, partition, as_follower) = self.readable_in(wanted, rack)?;
         let mut records = ReadRecords {
             high_watermark: partition.high_watermark(),
             last_stable_offset: partition.last_stable_offset(),
@@ -158,13 +159,21 @@ impl Shard {
             batches: Vec::new(),
             cut: usize::MAX,
             diverging: None,
+            preferred_replica: None,
+            from_follower: as_follower,
         };
+        let refused = |error| refused(error, as_follower);
         if wanted.last_fetched_epoch.get() >= 0 {
-            let diverging = partition.diverging_epoch(wanted.last_fetched_epoch, wanted.from)?;
-            if let Some(end) = diverging {
+            let diverging = partition.diverging_epoch(wanted.last_fetched_epoch, wanted.from);
+            if let Some(end) = diverging.map_err(refused)? {
                 records.diverging = Some((end.epoch, end.end_offset));
                 return Ok((group, records, Planned::Local(ReadPlan::default())));
             }
+        }
+        records.preferred_replica =
+            rack.and_then(|it| self.closest_replica(group, partition, wanted, it));
+        if records.preferred_replica.is_some() {
+            return Ok((group, records, Planned::Local(ReadPlan::default())));
         }
         let limit = budget.min(wanted.max_bytes);
         match partition.read(wanted.from, u64::from(limit), first, VisibleEnd::HighWatermark) {
@@ -177,7 +186,7 @@ impl Shard {
                 let limit = limit.min(REMOTE_BYTES_MAX.max(watch_below));
                 Ok((group, records, Planned::Remote(from, limit)))
             }
-            Err(error @ ReadError::OutOfRange { .. }) => Err(error.into()),
+            Err(error @ ReadError::OutOfRange { .. }) => Err(refused(error)),
         }
     }
 
@@ -187,7 +196,7 @@ impl Shard {
     }
 
     /// A partition that this shard leads, for a client that believes in `current`, and its group.
-    fn readable(
+    pub(super) fn readable(
         &self,
         id: PartitionId,
         current: LeaderEpoch,
@@ -197,13 +206,21 @@ impl Shard {
         if !self.log.has_caught_up(group) {
             return Err(ReadRefused::NotLeader);
         }
+        self.check_epoch(group, current)?;
+        Ok((group, partition))
+    }
+
+    /// Compares the epoch that a client believes in.
+    pub(super) fn check_epoch(
+        &self,
+        group: RaftGroupId,
+        theirs: LeaderEpoch,
+    ) -> Result<(), ReadRefused> {
         let ours = self.node.leader_epoch(group);
-        match current {
-            LeaderEpoch::NONE => Ok((group, partition)),
-            theirs if theirs < ours => Err(ReadRefused::FencedEpoch),
-            theirs if theirs > ours => Err(ReadRefused::UnknownEpoch),
-            _ => Ok((group, partition)),
+        if theirs == LeaderEpoch::NONE || theirs == ours {
+            return Ok(());
         }
+        Err(if theirs < ours { ReadRefused::FencedEpoch } else { ReadRefused::UnknownEpoch })
     }
 
     /// Finds an offset for ListOffsets.
@@ -330,8 +347,9 @@ impl Shard {
     /// A WAL read finished; without a payload if it failed.
     pub(crate) fn read_done(&mut self, token: u64, payload: Option<Bytes>) {
         let Some(Place { read: number, wanted }) = self.reads.places.remove(&token) else { return };
-        // What was offloaded meanwhile is in an object: the client asks again and gets it there.
-        let moved = wanted.stored.index < self.log.first_index(wanted.group);
+        // What was offloaded meanwhile is in an object, and what others have durably may not be so
+        // here yet: the client asks again and gets it.
+        let moved = !self.log.has_durably(wanted.group, wanted.stored.index);
         let Some(read) = self.reads.open.get_mut(&number) else { return };
         let batch = payload.filter(|batch| is_intact(batch, &wanted.stored));
         match &mut read.purpose {
@@ -388,6 +406,7 @@ impl Shard {
             Purpose::Fetch { origin, mut parts } => {
                 for records in parts.iter_mut().filter_map(|part| part.result.as_mut().ok()) {
                     records.batches.truncate(records.cut);
+                    self.count_read(records);
                 }
                 self.answer(origin, PartAnswer::Read(parts));
             }
@@ -411,6 +430,15 @@ impl Reads {
         self.next += 1;
         self.next
     }
+}
+
+/// How much of one partition is returned: what is left of the request's bytes, whether it is the
+/// first one with any, and what the request waits for.
+#[derive(Clone, Copy)]
+struct Limits {
+    budget: u32,
+    first: bool,
+    watch_below: u32,
 }
 
 /// Where the batches of a partition come from.
@@ -443,10 +471,34 @@ fn is_intact(bytes: &Bytes, stored: &StoredBatch) -> bool {
     }) && batch::crc_is_valid(bytes)
 }
 
-impl From<ReadError> for ReadRefused {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::OutOfRange { .. } | ReadError::Remote { .. } => Self::OutOfRange,
+/// What a reader is told. What a follower does not have its leader may have: told that the offset
+/// is out of range, a client could give up its position. What is deleted here is so everywhere.
+fn refused(error: ReadError, as_follower: bool) -> ReadRefused {
+    match error {
+        ReadError::OutOfRange { from, log_start, .. } if as_follower && from >= log_start => {
+            ReadRefused::NotYetHere
+        }
+        ReadError::OutOfRange { .. } | ReadError::Remote { .. } => ReadRefused::OutOfRange,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_leader_says_that_an_offset_is_beyond_the_log() {
+        let out = |from| {
+            let [from, log_start, log_end] = [from, 10, 20].map(Offset::new);
+            ReadError::OutOfRange { from, log_start, log_end }
+        };
+        for (from, of_leader, of_follower) in [
+            (9, ReadRefused::OutOfRange, ReadRefused::OutOfRange),
+            (10, ReadRefused::OutOfRange, ReadRefused::NotYetHere),
+            (21, ReadRefused::OutOfRange, ReadRefused::NotYetHere),
+        ] {
+            assert_eq!(refused(out(from), false), of_leader, "{from}");
+            assert_eq!(refused(out(from), true), of_follower, "{from}");
         }
     }
 }

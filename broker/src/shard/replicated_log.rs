@@ -512,7 +512,8 @@ impl ReplicatedLog {
         let (index, term) = (entry.index, entry.term);
         // The empty entry of a new leader has none, and is nothing to the shard.
         if let Some(descriptor) = self.driver.entry(group, index).and_then(|it| it.descriptor) {
-            self.events.push_back(LogEvent::Appended { group, index, term, descriptor });
+            let payload = entry.payload.clone();
+            self.events.push_back(LogEvent::Appended { group, index, term, descriptor, payload });
         }
     }
 

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::PartitionId;
 
-/// The second one ends with the disks that were replaced.
-const VERSIONS: [u8; 2] = [1, 2];
+/// The second one ends with the disks that were replaced, the third one with the brokers' racks.
+const VERSIONS: [u8; 3] = [1, 2, 3];
 
 /// Topics and their partitions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -44,6 +44,12 @@ impl Topics {
             reader.list(|reader| {
                 reader.u32()?; // node
                 reader.list(|reader| reader.u32().map(drop)) // incarnations
+            })?;
+        }
+        if version > 2 {
+            reader.list(|reader| {
+                reader.u32()?; // node
+                reader.text().map(drop) // rack
             })?;
         }
         reader.0.is_empty().then_some(topics)
@@ -147,12 +153,15 @@ mod tests {
 
     /// What the broker's own codec writes and reads.
     const GOLDEN: &[u8] = include_bytes!("../../../broker/testdata/metadata-snapshot.v1.bin");
+    const WITH_RACKS: &[u8] = include_bytes!("../../../broker/testdata/metadata-snapshot.v3.bin");
 
     #[test]
     fn the_brokers_state_is_understood() {
-        let topics = Topics::decode(GOLDEN).expect("version 1");
-        let names: Vec<_> = topics.names().map(|(id, name)| (id.get(), name)).collect();
-        assert_eq!(names, [(1, "orders-0"), (2, "orders-1"), (3, "orders-2")]);
+        for golden in [GOLDEN, WITH_RACKS] {
+            let topics = Topics::decode(golden).expect("a known version");
+            let names: Vec<_> = topics.names().map(|(id, name)| (id.get(), name)).collect();
+            assert_eq!(names, [(1, "orders-0"), (2, "orders-1"), (3, "orders-2")]);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use model::{LogIndex, RaftGroupId};
 use replication::{MemberChange, Members, Message};
+use wal_uring::Lsn;
 
 use super::{FRAMES_OF_EDIT, GroupState, RAFT_TICK, Refused, ReplicatedLog, is_vital};
 
@@ -56,6 +57,22 @@ impl ReplicatedLog {
         let own = self.driver.node();
         let heard = |voter| voter == own || self.heard.get(&voter).is_some_and(recent);
         self.driver.members(group).is_some_and(|members| members.are_majority(heard))
+    }
+
+    /// Is an entry durable here, so that it can be read? Others may have it durably before.
+    pub(crate) fn has_durably(&self, group: RaftGroupId, index: LogIndex) -> bool {
+        let durable = self.wal.durable_lsn();
+        self.driver.location(group, index).is_some_and(|(start, _)| Lsn::new(start) < durable)
+    }
+
+    /// Was a voter heard so short a time ago?
+    pub(crate) fn has_heard(&self, voter: u64, within: Duration, now: Instant) -> bool {
+        self.heard.get(&voter).is_some_and(|at| now.saturating_duration_since(*at) < within)
+    }
+
+    /// Who leads a group, as a number among its voters, for all that is known here.
+    pub(crate) fn leader(&self, group: RaftGroupId) -> Option<u64> {
+        self.driver.leader(group)
     }
 
     /// Bytes that the WAL takes before it is full.
