@@ -42,6 +42,9 @@ pub(crate) const FRAME_SIZE_MAX: u32 = 512 << 10;
 /// Bytes of recent batches that a shard keeps in memory for its readers.
 const TAIL_CACHE_SIZE: usize = 128 << 20;
 
+/// Bytes of entries that are applied, and kept for brokers that lag.
+const PAYLOAD_CACHE_SIZE: usize = 32 << 20;
+
 /// What a shard's thread starts from.
 pub(crate) struct ShardStart {
     pub(crate) id: ShardId,
@@ -161,7 +164,7 @@ pub(crate) fn recover(
     seeds: Seeds,
 ) -> Result<(Recovery, Wal, RecoveryReport), StartError> {
     let shard = id.get();
-    let mut driver = Driver::new(DriverConfig::new(node.voter(), seeds.election));
+    let mut driver = Driver::new(driver_config(id, node, seeds.election));
     let mut states = BTreeMap::new();
     let mut refused = None;
     let expected = Identity {
@@ -196,6 +199,13 @@ pub(crate) fn recover(
     let seeds = seeds.ids;
     let recovery = Recovery { driver, hosting, stored, cluster, states, seeds };
     Ok((recovery, wal, report))
+}
+
+/// The more groups there are, the less memory each has.
+fn driver_config(id: ShardId, node: &Node, seed: u64) -> DriverConfig {
+    let config = DriverConfig::new(node.voter(), seed);
+    let cache_size = PAYLOAD_CACHE_SIZE / node.new_groups(id).len().max(1);
+    DriverConfig { payload_cache_bytes: cache_size.min(config.payload_cache_bytes), ..config }
 }
 
 fn data_groups(driver: &Driver) -> Vec<RaftGroupId> {

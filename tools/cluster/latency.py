@@ -31,6 +31,7 @@ def arguments():
     parser.add_argument("--idle-seconds", type=float, default=5)
     parser.add_argument("--rate", type=int, default=500)
     parser.add_argument("--tls", action="store_true", help="three once more, with TLS between them")
+    parser.add_argument("--idle-groups", type=int, default=255, help="of each broker, in a cluster that only idles")
     parser.add_argument("--json")
     return parser.parse_args()
 
@@ -80,6 +81,21 @@ def with_three(options, directory, tls=False):
         cluster.clean_up()
 
 
+def with_groups(options, directory):
+    """What three brokers take that hold so many groups, and have nothing to do."""
+    cluster = Cluster(options.binary, directory, free_ports(),
+                      ["--wal-size", "256MiB", "--data-groups-per-core", str(options.idle_groups)])
+    try:
+        cluster.start()
+        cluster.await_all()
+        time.sleep(15)  # The preferred brokers lead, and no clients came yet.
+        idle = idle_percent(options, list(cluster.pids.values()))
+        cluster.stop()
+        return idle
+    finally:
+        cluster.clean_up()
+
+
 def main():
     options = arguments()
     one, three, secured, idle = [], [], [], []
@@ -107,10 +123,16 @@ def main():
             sealed = statistics.median(each[quantile] for each in secured)
             print(f"{'':6} {sealed:9.0f} with TLS, to three without {sealed / together:6.2f}")
     print(f"idle: {statistics.median(idle):.1f} % of a core for each of three brokers, at most {max(idle):.1f}")
+    directory = tempfile.mkdtemp(prefix="latency.", dir=os.environ.get("CLUSTER_DIR"))
+    try:
+        grouped = with_groups(options, directory)
+    finally:
+        shutil.rmtree(directory)
+    print(f"with {options.idle_groups} data groups: " + ", ".join(f"{each:.1f} %" for each in grouped))
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"kind": "replication", "settings": vars(options), "one": one, "three": three, "tls": secured,
-                       "idle_percent": idle}, file, indent=1)
+                       "idle_percent": idle, "idle_percent_with_groups": grouped}, file, indent=1)
 
 
 main()

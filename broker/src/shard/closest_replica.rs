@@ -1,6 +1,7 @@
 //! Reads from the closest replica (KIP-392). The leader sends a consumer that says where it is to a
 //! replica in its rack; that one serves it up to its own high watermark, as long as it hears the
-//! leader. Whatever it does not know it leaves to the leader, to which the client goes back.
+//! leader. Whatever it does not know it leaves to the leader, to which the client goes back
+//! (ADR 0013).
 
 use bytes::Bytes;
 use model::{NodeId, Offset, RaftGroupId};
