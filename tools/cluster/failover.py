@@ -60,6 +60,7 @@ def strike(cluster, faults, load, fault):
     moved = node != leader(cluster)
     faults.end(fault, node)
     cluster.await_all()
+    load.await_acknowledgement(time.monotonic())
     time.sleep(1)
     latencies = sorted(load.latencies_ms(began, ended))
     return {"gap_ms": load.longest_gap_ms(began), "moved": moved,

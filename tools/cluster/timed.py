@@ -55,9 +55,15 @@ class Timed(threading.Thread):
         self.acknowledged[self.place][sequence] = offset
 
     def longest_gap_ms(self, since):
-        """Between two acknowledgements, one of them after half a second before `since`."""
-        times = sorted(at for at in list(self.acknowledged_at.values()) if at > since - 0.5)
-        return 1000 * max(after - before for before, after in zip(times, times[1:]))
+        """Between two acknowledgements, the later of them after `since`."""
+        times = sorted(self.acknowledged_at.copy().values())
+        return 1000 * max(after - before for before, after in zip(times, times[1:]) if after > since)
+
+    def await_acknowledgement(self, since):
+        """A client may wait longer than the fault lasts before it connects again."""
+        while max(self.acknowledged_at.copy().values()) < since:
+            assert time.monotonic() < since + 60, "nothing was acknowledged for a minute"
+            time.sleep(0.05)
 
     def latencies_ms(self, since, until):
         """Of what was sent in between."""
