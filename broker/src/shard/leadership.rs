@@ -10,7 +10,6 @@ use model::{NodeId, RaftGroupId, Term};
 use super::Shard;
 use crate::metrics::Metric;
 use crate::net::NetAction;
-use crate::voter::node_of;
 
 /// How long the preferred leader must have been there, with all that is committed, before it leads.
 const REST: Duration = Duration::from_secs(10);
@@ -19,7 +18,7 @@ const REST_MAX: Duration = Duration::from_secs(600);
 
 /// A broker that has known no leader for so long is cut off, or most others are gone; an election
 /// takes less.
-const LEADERLESS: Duration = Duration::from_secs(2);
+const LEADERLESS: Duration = Duration::from_millis(800);
 /// How often it then lets its clients go.
 const LET_GO_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -82,7 +81,6 @@ impl Shard {
             return;
         }
         self.let_clients_go();
-        self.forget_silent_leaders();
         self.metrics.set(Metric::FollowerLag, self.log.follower_lag());
         if self.log.disk_is_slow(self.now.instant) {
             let shard = self.id;
@@ -115,23 +113,6 @@ impl Shard {
             self.metrics.add(Metric::ConnectionsLetGo, 1);
             self.actions.push(NetAction::Close { conn });
             self.closed(conn);
-        }
-    }
-
-    /// Clients that look for another leader ask while it is not elected yet. Told of the old one
-    /// they would go back to it, and if that stands still or is cut off, wait there for as long as
-    /// they wait for any broker.
-    fn forget_silent_leaders(&mut self) {
-        for group in self.tiers.groups().iter().copied() {
-            let Some((leader, term, is_heard)) = self.log.followed(group, self.now.instant) else {
-                continue;
-            };
-            let leader = node_of(leader);
-            // What this broker led it has led until it takes in that it does not.
-            let known = self.node.leader(group).map(|(node, _)| node);
-            if known.is_none() || known == leader {
-                self.node.set_leader(group, leader.filter(|_| is_heard), term);
-            }
         }
     }
 

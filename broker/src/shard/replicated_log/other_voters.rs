@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use model::{LogIndex, RaftGroupId, Term};
+use model::{LogIndex, RaftGroupId};
 use replication::{MemberChange, Members, Message};
 use wal_uring::Lsn;
 
@@ -153,13 +153,6 @@ impl ReplicatedLog {
                 self.driver.transfer_leader(state.group, to);
             }
         }
-    }
-
-    /// Who leads a group in which term, if this broker follows it; and whether it has been heard so
-    /// recently that no election can have begun.
-    pub(crate) fn followed(&self, group: RaftGroupId, now: Instant) -> Option<(u64, Term, bool)> {
-        let leader = self.driver.leader(group).filter(|it| *it != self.driver.node())?;
-        Some((leader, self.driver.term(group), self.has_heard(leader, LEASE, now)))
     }
 
     /// Does anybody lead a group, for all that is known here?
