@@ -95,8 +95,12 @@ class Brokers:
 
     def secure(self, node, authority):
         """From its next start on it speaks TLS to the other brokers."""
+        self.configure(node, authority.settings(node))
+
+    def configure(self, node, settings):
+        """Adds keys to its configuration file, from its next start on."""
         with open(self.config(node), encoding="utf-8") as file:
-            text = with_settings(file.read(), authority.settings(node))
+            text = with_settings(file.read(), settings)
         with open(self.config(node), "w", encoding="utf-8") as file:
             file.write(text)
 

@@ -5,15 +5,13 @@ there twice. A single broker of which two would have to be in sync takes nothing
 
 import argparse
 import os
-import random
 import time
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from brokers import START_SECONDS_MAX, Brokers, Cluster, free_ports  # sets the path to other runs' modules
-from load import Steady
 from waiting import wait_until
-from watched import LONELY, PLACES, TOPIC, Watched, run_in_directory
+from watched import LONELY, TOPIC, Watched, run_in_directory
 from wire import NONE, NOT_ENOUGH_REPLICAS, NOT_LEADER_OR_FOLLOWER, produce
 
 FLAGS = ["--wal-size", "128MiB", "--set", "min.insync.replicas=3"]
@@ -77,8 +75,7 @@ class Run(Watched):
     def begin_late(self):
         """A producer whose first batches of all are refused."""
         name = f"late-{len(self.senders)}"
-        late = Steady(name, self.cluster.bootstrap, PLACES, random.Random(self.rng.getrandbits(64)), 200, 1000,
-                      **self.client_settings, **self.log_of(name))
+        late = self.sender(name, rate=200)
         for reader in self.readers:
             reader._senders[name] = late
         self.senders.append(late)

@@ -9,12 +9,10 @@ import signal
 from confluent_kafka.admin import AdminClient
 
 from brokers import Cluster, free_ports  # sets the path to other runs' modules
-from certificates import with_settings
-from histories import Witness
-from watched import PLACES, Watched, run_in_directory
+from watched import Watched, run_in_directory
 
 RACKS = "abc"
-# In whose rack the consumers are; with one shard each, the first replica of the first group is another.
+# In whose rack the consumers are.
 NEAR = 1
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152",
          "--set", "replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector"]
@@ -42,10 +40,7 @@ class Run(Watched):
         """One after the other, as an operator would."""
         for node, rack in enumerate(RACKS):
             self.cluster.terminate(node)
-            with open(self.cluster.config(node), encoding="utf-8") as file:
-                text = with_settings(file.read(), {"rack": rack})
-            with open(self.cluster.config(node), "w", encoding="utf-8") as file:
-                file.write(text)
+            self.cluster.configure(node, {"rack": rack})
             self.cluster.restart(node)
             self.cluster.await_all()
             self.acknowledgements_go_on()
@@ -58,8 +53,7 @@ class Run(Watched):
     def read_nearby(self):
         # Another broker leads what the first partition is in.
         self.wait("another broker leads", lambda: self.leader() != NEAR)
-        self.readers = [Witness(name, self.cluster.bootstrap, PLACES, self.senders, name == "again",
-                                **self.client_settings, **{"client.rack": RACKS[NEAR]}) for name in ("near", "again")]
+        self.readers = [self.reader(name, **{"client.rack": RACKS[NEAR]}) for name in ("near", "again")]
         for reader in self.readers:
             reader.start()
         self.load_goes_on()
@@ -99,11 +93,7 @@ class Run(Watched):
         self.all_is_read_nearby()
 
     def change_leader(self):
-        node = self.leader()
-        self.cluster.kill(node)
-        self.load_goes_on()
-        self.cluster.restart(node)
-        self.cluster.await_all()
+        self.away(self.leader(), self.cluster.kill)
         self.all_is_read_nearby()
 
     def run(self):

@@ -41,13 +41,20 @@ class Watched:
         topics = [NewTopic(TOPIC, len(PLACES), 3), NewTopic(LONELY, 1, 3)]
         for created in admin.create_topics(topics).values():
             created.result(30)
-        self.senders = [Steady(name, self.cluster.bootstrap, PLACES, random.Random(self.rng.getrandbits(64)),
-                               300, 1000, **self.client_settings, **self.log_of(name)) for name in ("one", "two")]
-        self.readers = [Witness(name, self.cluster.bootstrap, PLACES, self.senders, name == "again",
-                                **self.client_settings) for name in ("tail", "again")]
+        self.senders = [self.sender(name) for name in ("one", "two")]
+        self.readers = [self.reader(name) for name in ("tail", "again")]
         for client in [*self.senders, *self.readers]:
             client.start()
         self.load_goes_on()
+
+    def sender(self, name, rate=300):
+        return Steady(name, self.cluster.bootstrap, PLACES, random.Random(self.rng.getrandbits(64)), rate, 1000,
+                      **self.client_settings, **self.log_of(name))
+
+    def reader(self, name, **settings):
+        """One called `again` begins anew when it is at the end."""
+        return Witness(name, self.cluster.bootstrap, PLACES, self.senders, name == "again",
+                       **self.client_settings, **settings)
 
     def log_of(self, name):
         """What an idempotent producer says of its epochs and sequence numbers, beside the brokers' logs."""

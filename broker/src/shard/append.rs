@@ -35,14 +35,13 @@ impl Shard {
         resident: bool,
         waiter: impl FnOnce(super::message::Appended) -> Waiter,
     ) -> Result<(), AppendRefused> {
-        let unknown = AppendRefused::UnknownPartition;
-        let group = self.hosting.group_of(append.partition).ok_or(unknown)?;
+        let found = self.hosting.find(append.partition);
+        let (group, partition) = found.ok_or(AppendRefused::UnknownPartition)?;
         // First of all: what a follower knows of a producer may be old, and its word on a sequence
         // number, even on a repeat, would be taken for the leader's. So would the refusal of one
         // that stood still while another was elected.
         let term = self.log.leads(group).ok_or(AppendRefused::NotLeader)?;
         let now_ms = self.now.unix_ms;
-        let partition = self.hosting.get(append.partition).ok_or(unknown)?;
         let submission = Submission::from(&append.info);
         let log_start = partition.log_start();
         let prepared = partition.prepare(&submission, now_ms).map_err(|error| {
@@ -103,8 +102,9 @@ impl Shard {
         let is_unknown = |it: &ProducerStamp| {
             self.hosting.get(id).is_some_and(|partition| !partition.has_producer(it.id))
         };
-        let explains = |it| self.refusals.explain(id, it, self.now.instant);
-        if producer.filter(is_unknown).is_some_and(explains) {
+        let explains = |it: &ProducerStamp| self.refusals.explain(id, *it, self.now.instant);
+        // Hardly ever is anything refused, so that comes first.
+        if producer.filter(explains).as_ref().is_some_and(is_unknown) {
             return Err(AppendRefused::Behind);
         }
         Ok(())

@@ -22,13 +22,13 @@ impl Shard {
         rack: Option<&str>,
     ) -> Result<(RaftGroupId, &Partition, bool), ReadRefused> {
         let (id, current) = (wanted.partition, wanted.current_epoch);
-        let (group, partition) = self.hosting.find(id).ok_or(ReadRefused::UnknownPartition)?;
-        if rack.is_none() || !self.hears_leader_of(group) {
-            let (group, partition) = self.readable(id, current)?;
-            return Ok((group, partition, false));
+        let found = rack.and_then(|_| self.hosting.find(id));
+        if let Some((group, partition)) = found.filter(|(group, _)| self.hears_leader_of(*group)) {
+            self.check_epoch(group, current)?;
+            return Ok((group, partition, true));
         }
-        self.check_epoch(group, current)?;
-        Ok((group, partition, true))
+        let (group, partition) = self.readable(id, current)?;
+        Ok((group, partition, false))
     }
 
     /// Does another broker lead a group, and was it heard of late? One that is cut off, or stood

@@ -1,7 +1,7 @@
 //! The consumer groups of a shard: requests to the coordinator, its records into
 //! `__consumer_offsets`, and those records back into it after a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use kafka_wire::batch::Batches;
@@ -30,8 +30,9 @@ pub(crate) struct Groups {
     next_token: u64,
     /// The partitions of `__consumer_offsets` that are here, with their index and raft group.
     partitions: BTreeMap<PartitionId, (i32, RaftGroupId)>,
-    /// Those whose records are still to be loaded.
-    loading: Vec<i32>,
+    /// Those whose records are still to be loaded, by raft group, since a group that another broker
+    /// leads keeps its own here, and this is looked through at each commit.
+    loading: BTreeMap<RaftGroupId, BTreeSet<i32>>,
     /// Records of snapshots, by partition; loaded before the entries after them.
     stored: Vec<(RaftGroupId, PartitionId, GroupRecords)>,
     /// Entries that cannot be read until the metadata image says what they are.
@@ -52,7 +53,7 @@ impl Groups {
             waiting: BTreeMap::new(),
             next_token: 0,
             partitions: BTreeMap::new(),
-            loading: Vec::new(),
+            loading: BTreeMap::new(),
             stored,
             deferred: Vec::new(),
             started: now,
@@ -177,15 +178,17 @@ impl Shard {
             self.groups.coordinator.set_partition_count(topic.partition_count());
         }
         let old = std::mem::replace(&mut self.groups.partitions, partitions);
-        for (id, (index, _)) in &old {
-            if !self.groups.partitions.contains_key(id) {
-                self.groups.coordinator.unload(*index);
+        let groups = &mut self.groups;
+        for (id, (index, group)) in &old {
+            if !groups.partitions.contains_key(id) {
+                groups.coordinator.unload(*index);
+                groups.loading.entry(*group).or_default().remove(index);
             }
         }
-        for (id, (index, _)) in &self.groups.partitions {
+        for (id, (index, group)) in &groups.partitions {
             if !old.contains_key(id) {
-                self.groups.coordinator.begin_load(*index);
-                self.groups.loading.push(*index);
+                groups.coordinator.begin_load(*index);
+                groups.loading.entry(*group).or_default().insert(*index);
             }
         }
     }
@@ -219,13 +222,10 @@ impl Shard {
             self.metrics.set(Metric::GroupLoadFaults, count);
         }
         let now = self.group_now();
-        for index in std::mem::take(&mut self.groups.loading) {
-            let place = self.groups.place_of(index);
-            if place.is_some_and(|(_, group)| self.log.has_caught_up(group)) {
-                self.groups.coordinator.end_load(now, index);
-            } else if place.is_some() {
-                self.groups.loading.push(index);
-            }
+        let is_led = |group: &RaftGroupId, _: &mut _| self.log.has_caught_up(*group);
+        let led: Vec<_> = self.groups.loading.extract_if(.., is_led).collect();
+        for index in led.into_iter().flat_map(|(_, indexes)| indexes) {
+            self.groups.coordinator.end_load(now, index);
         }
     }
 
@@ -235,7 +235,7 @@ impl Shard {
         for index in self.groups.indexes(group) {
             let records = self.groups.coordinator.dump(index);
             self.groups.coordinator.unload(index);
-            self.load_anew(index, records);
+            self.load_anew(group, index, records);
         }
     }
 
@@ -247,7 +247,7 @@ impl Shard {
     ) {
         for index in self.groups.indexes(group) {
             self.groups.coordinator.unload(index);
-            self.load_anew(index, Vec::new());
+            self.load_anew(group, index, Vec::new());
         }
         self.groups.deferred.retain(|(of, _)| *of != group);
         self.groups.stored.retain(|(of, ..)| *of != group);
@@ -256,24 +256,21 @@ impl Shard {
         self.load_offsets();
     }
 
-    fn load_anew(&mut self, index: i32, records: GroupRecords) {
+    fn load_anew(&mut self, group: RaftGroupId, index: i32, records: GroupRecords) {
         let groups = &mut self.groups;
         groups.coordinator.begin_load(index);
         for (key, value) in records {
             groups.coordinator.load(index, &key, Some(&value));
         }
-        if !groups.loading.contains(&index) {
-            groups.loading.push(index);
-        }
+        groups.loading.entry(group).or_default().insert(index);
     }
 
     /// Everything that the log of a raft group held of consumer groups is loaded.
     pub(super) fn groups_are_loaded(&self, group: RaftGroupId) -> bool {
         let groups = &self.groups;
-        let is_here = |index: &i32| groups.place_of(*index).is_some_and(|(_, of)| of == group);
         let follows = self.log.leads(group).is_none();
         self.metadata.is_ready()
-            && (follows || !groups.loading.iter().any(is_here))
+            && (follows || groups.loading.get(&group).is_none_or(BTreeSet::is_empty))
             && groups.deferred.iter().all(|(of, _)| *of != group)
             && groups.stored.iter().all(|(of, ..)| *of != group)
     }
