@@ -98,9 +98,10 @@ struct BrokerArgs {
     /// its disk: the others count on what it has acknowledged. See --replacement.
     #[arg(long)]
     new_cluster: bool,
-    /// Make the data directory of a broker that has lost its disk. The others must be a majority;
-    /// what is on the lost disk never counts again.
-    #[arg(long, conflicts_with = "new_cluster")]
+    /// Make the data directory of a broker that has lost its disk, or that joins a cluster after
+    /// `tailrace cluster add`. The others must be a majority; what is on a lost disk never counts
+    /// again.
+    #[arg(long, visible_alias = "join", conflicts_with = "new_cluster")]
     replacement: bool,
     /// Stop when standard input ends: with the process that holds its other end.
     #[arg(long)]

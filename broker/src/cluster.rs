@@ -7,6 +7,7 @@
 mod command;
 mod creation;
 mod image;
+mod membership;
 mod placement;
 mod snapshot;
 mod state;
@@ -15,6 +16,7 @@ mod topic_name;
 pub use command::{Command, Endpoint, NewTopic, Replica};
 pub use creation::{ManualAssignment, NewTopicError, NewTopicSpec, Planner, Shape, bootstrap};
 pub use image::{Group, Image, Node, Partition, Topic};
+pub use membership::{GROUPS_MAX, NodeState, Standing};
 pub use placement::Placement;
 pub use state::{Cluster, Outcome};
 pub use topic_name::{

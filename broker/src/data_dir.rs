@@ -13,7 +13,7 @@ use wal_uring::FileDevice;
 use wal_uring::format::{FormatOptions, ZeroFill, format_path};
 use wal_uring::slice::load_slice;
 
-use crate::config::NodeSettings;
+use crate::config::{CLUSTER_SIZES, NodeSettings};
 use crate::node::Identity;
 use crate::start::{StartError, data_dir_error};
 
@@ -46,6 +46,10 @@ impl DataDir {
             }
             if !is_alone && !settings.new_cluster && !settings.replacement {
                 return Err(StartError::NoWal { path });
+            }
+            let count = settings.nodes.len();
+            if settings.new_cluster && !is_alone && !CLUSTER_SIZES.contains(&count) {
+                return Err(StartError::ClusterSize { count });
             }
             create(&path, settings, shard_count, out)?;
         }

@@ -10,8 +10,8 @@ use model::{LeaderEpoch, LogIndex, NodeId, RaftGroupId, ShardId, Term};
 use s3_uploader::StoreMetrics;
 use uuid::Uuid;
 
-use crate::cluster::{Endpoint, Shape};
-use crate::config::{GROUPS_PER_CORE_MAX, NodeSettings};
+use crate::cluster::{Endpoint, GROUPS_MAX, Shape};
+use crate::config::NodeSettings;
 use crate::metrics::ShardMetrics;
 use crate::partition::leader_epoch;
 use crate::peer::dialer::Dialer;
@@ -71,9 +71,7 @@ impl Node {
             endpoints,
             switchboard: Switchboard::new(shard_count),
             metrics: (0..shard_count).map(|_| Arc::new(ShardMetrics::new())).collect(),
-            leaders: (0..=u32::from(shard_count) * u32::from(GROUPS_PER_CORE_MAX))
-                .map(|_| AtomicU64::new(0))
-                .collect(),
+            leaders: (0..GROUPS_MAX).map(|_| AtomicU64::new(0)).collect(),
             peer_tls: None,
             dialer: OnceLock::new(),
             metadata_stored: AtomicU64::new(0),
@@ -91,7 +89,7 @@ impl Node {
     /// The data groups of a shard whose WAL is new: one for each broker that may lead it, unless it
     /// was set otherwise.
     pub(crate) fn new_groups(&self, shard: ShardId) -> Vec<RaftGroupId> {
-        let by_default = || u16::try_from(self.members().len()).unwrap_or(1);
+        let by_default = || u16::try_from(self.founders().len()).unwrap_or(1);
         let set = self.settings.data_groups_per_core.map(NonZeroU16::get);
         let groups_per_shard = set.unwrap_or_else(by_default);
         Shape { shard_count: self.shard_count, groups_per_shard }.groups_of(shard)
@@ -103,8 +101,9 @@ impl Node {
         own.or_else(|| self.endpoints.first()).map_or(self.id, |endpoint| endpoint.broker)
     }
 
-    /// All brokers of the cluster, this one included, in order.
-    pub(crate) fn members(&self) -> Vec<NodeId> {
+    /// The brokers that the configuration names, this one included, in order: those that a new
+    /// cluster begins with. Later the metadata image says who is there.
+    pub(crate) fn founders(&self) -> Vec<NodeId> {
         let mut nodes: Vec<_> = self.settings.nodes.keys().copied().collect();
         if nodes.is_empty() {
             nodes.push(self.id);
@@ -112,10 +111,9 @@ impl Node {
         nodes
     }
 
-    /// The other brokers of the cluster.
-    pub(crate) fn others(&self) -> impl Iterator<Item = NodeId> {
-        let own = self.id;
-        self.members().into_iter().filter(move |node| *node != own)
+    /// May this broker be one of several? It listens to others then.
+    pub(crate) fn has_peers(&self) -> bool {
+        !self.settings.nodes.is_empty()
     }
 
     pub(crate) fn set_dialer(&self, dialer: Dialer) {
@@ -138,7 +136,8 @@ impl Node {
         self.leader(group).map_or(LeaderEpoch::NONE, |(_, epoch)| epoch)
     }
 
-    /// Written by the shard that hosts the group.
+    /// Written by the shard that hosts the group, or by that of its number if this broker has no
+    /// copy.
     pub(crate) fn set_leader(&self, group: RaftGroupId, leader: Option<NodeId>, term: Term) {
         if let Some(cell) = usize::try_from(group.get()).ok().and_then(|at| self.leaders.get(at)) {
             cell.store(leader.map_or(0, |node| pack(node, leader_epoch(term))), Ordering::Release);

@@ -9,6 +9,7 @@ pub(crate) mod append;
 pub(crate) mod call;
 mod catch_up;
 mod closest_replica;
+mod comings_and_goings;
 pub(crate) mod connections;
 pub(crate) mod coordinate;
 mod flow_control;
@@ -102,6 +103,7 @@ pub(crate) struct Shard {
     pub(crate) peers: Peers,
     rooms: Rooms,
     joining: Joining,
+    led_told: Option<Instant>,
     in_sync: InSync,
     leadership: Leadership,
     refusals: Refusals,
@@ -150,6 +152,7 @@ impl Shard {
             upkeep: Upkeep::new(now.instant),
             rooms: Rooms::default(),
             joining: Joining::default(),
+            led_told: None,
             in_sync: InSync::default(),
             leadership: Leadership::default(),
             refusals: Refusals::default(),
@@ -313,6 +316,7 @@ impl Shard {
             self.keep_leaders();
             self.count_in_sync();
             self.keep_members();
+            self.tell_leads();
         }
         self.peers.keep_up(now);
         self.groups_deadline();
@@ -375,6 +379,8 @@ fn peers(node: &Node, shard: ShardId, entry_size_max: usize, now: Instant) -> Pe
         shard_count: node.shard_count,
         versions: VERSIONS,
     };
-    let peers = Peers::new(own, node.others(), frame_size_max(entry_size_max), now);
+    // Those of the configuration, until the metadata says who is there.
+    let others = node.founders().into_iter().filter(|it| *it != node.id);
+    let peers = Peers::new(own, others, frame_size_max(entry_size_max), now);
     peers.with_tls(node.peer_tls.clone())
 }

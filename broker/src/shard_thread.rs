@@ -109,7 +109,7 @@ impl Recovery {
     ) -> Parts {
         let settings = &node.settings.broker;
         let reserve = settings.wal_reserve_percent;
-        let voters = node.members().len();
+        let has_peers = node.founders().len() > 1;
         let (driver, states) = (self.driver, self.states);
         let groups: Vec<_> = driver.groups().collect();
         let (mut tiers, mut offsets) = (BTreeMap::new(), Vec::new());
@@ -118,7 +118,7 @@ impl Recovery {
             let records = stored.offsets.into_iter();
             offsets.extend(records.map(|(partition, records)| (group, partition, records)));
         }
-        let log = ReplicatedLog::new(wal, driver, groups, states, voters, reserve, now.instant);
+        let log = ReplicatedLog::new(wal, driver, groups, states, has_peers, reserve, now.instant);
         let config = group_config(settings);
         Parts {
             id,
@@ -185,7 +185,13 @@ pub(crate) fn recover(
     }
     let recovered = |error: &dyn ToString| StartError::Recover { shard, reason: error.to_string() };
     driver.start().map_err(|error| recovered(&error))?;
-    create_groups(&mut driver, id, node)?;
+    states.retain(|stream, _| driver.has_group(group_of(*stream)));
+    let was_used = driver.groups().next().is_some()
+        || report.scan.data_frames > 0
+        || report.durable_lsn.get() > wal.segment_size();
+    if !was_used {
+        create_groups(&mut driver, id, node)?;
+    }
     let mut hosting = Hosting::new(TAIL_CACHE_SIZE);
     let mut stored = BTreeMap::new();
     for group in data_groups(&driver) {
@@ -212,30 +218,23 @@ fn data_groups(driver: &Driver) -> Vec<RaftGroupId> {
     driver.groups().filter(|group| *group != RaftGroupId::METADATA).collect()
 }
 
-/// Makes the groups of a new WAL. They become durable in one frame, so a WAL has all or none.
+/// Makes the groups of a WAL in which nothing was ever written. They become durable in one frame,
+/// so a WAL has all or none.
 fn create_groups(driver: &mut Driver, id: ShardId, node: &Node) -> Result<(), StartError> {
-    let found = data_groups(driver).len();
     let is_alone = node.settings.nodes.is_empty();
-    if found > 0 {
-        return match node.settings.data_groups_per_core {
-            Some(asked) if usize::from(asked.get()) != found => {
-                Err(StartError::DataGroups { shard: id.get(), found, asked: asked.get() })
-            }
-            _ => Ok(()),
-        };
-    }
-    let voters: Vec<_> = if node.incarnation > 0 && is_alone {
+    let metadata = (id == METADATA_SHARD).then_some(RaftGroupId::METADATA);
+    if node.incarnation > 0 && is_alone {
         return Err(StartError::LoneReplacement);
     } else if node.incarnation > 0 {
-        Vec::new() // The others make it a member, and tell it who is.
+        // The others make it a member, and the metadata says of which groups.
+        metadata.into_iter().for_each(|group| driver.create_group(group, &[]));
     } else if is_alone || node.settings.new_cluster {
-        node.members().into_iter().map(|member| voter(member, 0)).collect()
+        let voters: Vec<_> = node.founders().into_iter().map(|it| voter(it, 0)).collect();
+        let groups = metadata.into_iter().chain(node.new_groups(id));
+        groups.for_each(|group| driver.create_group(group, &voters));
     } else {
         return Err(StartError::EmptyWal { shard: id.get() });
-    };
-    let metadata = (id == METADATA_SHARD).then_some(RaftGroupId::METADATA);
-    let groups = metadata.into_iter().chain(node.new_groups(id));
-    groups.for_each(|group| driver.create_group(group, &voters));
+    }
     Ok(())
 }
 

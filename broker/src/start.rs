@@ -62,14 +62,15 @@ pub enum StartError {
     Identity { path: PathBuf, cluster_id: uuid::Uuid, node_id: NodeId },
     #[error(
         "there is no WAL at {path}: a broker of a cluster that begins is started with \
-         --new-cluster, one that has lost its disk with --replacement"
+         --new-cluster, one that joins a cluster with --join, one that has lost its disk with \
+         --replacement"
     )]
     NoWal { path: PathBuf },
     #[error(
-        "the WAL of shard {shard} has {found} data groups, and `data-groups-per-core` says \
-         {asked}: it counts when a WAL is new, take it out"
+        "a cluster begins with 1, 3 or 5 brokers, and `nodes` names {count}: others are added when \
+         it runs, by `tailrace cluster add`"
     )]
-    DataGroups { shard: u16, found: usize, asked: u16 },
+    ClusterSize { count: usize },
     #[error(
         "a replacement gets its log from the other brokers, and the configuration names none: set \
          `nodes`, or see `tailrace recover`"
@@ -149,7 +150,7 @@ pub fn serve(
     if stop_at_eof {
         watch_input(report.clone())?;
     }
-    start_dialer(&node)?;
+    start_dialer(&node);
     let sockets = listeners.by_shard.into_iter().zip(peer_listeners);
     let sockets = sockets.map(|(clients, peers)| ShardListeners { clients, peers });
     let ends = sockets.zip(clients);
@@ -287,18 +288,15 @@ fn bind_to_peers(
     (0..shard_count).map(bind).collect()
 }
 
-fn start_dialer(node: &Arc<Node>) -> Result<(), StartError> {
-    let others: Vec<_> = node.others().collect();
-    let address = |id: NodeId| Some((id, node.settings.nodes.get(&id)?.clone()));
-    let peers: Vec<_> = others.into_iter().filter_map(address).collect();
-    if peers.is_empty() {
-        return Ok(());
+fn start_dialer(node: &Arc<Node>) {
+    if !node.has_peers() {
+        return;
     }
+    let mut addresses = node.settings.nodes.clone();
+    addresses.remove(&node.id);
     let switchboard = Arc::clone(&node.switchboard);
     let wake = move |shard| switchboard.wake(shard);
-    let dialer = Dialer::start(&peers, node.shard_count, wake).map_err(StartError::Thread)?;
-    node.set_dialer(dialer);
-    Ok(())
+    node.set_dialer(Dialer::new(addresses, node.shard_count, wake));
 }
 
 /// A shard that panics takes the process with it: a broker that lacks a shard would leave its

@@ -92,7 +92,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::cluster::{Cluster, Endpoint, Shape, bootstrap};
+    use crate::cluster::{Cluster, Endpoint, Node, Shape, bootstrap};
 
     const VIEW: ClientView<'_> = ClientView {
         broker: NodeId::new(0),
@@ -105,15 +105,11 @@ mod tests {
         let node = NodeId::new(0);
         let endpoint = Endpoint { broker: node, host: "h".into(), port: 9092, shard: None };
         let mut cluster = Cluster::new(Arc::default());
-        let commands = bootstrap(
-            Uuid::from_u128(0xc1),
-            node,
-            vec![endpoint],
-            &[node],
-            Shape { shard_count: 1, groups_per_shard: 1 },
-        );
+        let shape = Shape { shard_count: 1, groups_per_shard: 1 };
+        let own = Node { id: node, endpoints: vec![endpoint], rack: Some("r".into()) };
+        let commands = bootstrap(Uuid::from_u128(0xc1), own, &[node], shape);
         for (index, command) in (1..).zip(commands) {
-            cluster.apply(LogIndex::new(index), command.in_rack(Some("r")));
+            cluster.apply(LogIndex::new(index), command);
         }
         cluster.image()
     }

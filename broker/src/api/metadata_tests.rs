@@ -6,7 +6,7 @@ use kafka_protocol::protocol::Encodable;
 use model::{LogIndex, RaftGroupId, ShardId};
 
 use super::*;
-use crate::cluster::{Cluster, Command, Endpoint, NewTopic, Shape, bootstrap};
+use crate::cluster::{Cluster, Command, Endpoint, NewTopic, Node, Shape, bootstrap};
 
 const NODE: NodeId = NodeId::new(0);
 const ORDERS: Uuid = Uuid::from_u128(7);
@@ -28,15 +28,11 @@ fn image(sharded: bool) -> Arc<Image> {
         configs: BTreeMap::new(),
     };
     let mut cluster = Cluster::new(Arc::default());
-    let commands = bootstrap(
-        Uuid::from_u128(0xc1),
-        NODE,
-        endpoints,
-        &[NODE],
-        Shape { shard_count: 2, groups_per_shard: 1 },
-    );
+    let own = Node { id: NODE, endpoints, rack: Some("r".into()) };
+    let shape = Shape { shard_count: 2, groups_per_shard: 1 };
+    let commands = bootstrap(Uuid::from_u128(0xc1), own, &[NODE], shape);
     for (index, command) in (1..).zip(commands.into_iter().chain([Command::CreateTopic(topic)])) {
-        cluster.apply(LogIndex::new(index), command.in_rack(Some("r")));
+        cluster.apply(LogIndex::new(index), command);
     }
     cluster.image()
 }

@@ -8,7 +8,7 @@ use kafka_wire::messages::delete_topics_request::DeleteTopicState;
 use model::LogIndex;
 
 use super::*;
-use crate::cluster::{Cluster, Endpoint, Shape, bootstrap};
+use crate::cluster::{Cluster, Endpoint, Node, Shape, bootstrap};
 
 const NODE: NodeId = NodeId::new(0);
 
@@ -26,13 +26,9 @@ impl Fixture {
         let cluster = Cluster::new(Arc::clone(&settings));
         let mut fixture = Self { cluster, settings, next_index: 1, next_id: 1 };
         let endpoint = Endpoint { broker: NODE, host: "h".into(), port: 9092, shard: None };
-        for command in bootstrap(
-            Uuid::from_u128(99),
-            NODE,
-            vec![endpoint],
-            &[NODE],
-            Shape { shard_count: 2, groups_per_shard: 1 },
-        ) {
+        let own = Node { id: NODE, endpoints: vec![endpoint], rack: None };
+        let shape = Shape { shard_count: 2, groups_per_shard: 1 };
+        for command in bootstrap(Uuid::from_u128(99), own, &[NODE], shape) {
             fixture.apply(command);
         }
         let names = ["orders", "__consumer_offsets"].map(name_of);

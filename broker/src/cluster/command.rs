@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use model::{NodeId, RaftGroupId, ShardId};
 use uuid::Uuid;
 
+use super::membership::NodeState;
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::config::HostPort;
 
 const VERSION: u8 = 1;
 /// Of a registration that names a rack; one that names none is of version 1, as all else is.
@@ -48,6 +50,26 @@ pub enum Command {
         node: NodeId,
         incarnation: u32,
     },
+    /// A broker that the cluster did not begin with may join it.
+    AddNode {
+        node: NodeId,
+        /// Where its first shard listens to the others; the next shards listen on the next ports.
+        address: HostPort,
+    },
+    SetNodeState {
+        node: NodeId,
+        state: NodeState,
+    },
+    /// Says who is to have the copies of a group, the preferred leader first.
+    SetReplicas {
+        group: RaftGroupId,
+        replicas: Vec<Replica>,
+    },
+    /// The members of a group are those that were asked for: who has left may forget it.
+    GroupSettled {
+        group: RaftGroupId,
+        replicas: Vec<Replica>,
+    },
 }
 
 /// An address that clients connect to, listed as a broker of its own.
@@ -82,16 +104,6 @@ pub struct NewTopic {
 }
 
 impl Command {
-    /// A registration as one of a broker in `rack`; another command as it is.
-    pub fn in_rack(self, rack: Option<&str>) -> Self {
-        match self {
-            Self::RegisterBroker { node, endpoints, .. } => {
-                Self::RegisterBroker { node, endpoints, rack: rack.map(str::to_owned) }
-            }
-            other => other,
-        }
-    }
-
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         let has_rack = matches!(self, Self::RegisterBroker { rack: Some(_), .. });
@@ -104,7 +116,9 @@ impl Command {
                 write_endpoints(&mut writer, endpoints);
                 rack.iter().for_each(|rack| writer.text(rack));
             }
-            Self::CreateGroup { group, replicas } => {
+            Self::CreateGroup { group, replicas }
+            | Self::SetReplicas { group, replicas }
+            | Self::GroupSettled { group, replicas } => {
                 writer.u64(group.get());
                 write_replicas(&mut writer, replicas);
             }
@@ -117,6 +131,14 @@ impl Command {
             Self::ReplaceDisk { node, incarnation } => {
                 writer.i32(node.get());
                 writer.u32(*incarnation);
+            }
+            Self::AddNode { node, address } => {
+                writer.i32(node.get());
+                write_address(&mut writer, address);
+            }
+            Self::SetNodeState { node, state } => {
+                writer.i32(node.get());
+                writer.u8(state.code());
             }
         }
         writer.finish()
@@ -155,6 +177,22 @@ impl Command {
                 node: NodeId::new(reader.i32("node")?),
                 incarnation: reader.u32("incarnation")?,
             },
+            8 => Self::AddNode {
+                node: NodeId::new(reader.i32("node")?),
+                address: read_address(&mut reader)?,
+            },
+            9 => Self::SetNodeState {
+                node: NodeId::new(reader.i32("node")?),
+                state: read_state(&mut reader)?,
+            },
+            10 => Self::SetReplicas {
+                group: RaftGroupId::new(reader.u64("group")?),
+                replicas: read_replicas(&mut reader)?,
+            },
+            11 => Self::GroupSettled {
+                group: RaftGroupId::new(reader.u64("group")?),
+                replicas: read_replicas(&mut reader)?,
+            },
             found => return Err(DecodeError::Kind { found }),
         };
         reader.finish()?;
@@ -170,6 +208,10 @@ impl Command {
             Self::DeleteTopic { .. } => 5,
             Self::AllocateProducerIds { .. } => 6,
             Self::ReplaceDisk { .. } => 7,
+            Self::AddNode { .. } => 8,
+            Self::SetNodeState { .. } => 9,
+            Self::SetReplicas { .. } => 10,
+            Self::GroupSettled { .. } => 11,
         }
     }
 }
@@ -209,6 +251,24 @@ pub(super) fn read_rack(reader: &mut Reader<'_>) -> Result<String, DecodeError> 
         return Err(DecodeError::Range { field: "rack" });
     }
     Ok(rack.to_owned())
+}
+
+pub(super) fn write_address(writer: &mut Writer, address: &HostPort) {
+    writer.text(&address.host);
+    writer.u16(address.port);
+}
+
+/// Never without a host: that would be no address.
+pub(super) fn read_address(reader: &mut Reader<'_>) -> Result<HostPort, DecodeError> {
+    let host = reader.text("host")?;
+    if host.is_empty() {
+        return Err(DecodeError::Range { field: "host" });
+    }
+    Ok(HostPort::new(host, reader.u16("port")?))
+}
+
+pub(super) fn read_state(reader: &mut Reader<'_>) -> Result<NodeState, DecodeError> {
+    NodeState::from_code(reader.u8("state")?).ok_or(DecodeError::Range { field: "state" })
 }
 
 pub(super) fn write_replicas(writer: &mut Writer, replicas: &[Replica]) {
@@ -317,18 +377,29 @@ pub(super) mod tests {
         let endpoints = vec![endpoint(0), endpoint(1)];
         let register = Command::RegisterBroker { node, endpoints, rack: None };
         let initialize = Command::InitializeCluster { cluster_id: CLUSTER_ID };
-        let group = Command::CreateGroup { group: RaftGroupId::new(2), replicas };
+        let create_group = Command::CreateGroup { group: RaftGroupId::new(2), replicas };
         let delete = Command::DeleteTopic { topic_id: Uuid::from_u128(7) };
         let allocate = Command::AllocateProducerIds { node, count: 1000 };
         let replace = Command::ReplaceDisk { node: NodeId::new(2), incarnation: 0x0a0b_0c0d };
+        let address = HostPort::new("node-4.example", 9192);
+        let add = Command::AddNode { node: NodeId::new(4), address };
+        let drain = Command::SetNodeState { node, state: NodeState::Draining };
+        let group = RaftGroupId::new(2);
+        let others = vec![Replica { node: NodeId::new(4), shard: ShardId::new(1) }];
+        let set = Command::SetReplicas { group, replicas: others.clone() };
+        let settled = Command::GroupSettled { group, replicas: others };
         vec![
             (initialize, golden!("initialize-cluster")),
             (register, golden!("register-broker")),
-            (group, golden!("create-group")),
+            (create_group, golden!("create-group")),
             (Command::CreateTopic(topic), golden!("create-topic")),
             (delete, golden!("delete-topic")),
             (allocate, golden!("allocate-producer-ids")),
             (replace, golden!("replace-disk")),
+            (add, golden!("add-node")),
+            (drain, golden!("set-node-state")),
+            (set, golden!("set-replicas")),
+            (settled, golden!("group-settled")),
         ]
     }
 
@@ -342,10 +413,14 @@ pub(super) mod tests {
 
     /// A registration in a rack, and its bytes.
     pub(in crate::cluster) fn golden_in_rack() -> (Command, &'static [u8]) {
-        let is_registration = |command: &Command| matches!(command, Command::RegisterBroker { .. });
-        let mut commands = goldens().into_iter().map(|(command, _)| command);
-        let register = commands.find(is_registration).expect("one of each kind");
-        (register.in_rack(Some("rack-b")), golden!("register-broker", "v2"))
+        let mut register = goldens().into_iter().find_map(|(command, _)| match command {
+            Command::RegisterBroker { .. } => Some(command),
+            _ => None,
+        });
+        if let Some(Command::RegisterBroker { rack, .. }) = &mut register {
+            *rack = Some("rack-b".into());
+        }
+        (register.expect("one of each kind"), golden!("register-broker", "v2"))
     }
 
     #[test]
@@ -372,7 +447,7 @@ pub(super) mod tests {
     #[test]
     fn other_versions_and_kinds_are_refused() {
         assert_eq!(Command::decode(&[2, 1]), Err(DecodeError::Version { found: 2 }));
-        for kind in [0, 8, 255] {
+        for kind in [0, 12, 255] {
             assert_eq!(Command::decode(&[1, kind]), Err(DecodeError::Kind { found: kind }));
         }
     }

@@ -9,7 +9,7 @@ use model::{NodeId, RaftGroupId, ShardId};
 use uuid::Uuid;
 
 use super::command::{Command, Endpoint, NewTopic, Replica};
-use super::image::Image;
+use super::image::{Image, Node};
 use super::placement::Placement;
 use super::topic_name::{
     CONSUMER_OFFSETS, TopicNameError, check_topic_name, is_internal, names_collide,
@@ -273,17 +273,11 @@ impl Shape {
     }
 }
 
-/// The first commands of a cluster, as one of its `nodes` proposes them: its id, how that node is
-/// reached, group 0 on shard 0 and the data groups of each shard, with a copy on every node. The
-/// groups of a shard prefer one node after another as their leader. Proposing them again changes
-/// only how the node is reached.
-pub fn bootstrap(
-    cluster_id: Uuid,
-    node: NodeId,
-    endpoints: Vec<Endpoint>,
-    nodes: &[NodeId],
-    shape: Shape,
-) -> Vec<Command> {
+/// The first commands of a cluster, as one of its `nodes` proposes them: how that node is reached
+/// and in which rack it is, group 0 on shard 0 and the data groups of each shard, with a copy on
+/// every node, and last its id: with that it has begun. The groups of a shard prefer one node after
+/// another as their leader. Proposing them again changes only how the node is reached.
+pub fn bootstrap(cluster_id: Uuid, node: Node, nodes: &[NodeId], shape: Shape) -> Vec<Command> {
     let on_shard = |shard: ShardId, first: usize| {
         let order = nodes.iter().cycle().skip(first % nodes.len().max(1)).take(nodes.len());
         order.map(|node| Replica { node: *node, shard }).collect()
@@ -298,14 +292,12 @@ pub fn bootstrap(
     };
     let replicas = on_shard(ShardId::new(0), 0);
     let metadata_group = Command::CreateGroup { group: RaftGroupId::METADATA, replicas };
-    [
-        Command::InitializeCluster { cluster_id },
-        Command::RegisterBroker { node, endpoints, rack: None },
-        metadata_group,
-    ]
-    .into_iter()
-    .chain(data_groups.map(data_group))
-    .collect()
+    let Node { id: node, endpoints, rack } = node;
+    [Command::RegisterBroker { node, endpoints, rack }, metadata_group]
+        .into_iter()
+        .chain(data_groups.map(data_group))
+        .chain([Command::InitializeCluster { cluster_id }])
+        .collect()
 }
 
 #[cfg(test)]

@@ -33,13 +33,9 @@ fn cluster_with(endpoints: Vec<Endpoint>) -> Arc<Image> {
         placement: vec![RaftGroupId::new(1)],
         configs: BTreeMap::new(),
     };
-    let commands = bootstrap(
-        Uuid::from_u128(5),
-        NODE,
-        endpoints,
-        &[NODE],
-        Shape { shard_count: 2, groups_per_shard: 1 },
-    );
+    let own = Node { id: NODE, endpoints, rack: None };
+    let shape = Shape { shard_count: 2, groups_per_shard: 1 };
+    let commands = bootstrap(Uuid::from_u128(5), own, &[NODE], shape);
     for (index, command) in (1..).zip(commands.into_iter().chain([Command::CreateTopic(taken)])) {
         cluster.apply(LogIndex::new(index), command);
     }

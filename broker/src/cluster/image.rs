@@ -10,6 +10,7 @@ use model::{LogIndex, NodeId, PartitionId, RaftGroupId, ShardId};
 use uuid::Uuid;
 
 use super::command::{Endpoint, Replica};
+use super::membership::Standing;
 use super::topic_name::{may_collide, names_collide};
 use crate::config::TopicConfig;
 
@@ -24,6 +25,8 @@ pub struct Image {
     /// Of nodes that have lost a disk: the incarnations of those after the first, the present one
     /// last.
     pub(super) disks: BTreeMap<NodeId, Vec<u32>>,
+    /// Of brokers of which something was decided since the cluster began.
+    pub(super) standings: BTreeMap<NodeId, Standing>,
     pub(super) groups: BTreeMap<RaftGroupId, Arc<Group>>,
     pub(super) topics: BTreeMap<Arc<str>, Arc<Topic>>,
     pub(super) topics_by_id: BTreeMap<Uuid, Arc<Topic>>,
@@ -42,7 +45,13 @@ pub struct Node {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Group {
     pub id: RaftGroupId,
+    /// Who is to have a copy.
     pub replicas: Vec<Replica>,
+    /// Who has one until the group has done without it.
+    pub leaving: Vec<Replica>,
+    /// Of a group that was made while the cluster ran, and from which nobody has left: the members
+    /// that it began with. One of them that has no copy makes an empty one that knows them.
+    pub founders: Vec<u64>,
 }
 
 /// A topic, with its partitions in order of their index.
@@ -175,8 +184,7 @@ impl Image {
 
     /// A group's copy on a node.
     pub fn replica_on(&self, group: RaftGroupId, node: NodeId) -> Option<Replica> {
-        let replicas = &self.groups.get(&group)?.replicas;
-        replicas.iter().find(|replica| replica.node == node).copied()
+        self.groups.get(&group)?.copies().find(|copy| copy.node == node)
     }
 
     /// The shard that runs a group on a node.

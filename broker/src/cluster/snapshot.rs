@@ -8,26 +8,33 @@ use std::sync::Arc;
 use model::{LogIndex, NodeId, PartitionId, RaftGroupId};
 
 use super::command::{
-    read_configs, read_endpoints, read_rack, read_replicas, write_configs, write_endpoints,
-    write_replicas,
+    Replica, read_address, read_configs, read_endpoints, read_rack, read_replicas, read_state,
+    write_address, write_configs, write_endpoints, write_replicas,
 };
 use super::image::{Group, Image, Node, Partition, Topic};
+use super::membership::Standing;
 use super::state::Cluster;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::config::{BrokerSettings, TopicConfig};
 
 /// Of a state in which no disk was replaced and no broker is in a rack. The next one ends with the
-/// disks that were replaced, the last one with those and with the racks.
+/// disks that were replaced, the third one with those and with the racks. The last one has what was
+/// decided of brokers and of the copies of groups as well, since the cluster began.
 const VERSION: u8 = 1;
 const VERSION_WITH_DISKS: u8 = 2;
 const VERSION_WITH_RACKS: u8 = 3;
+const VERSION_WITH_CHANGES: u8 = 4;
 
 impl Cluster {
     pub fn encode_snapshot(&self) -> Vec<u8> {
         let image = &self.image;
         let mut writer = Writer::default();
         let has_racks = image.nodes.values().any(|node| node.rack.is_some());
+        let is_changed =
+            |group: &Arc<Group>| !group.leaving.is_empty() || !group.founders.is_empty();
+        let has_changes = !image.standings.is_empty() || image.groups.values().any(is_changed);
         let version = match (has_racks, image.disks.is_empty()) {
+            _ if has_changes => VERSION_WITH_CHANGES,
             (true, _) => VERSION_WITH_RACKS,
             (false, false) => VERSION_WITH_DISKS,
             (false, true) => VERSION,
@@ -60,6 +67,10 @@ impl Cluster {
         if version >= VERSION_WITH_RACKS {
             write_racks(&mut writer, image);
         }
+        if version >= VERSION_WITH_CHANGES {
+            write_standings(&mut writer, &image.standings);
+            write_changes(&mut writer, image.groups.values());
+        }
         writer.finish()
     }
 
@@ -70,7 +81,7 @@ impl Cluster {
     ) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8("version")?;
-        if !(VERSION..=VERSION_WITH_RACKS).contains(&version) {
+        if !(VERSION..=VERSION_WITH_CHANGES).contains(&version) {
             return Err(DecodeError::Version { found: version });
         }
         let mut image =
@@ -99,7 +110,11 @@ impl Cluster {
             image.disks = read_disks(&mut reader, version > VERSION_WITH_DISKS)?;
         }
         if version >= VERSION_WITH_RACKS {
-            read_racks(&mut reader, &mut image)?;
+            read_racks(&mut reader, version > VERSION_WITH_RACKS, &mut image)?;
+        }
+        if version >= VERSION_WITH_CHANGES {
+            image.standings = reader.map("standings", read_standing)?;
+            read_changes(&mut reader, &mut image)?;
         }
         reader.finish()?;
         Ok(Self { image: Arc::new(image), next_producer_id, settings })
@@ -139,17 +154,72 @@ fn write_racks(writer: &mut Writer, image: &Image) {
     }
 }
 
-/// Racks of nodes that are there, of one at least.
-fn read_racks(reader: &mut Reader<'_>, image: &mut Image) -> Result<(), DecodeError> {
+/// Racks of nodes that are there; of one at least, but where more follows.
+fn read_racks(
+    reader: &mut Reader<'_>,
+    may_be_empty: bool,
+    image: &mut Image,
+) -> Result<(), DecodeError> {
     let racks: BTreeMap<_, String> =
         reader.map("racks", |reader| Ok((NodeId::new(reader.i32("node")?), read_rack(reader)?)))?;
     let wrong = DecodeError::Range { field: "racks" };
-    if racks.is_empty() {
+    if racks.is_empty() && !may_be_empty {
         return Err(wrong);
     }
     for (id, rack) in racks {
         let node = image.nodes.get_mut(&id).ok_or(wrong)?;
         Arc::make_mut(node).rack = Some(rack);
+    }
+    Ok(())
+}
+
+fn write_standings(writer: &mut Writer, standings: &BTreeMap<NodeId, Standing>) {
+    writer.count(standings.len());
+    for (node, standing) in standings {
+        writer.i32(node.get());
+        writer.u8(standing.state.code());
+        writer.flag(standing.address.is_some());
+        standing.address.iter().for_each(|address| write_address(writer, address));
+    }
+}
+
+fn read_standing(reader: &mut Reader<'_>) -> Result<(NodeId, Standing), DecodeError> {
+    let node = NodeId::new(reader.i32("node")?);
+    let state = read_state(reader)?;
+    let address = if reader.flag("has address")? { Some(read_address(reader)?) } else { None };
+    Ok((node, Standing { address, state }))
+}
+
+/// Of the groups that have any.
+fn write_changes<'a>(writer: &mut Writer, groups: impl Iterator<Item = &'a Arc<Group>> + Clone) {
+    let changed = groups.filter(|it| !it.leaving.is_empty() || !it.founders.is_empty());
+    writer.count(changed.clone().count());
+    for group in changed {
+        writer.u64(group.id.get());
+        write_replicas(writer, &group.leaving);
+        writer.count(group.founders.len());
+        group.founders.iter().for_each(|founder| writer.u64(*founder));
+    }
+}
+
+/// Of groups that are there; something of each. Where there are none, standings came before.
+fn read_changes(reader: &mut Reader<'_>, image: &mut Image) -> Result<(), DecodeError> {
+    let changes: BTreeMap<_, (Vec<Replica>, Vec<u64>)> = reader.map("changes", |reader| {
+        let group = RaftGroupId::new(reader.u64("group")?);
+        let leaving = read_replicas(reader)?;
+        Ok((group, (leaving, reader.list("founders", |reader| reader.u64("founder"))?)))
+    })?;
+    let wrong = DecodeError::Range { field: "changes" };
+    if changes.is_empty() && image.standings.is_empty() {
+        return Err(wrong);
+    }
+    for (id, (leaving, founders)) in changes {
+        let group = image.groups.get_mut(&id).ok_or(wrong)?;
+        if leaving.is_empty() && founders.is_empty() {
+            return Err(wrong);
+        }
+        let group = Arc::make_mut(group);
+        (group.leaving, group.founders) = (leaving, founders);
     }
     Ok(())
 }
@@ -161,7 +231,8 @@ fn read_node(reader: &mut Reader<'_>) -> Result<(NodeId, Arc<Node>), DecodeError
 
 fn read_group(reader: &mut Reader<'_>) -> Result<(RaftGroupId, Arc<Group>), DecodeError> {
     let id = RaftGroupId::new(reader.u64("group")?);
-    Ok((id, Arc::new(Group { id, replicas: read_replicas(reader)? })))
+    let replicas = read_replicas(reader)?;
+    Ok((id, Arc::new(Group { id, replicas, leaving: Vec::new(), founders: Vec::new() })))
 }
 
 fn write_topic(writer: &mut Writer, topic: &Topic) {

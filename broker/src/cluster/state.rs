@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::command::{Command, NewTopic, Replica};
 use super::image::{Group, Image, Node, Partition, Topic};
+use super::membership::NodeState;
 use crate::config::{BrokerSettings, TopicConfig};
 
 /// Group 0's state. The same commands give the same state, and the same snapshot bytes, anywhere.
@@ -66,6 +67,34 @@ pub enum Outcome {
     },
     /// All 2^63 producer ids are given out.
     ProducerIdsExhausted,
+    NodeAdded {
+        node: NodeId,
+    },
+    /// A broker of that number is there; nothing changed.
+    NodeExists {
+        node: NodeId,
+    },
+    NodeStateSet {
+        node: NodeId,
+    },
+    /// No broker of that number is there; nothing changed.
+    NodeUnknown {
+        node: NodeId,
+    },
+    /// It has copies of groups, which have to go elsewhere first; nothing changed.
+    NodeInUse {
+        node: NodeId,
+    },
+    ReplicasSet {
+        group: RaftGroupId,
+    },
+    /// The group or a broker is not there, or others were asked for since; nothing changed.
+    ReplicasRefused {
+        group: RaftGroupId,
+    },
+    GroupSettled {
+        group: RaftGroupId,
+    },
 }
 
 impl Cluster {
@@ -106,6 +135,10 @@ impl Cluster {
             Command::DeleteTopic { topic_id } => self.delete_topic(topic_id),
             Command::AllocateProducerIds { node, count } => self.allocate(node, count),
             Command::ReplaceDisk { node, incarnation } => self.replace_disk(node, incarnation),
+            Command::AddNode { node, address } => self.add_node(node, address),
+            Command::SetNodeState { node, state } => self.set_node_state(node, state),
+            Command::SetReplicas { group, replicas } => self.set_replicas(group, replicas),
+            Command::GroupSettled { group, replicas } => self.settle_group(group, &replicas),
         };
         self.image_mut().version = index;
         outcome
@@ -121,6 +154,9 @@ impl Cluster {
 
     fn register(&mut self, node: Node) -> Outcome {
         let id = node.id;
+        if self.image.state_of(id) == NodeState::Removed {
+            return Outcome::NodeUnknown { node: id };
+        }
         self.image_mut().nodes.insert(id, Arc::new(node));
         Outcome::BrokerRegistered { node: id }
     }
@@ -129,7 +165,9 @@ impl Cluster {
         if self.image.groups.contains_key(&group) {
             return Outcome::GroupExists { group };
         }
-        self.image_mut().groups.insert(group, Arc::new(Group { id: group, replicas }));
+        let founders = self.founders(&replicas);
+        let new = Group { id: group, replicas, leaving: Vec::new(), founders };
+        self.image_mut().groups.insert(group, Arc::new(new));
         Outcome::GroupCreated { group }
     }
 
@@ -189,7 +227,7 @@ impl Cluster {
     }
 
     /// The image to change: a copy of its maps if somebody holds the current one.
-    fn image_mut(&mut self) -> &mut Image {
+    pub(super) fn image_mut(&mut self) -> &mut Image {
         Arc::make_mut(&mut self.image)
     }
 }

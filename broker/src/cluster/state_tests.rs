@@ -7,7 +7,9 @@ use super::super::command::Endpoint;
 use super::super::command::tests::{CLUSTER_ID, golden_in_rack, goldens};
 use super::super::creation::{Shape, bootstrap};
 use super::*;
+use crate::cluster::NodeState;
 use crate::codec::DecodeError;
+use crate::config::HostPort;
 
 const SNAPSHOT: &[u8] = include_bytes!("../../testdata/metadata-snapshot.v1.bin");
 const NODE: NodeId = NodeId::new(0);
@@ -38,7 +40,7 @@ fn applied(commands: impl IntoIterator<Item = Command>) -> Cluster {
     cluster
 }
 
-/// The state of the golden snapshot: every golden command but the deletion.
+/// The state of the golden snapshot: every golden command of a cluster's beginning, its id last.
 fn golden_cluster() -> Cluster {
     let group_1 = Command::CreateGroup {
         group: RaftGroupId::new(1),
@@ -46,10 +48,15 @@ fn golden_cluster() -> Cluster {
     };
     let mut commands: Vec<_> = goldens().into_iter().map(|(command, _)| command).collect();
     let is_later = |command: &Command| {
-        matches!(command, Command::DeleteTopic { .. } | Command::ReplaceDisk { .. })
+        use Command as C;
+        matches!(command, C::DeleteTopic { .. } | C::ReplaceDisk { .. } | C::AddNode { .. })
+            || matches!(command, C::SetNodeState { .. } | C::SetReplicas { .. })
+            || matches!(command, C::GroupSettled { .. })
     };
     commands.retain(|command| !is_later(command));
     commands.insert(2, group_1);
+    // Only the groups that are made after that have founders.
+    commands.rotate_left(1);
     applied(commands)
 }
 
@@ -189,7 +196,12 @@ fn a_broker_is_in_the_rack_that_it_said_last() {
     let mut cluster = golden_cluster();
     assert_eq!(racks(&cluster), [None, None]);
     for (index, rack) in [(9, Some("rack-b")), (10, Some("c")), (11, None)] {
-        cluster.apply(LogIndex::new(index), golden_in_rack().0.in_rack(rack));
+        let Command::RegisterBroker { node, endpoints, .. } = golden_in_rack().0 else {
+            panic!("a registration")
+        };
+        let rack_of = rack.map(str::to_owned);
+        let command = Command::RegisterBroker { node, endpoints, rack: rack_of };
+        cluster.apply(LogIndex::new(index), command);
         assert_eq!(racks(&cluster), [rack, rack].map(|rack| rack.map(str::to_owned)));
         assert_eq!(cluster.image().rack_of(NODE), rack);
     }
@@ -211,20 +223,10 @@ fn an_image_that_is_held_does_not_change_and_shares_its_topics() {
 #[test]
 fn bootstrap_again_changes_only_how_the_node_is_reached() {
     let endpoint = |port| Endpoint { broker: NODE, host: "h".into(), port, shard: None };
-    let first = bootstrap(
-        CLUSTER_ID,
-        NODE,
-        vec![endpoint(9092)],
-        &[NODE],
-        Shape { shard_count: 2, groups_per_shard: 1 },
-    );
-    let second = bootstrap(
-        Uuid::from_u128(9),
-        NODE,
-        vec![endpoint(9999)],
-        &[NODE],
-        Shape { shard_count: 2, groups_per_shard: 1 },
-    );
+    let own = |port| Node { id: NODE, endpoints: vec![endpoint(port)], rack: None };
+    let shape = Shape { shard_count: 2, groups_per_shard: 1 };
+    let first = bootstrap(CLUSTER_ID, own(9092), &[NODE], shape);
+    let second = bootstrap(Uuid::from_u128(9), own(9999), &[NODE], shape);
     let image = applied(first.into_iter().chain(second)).image();
     assert_eq!(image.cluster_id(), Some(CLUSTER_ID));
     let ports: Vec<u16> = image.endpoints().map(|endpoint| endpoint.port).collect();
@@ -240,7 +242,8 @@ fn bootstrap_again_changes_only_how_the_node_is_reached() {
 fn the_groups_of_each_shard_prefer_one_node_after_another() {
     let nodes = [1, 2, 3].map(NodeId::new);
     let shape = Shape { shard_count: 2, groups_per_shard: 3 };
-    let image = applied(bootstrap(CLUSTER_ID, nodes[0], Vec::new(), &nodes, shape)).image();
+    let own = Node { id: nodes[0], endpoints: Vec::new(), rack: None };
+    let image = applied(bootstrap(CLUSTER_ID, own, &nodes, shape)).image();
     let replicas = |group: &Arc<Group>| {
         let nodes: Vec<_> = group.replicas.iter().map(|it| it.node.get()).collect();
         (group.id.get(), group.replicas[0].shard.get(), nodes)
@@ -268,14 +271,9 @@ fn a_shard_with_its_own_listener_is_its_own_broker() {
         shard: Some(ShardId::new(shard)),
     };
     let endpoints = (0..3).map(endpoint).collect();
-    let image = applied(bootstrap(
-        CLUSTER_ID,
-        NODE,
-        endpoints,
-        &[NODE],
-        Shape { shard_count: 3, groups_per_shard: 1 },
-    ))
-    .image();
+    let own = Node { id: NODE, endpoints, rack: None };
+    let shape = Shape { shard_count: 3, groups_per_shard: 1 };
+    let image = applied(bootstrap(CLUSTER_ID, own, &[NODE], shape)).image();
     let brokers: Vec<_> = image
         .data_groups()
         .map(|group| image.broker_of(group.replicas[0]).expect("a listener").get())
@@ -345,6 +343,25 @@ fn any_command() -> impl Strategy<Value = Command> {
         ("[a-d]", 0..6_u128, 0..5_u64).prop_map(|(name, id, count)| create(&name, id, count)),
         (0..6_u128).prop_map(|id| Command::DeleteTopic { topic_id: Uuid::from_u128(id) }),
         (0..2000_u32).prop_map(|count| Command::AllocateProducerIds { node: NODE, count }),
+        (0..4_i32).prop_map(|node| Command::AddNode {
+            node: NodeId::new(node),
+            address: HostPort::new("h", 9192),
+        }),
+        (0..4_i32, 0..3_u8).prop_map(|(node, state)| Command::SetNodeState {
+            node: NodeId::new(node),
+            state: NodeState::from_code(state).expect("one of three"),
+        }),
+        (0..4_u64, proptest::collection::vec(0..4_i32, 0..4), any::<bool>()).prop_map(
+            |(group, nodes, is_settled)| {
+                let replica = |node| Replica { node: NodeId::new(node), shard: ShardId::new(0) };
+                let replicas = nodes.into_iter().map(replica).collect();
+                let group = RaftGroupId::new(group);
+                match is_settled {
+                    false => Command::SetReplicas { group, replicas },
+                    true => Command::GroupSettled { group, replicas },
+                }
+            }
+        ),
     ]
 }
 

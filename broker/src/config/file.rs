@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::SettingError;
 use super::host_port::HostPort;
-use super::node::{CLUSTER_SIZES, GROUPS_PER_CORE_MAX, NodeSettings};
+use super::node::{GROUPS_PER_CORE_MAX, NodeSettings};
 use super::peer_tls::PeerTlsFiles;
 
 /// Of a rack's name, which every broker and many a reply repeat.
@@ -159,9 +159,6 @@ impl NodeSettings {
         if !self.nodes.contains_key(&self.node_id) {
             return Err(format!("`nodes` lacks this broker, whose `node-id` is {}", self.node_id));
         }
-        if !CLUSTER_SIZES.contains(&self.nodes.len()) {
-            return Err("`nodes` has to name 1, 3 or 5 brokers".to_owned());
-        }
         if self.cluster_id.is_none() {
             return Err("brokers of one cluster need the same `cluster-id`: a UUID".to_owned());
         }
@@ -300,7 +297,6 @@ mod tests {
             ("twice", &format!("{LEAST}nodes = ['0@h:1', '0@h:2']"), "node 0 twice"),
             ("own", &OF_THREE.replace("node-id = 1", "node-id = 3"), "`node-id` is 3"),
             ("even", &OF_THREE.replace("\"2@", "\"1@"), "node 1 twice"),
-            ("two", &OF_THREE.replace(", \"2@[::1]:9192\"", ""), "1, 3 or 5 brokers"),
             ("rack", &format!("{LEAST}rack = '{}'", "r".repeat(256)), "longer than 255 bytes"),
             ("id", &OF_THREE.replace("cluster-id", "# "), "`cluster-id`"),
             ("tls", &OF_THREE.replace("peer-tls-key", "# "), "`peer-tls-key` is missing"),

@@ -16,8 +16,8 @@ use super::peer_tls::PeerTlsFiles;
 /// Raft groups with partitions of one shard.
 pub const GROUPS_PER_CORE_MAX: u16 = 256;
 
-/// How many brokers a cluster may have. Each has a copy of every log: more would make nothing
-/// safer.
+/// How many brokers a cluster may begin with. Each has a copy of every log: more would make nothing
+/// safer. Others may be added when it runs.
 pub(crate) const CLUSTER_SIZES: [usize; 3] = [1, 3, 5];
 
 /// Settings of one `tailrace dev` or `tailrace broker` process.
@@ -32,8 +32,8 @@ pub struct NodeSettings {
     pub admin: HostPort,
     /// Shards, one core each; None is all cores.
     pub core_count: Option<u16>,
-    /// Raft groups with partitions of a new WAL, for each shard; as many as there are brokers if
-    /// not given. Of a WAL that exists it must be what is there.
+    /// Raft groups with partitions that a new cluster has, for each shard; as many as there are
+    /// brokers if not given.
     pub data_groups_per_core: Option<NonZeroU16>,
     /// Bytes of the write-ahead logs of all shards together.
     pub wal_size: Size,
@@ -48,8 +48,9 @@ pub struct NodeSettings {
     pub node_id: NodeId,
     /// Of a new data directory; a number by chance if not given.
     pub cluster_id: Option<Uuid>,
-    /// Every broker of the cluster, this one included, and where its first shard listens to the
-    /// others; the next shards listen on the next ports. Empty: this broker is alone.
+    /// Brokers of the cluster, this one included, and where the first shard of each listens to the
+    /// others; the next shards listen on the next ports. A cluster begins with these; others are
+    /// added when it runs. Empty: this broker is alone.
     pub nodes: BTreeMap<NodeId, HostPort>,
     /// Where this broker stands: consumers that say they are there read from it where they can.
     pub rack: Option<String>,
@@ -58,8 +59,8 @@ pub struct NodeSettings {
     /// The cluster begins: a broker without a data directory makes one. A member that has lost its
     /// own must not, since it would vote and count without knowing what it has acknowledged.
     pub new_cluster: bool,
-    /// A broker without a data directory has lost it: it makes one, and the others give it a part
-    /// anew.
+    /// A broker without a data directory is new to a cluster that is there, or has lost its own: it
+    /// makes one, and the others give it a part.
     pub replacement: bool,
     pub broker: BrokerSettings,
 }

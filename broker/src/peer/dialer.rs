@@ -1,9 +1,10 @@
 //! Connecting to other brokers takes as long as the network lets it, so that is done by threads of
 //! its own: one for each other broker, so that one that is away holds up no other.
 
+use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -20,10 +21,19 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(1);
 
 /// Connects for the shards of one broker. A shard asks for one connection to a broker at a time.
 pub(crate) struct Dialer {
-    /// By broker: shards that want a connection to it.
-    wanted: Vec<(NodeId, Sender<ShardId>)>,
+    /// No shard waits for another one long: a shard dials once a second, and only who is away.
+    peers: Mutex<Peers>,
     /// By shard: what became of it.
     done: Vec<Arc<SegQueue<Dialed>>>,
+    wake: Arc<dyn Fn(ShardId) + Send + Sync>,
+}
+
+/// The other brokers.
+#[derive(Default)]
+struct Peers {
+    addresses: BTreeMap<NodeId, HostPort>,
+    /// By broker that was ever dialed: shards that want a connection to an address of it.
+    wanted: BTreeMap<NodeId, Sender<(ShardId, HostPort)>>,
 }
 
 /// What became of an attempt to connect.
@@ -33,36 +43,45 @@ pub(crate) struct Dialed {
 }
 
 impl Dialer {
-    /// `wake` lets a shard look again.
-    pub(crate) fn start(
-        peers: &[(NodeId, HostPort)],
+    /// `addresses`: where the first shards of the other brokers listen to this one. `wake` lets a
+    /// shard look again.
+    pub(crate) fn new(
+        addresses: BTreeMap<NodeId, HostPort>,
         shard_count: u16,
-        wake: impl Fn(ShardId) + Clone + Send + 'static,
-    ) -> io::Result<Self> {
-        let done: Vec<_> = (0..shard_count).map(|_| Arc::new(SegQueue::new())).collect();
-        let mut wanted = Vec::new();
-        for (node, address) in peers {
-            let (sender, receiver) = channel::<ShardId>();
-            let (node, address) = (*node, address.clone());
-            let (done, wake) = (done.clone(), wake.clone());
-            let body = move || {
-                for shard in receiver {
-                    let stream = connect(&address, shard).map_err(|error| error.to_string());
-                    done[usize::from(shard.get())].push(Dialed { node, stream });
-                    wake(shard);
-                }
-            };
-            spawn_pinned(&format!("dial-{node}"), None, body)?;
-            wanted.push((node, sender));
+        wake: impl Fn(ShardId) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            peers: Mutex::new(Peers { addresses, ..Peers::default() }),
+            done: (0..shard_count).map(|_| Arc::new(SegQueue::new())).collect(),
+            wake: Arc::new(wake),
         }
-        Ok(Self { wanted, done })
+    }
+
+    /// Notes where a broker listens; the configuration knows better, if it names that one.
+    pub(crate) fn meet(&self, node: NodeId, address: &HostPort) {
+        self.peers().addresses.entry(node).or_insert_with(|| address.clone());
     }
 
     /// Connects to a broker, for a shard.
     pub(crate) fn dial(&self, shard: ShardId, node: NodeId) {
-        if let Some((_, sender)) = self.wanted.iter().find(|(known, _)| *known == node) {
+        let mut peers = self.peers();
+        let address = peers.addresses.get(&node).cloned();
+        let wanted = match peers.wanted.get(&node) {
+            Some(wanted) => Ok(wanted.clone()),
+            None => self.start_thread(node),
+        };
+        let asked = address.ok_or_else(|| "its address is not known".to_owned()).and_then(|at| {
+            let wanted = wanted.map_err(|error| error.to_string())?;
+            peers.wanted.insert(node, wanted.clone());
             // The thread ends with the dialer only.
-            let _ = sender.send(shard);
+            let _ = wanted.send((shard, at));
+            Ok(())
+        });
+        if let Err(reason) = asked
+            && let Some(done) = self.done.get(usize::from(shard.get()))
+        {
+            done.push(Dialed { node, stream: Err(reason) });
+            (self.wake)(shard);
         }
     }
 
@@ -73,11 +92,29 @@ impl Dialer {
     pub(crate) fn has_news(&self, shard: ShardId) -> bool {
         self.done.get(usize::from(shard.get())).is_some_and(|queue| !queue.is_empty())
     }
+
+    fn start_thread(&self, node: NodeId) -> io::Result<Sender<(ShardId, HostPort)>> {
+        let (sender, receiver) = channel::<(ShardId, HostPort)>();
+        let (done, wake) = (self.done.clone(), Arc::clone(&self.wake));
+        let body = move || {
+            for (shard, address) in receiver {
+                let stream = connect(&address, shard).map_err(|error| error.to_string());
+                done[usize::from(shard.get())].push(Dialed { node, stream });
+                wake(shard);
+            }
+        };
+        spawn_pinned(&format!("dial-{node}"), None, body)?;
+        Ok(sender)
+    }
+
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer").field("peers", &self.wanted.len()).finish_non_exhaustive()
+        f.debug_struct("Dialer").finish_non_exhaustive()
     }
 }
 

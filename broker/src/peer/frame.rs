@@ -35,6 +35,9 @@ pub(crate) enum Control {
     MetadataStored { upto: u64 },
     /// So much more the WAL of this shard takes.
     WalRoom { bytes: u64 },
+    /// The sender leads these groups, each in the term beside it. Said to brokers that have no copy
+    /// of them.
+    Leads { led: Vec<(u64, u64)> },
 }
 
 /// Why a connection to another broker is closed.
@@ -116,6 +119,15 @@ impl Control {
                 writer.u8(5);
                 writer.u64(*bytes);
             }
+            Self::Leads { led } => {
+                writer.u8(8);
+                writer.u64(0);
+                writer.count(led.len());
+                for (group, term) in led {
+                    writer.u64(*group);
+                    writer.u64(*term);
+                }
+            }
         }
         let mut frame = writer.finish();
         let size = u32::try_from(frame.len()).expect("a command is smaller than an entry");
@@ -143,6 +155,10 @@ impl Control {
             3 => Self::NotProposed { token },
             4 => Self::MetadataStored { upto: token },
             5 => Self::WalRoom { bytes: token },
+            8 if token == 0 => Self::Leads {
+                led: reader
+                    .list("leads", |reader| Ok((reader.u64("group")?, reader.u64("term")?)))?,
+            },
             found => return Err(DecodeError::Kind { found }.into()),
         };
         reader.finish()?;
@@ -156,7 +172,7 @@ mod tests {
 
     const SIZE_MAX: usize = 4096;
 
-    fn controls() -> [(Control, &'static [u8]); 5] {
+    fn controls() -> [(Control, &'static [u8]); 6] {
         let command = Bytes::from_static(b"command");
         [
             (
@@ -178,6 +194,10 @@ mod tests {
             (
                 Control::WalRoom { bytes: 7 << 20 },
                 include_bytes!("../../testdata/peer-wal-room.v1.bin"),
+            ),
+            (
+                Control::Leads { led: vec![(3, 9), (5, 2)] },
+                include_bytes!("../../testdata/peer-leads.v1.bin"),
             ),
         ]
     }
@@ -202,8 +222,8 @@ mod tests {
         controls().iter().for_each(|(_, bytes)| stream.extend_from_slice(bytes));
         stream.extend_from_slice(raft);
         let whole = take_all(&stream).expect("frames");
-        assert_eq!(whole.len(), 7);
-        assert!(matches!((&whole[0], &whole[6]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
+        assert_eq!(whole.len(), 8);
+        assert!(matches!((&whole[0], &whole[7]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
         for step in [1, 2, 7, 100] {
             let mut buffer = BytesMut::new();
             let mut frames = Vec::new();

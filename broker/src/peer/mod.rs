@@ -134,7 +134,10 @@ impl Peers {
 
     /// A [`NetAction::Dial`] is done: connected, or not.
     pub(crate) fn dialed(&mut self, node: NodeId, conn: Result<ConnId, String>, now: Instant) {
-        let Some(link) = self.links.get_mut(&node) else { return };
+        let Some(link) = self.links.get_mut(&node) else {
+            // It was removed meanwhile.
+            return self.actions.extend(conn.ok().map(|conn| NetAction::Close { conn }));
+        };
         match conn {
             Ok(conn) => {
                 link.connected(conn, now);
@@ -234,6 +237,36 @@ impl Peers {
         };
         let conns = self.inbound.iter().filter(|(_, it)| gone(it)).map(|(conn, _)| *conn);
         conns.collect::<Vec<_>>().into_iter().for_each(|conn| self.drop_inbound(conn));
+    }
+
+    /// The other brokers of the cluster.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.links.keys().copied()
+    }
+
+    /// Is this broker the only one?
+    pub(crate) fn is_alone(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    /// The other brokers of the cluster are these from now on.
+    pub(crate) fn meet(&mut self, nodes: &BTreeSet<NodeId>, now: Instant) {
+        for node in nodes {
+            self.links.entry(*node).or_insert_with(|| Link::new(now));
+        }
+        let gone: Vec<_> = self.links.keys().filter(|it| !nodes.contains(it)).copied().collect();
+        for node in gone {
+            self.notes.push(format!("shard {}, node {node}: it was removed", self.own.shard));
+            let outbound = self.links.remove(&node).and_then(|link| link.conn());
+            let inbound = self.inbound.iter().find(|(_, it)| it.node == Some(node));
+            let inbound = inbound.map(|(conn, _)| *conn);
+            inbound.into_iter().for_each(|conn| self.drop_inbound(conn));
+            if let Some(conn) = outbound {
+                self.tls.closed(conn);
+                self.actions.push(NetAction::Close { conn });
+            }
+            self.events.push(PeerEvent::Down { node });
+        }
     }
 
     /// Does any?

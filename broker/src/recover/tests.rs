@@ -9,7 +9,7 @@ use s3_uploader::{BatchMeta, BucketError, LooseObject, Manifest, ManifestFile, O
 use uuid::Uuid;
 
 use super::*;
-use crate::cluster::{Cluster, Command, NewTopic, Shape, bootstrap};
+use crate::cluster::{Cluster, Command, NewTopic, Node, Shape, bootstrap};
 use crate::config::BrokerSettings;
 use crate::shard::group_snapshot::{GroupSnapshot, encode_snapshot};
 
@@ -142,13 +142,10 @@ fn metadata() -> Cluster {
         placement: vec![GROUP, GROUP],
         configs: BTreeMap::new(),
     });
-    let commands = bootstrap(
-        CLUSTER,
-        NodeId::new(0),
-        Vec::new(),
-        &[NodeId::new(0)],
-        Shape { shard_count: 1, groups_per_shard: 1 },
-    );
+    let id = NodeId::new(0);
+    let own = Node { id, endpoints: Vec::new(), rack: None };
+    let shape = Shape { shard_count: 1, groups_per_shard: 1 };
+    let commands = bootstrap(CLUSTER, own, &[id], shape);
     for (index, command) in (1..).zip(commands.into_iter().chain([topic])) {
         cluster.apply(LogIndex::new(index), command);
     }

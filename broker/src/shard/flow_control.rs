@@ -51,11 +51,11 @@ impl Rooms {
 impl Shard {
     /// At the tick: tells the others, and acts on what they told.
     pub(super) fn control_flow(&mut self) {
-        if self.node.settings.nodes.len() < 2 {
+        if self.peers.is_alone() {
             return;
         }
         let room = Control::WalRoom { bytes: self.log.room() };
-        let others: Vec<_> = self.node.others().collect();
+        let others: Vec<_> = self.peers.nodes().collect();
         for node in &others {
             self.peers.send_control(*node, &room);
         }

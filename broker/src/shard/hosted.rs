@@ -308,6 +308,7 @@ impl Shard {
         self.node.set_leader(group, leader, term);
         if leader == Some(own) {
             self.metrics.add(Metric::Elections, 1);
+            self.led_told = None;
         } else if led && self.tiers.contains(group) {
             self.step_down(group);
         }

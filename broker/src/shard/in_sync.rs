@@ -23,7 +23,7 @@ impl Shard {
     pub(super) fn count_in_sync(&mut self) {
         let led = self.log.groups().into_iter().filter(|group| self.log.leads(*group).is_some());
         let count = |group| {
-            let others = self.node.others().filter(|node| self.is_in_sync(group, *node));
+            let others = self.peers.nodes().filter(|node| self.is_in_sync(group, *node));
             (group, 1 + others.count())
         };
         self.in_sync = InSync(led.map(count).collect());

@@ -31,6 +31,13 @@ pub(crate) struct Leadership {
     let_go_at: Option<Instant>,
 }
 
+impl Leadership {
+    /// A group has left this broker.
+    pub(super) fn forget(&mut self, group: RaftGroupId) {
+        self.led.remove(&group);
+    }
+}
+
 #[derive(Debug)]
 struct Led {
     /// The last term in which this broker led.
@@ -77,7 +84,7 @@ impl Led {
 impl Shard {
     /// At the tick: hands over what another broker should lead.
     pub(super) fn keep_leaders(&mut self) {
-        if self.node.settings.nodes.len() < 2 {
+        if self.peers.is_alone() {
             return;
         }
         self.let_clients_go();
@@ -99,7 +106,9 @@ impl Shard {
     /// Clients ask those for the leader whom they are connected to, and believe whom they ask: one
     /// that is cut off would keep them for as long as it is. They connect anew, to anyone.
     fn let_clients_go(&mut self) {
-        if !self.ready || self.tiers.groups().iter().any(|group| self.log.knows_leader(*group)) {
+        let groups = self.tiers.groups();
+        let knows_one = groups.iter().any(|group| self.log.knows_leader(*group));
+        if !self.ready || groups.is_empty() || knows_one {
             self.leadership.let_go_at = None;
             return;
         }

@@ -28,3 +28,18 @@ pub(crate) enum LogEvent {
     /// A read that [`ReplicatedLog::read`] started is over; no payload if it failed.
     Read { token: u64, payload: Option<Bytes> },
 }
+
+impl LogEvent {
+    /// The group that it is of.
+    pub(crate) fn group(&self) -> Option<RaftGroupId> {
+        match self {
+            Self::Committed { group, .. }
+            | Self::Apply { group, .. }
+            | Self::Truncated { group, .. }
+            | Self::Appended { group, .. }
+            | Self::Installed { group, .. }
+            | Self::RoleChanged { group, .. } => Some(*group),
+            Self::Read { .. } => None,
+        }
+    }
+}

@@ -1,9 +1,11 @@
-//! Who takes part in this shard's raft groups: a broker that has lost its disk comes back with an
-//! empty one, and takes its place again.
+//! Who takes part in this shard's raft groups: those that the metadata names, each with the disk
+//! that counts. A broker that has lost its disk comes back with an empty one and takes its place
+//! again; one that is to have a copy of a group takes the place of one that is not.
 //!
 //! ```text
-//! group 0:     the disk is the node's from now on, the one before never counts again
-//! each group:  learner ─► snapshot and what follows it ─► votes in place of the lost one ─► done
+//! group 0:     says who, and which disk: the one before never counts again
+//! each group:  learner ─► snapshot and what follows it ─► votes in place of another ─► done
+//! group 0:     hears that it is done: who has left forgets the group
 //! ```
 //!
 //! Each step is an entry of a log, looked after at the tick by whoever leads; a new leader goes on
@@ -11,15 +13,21 @@
 //! records, and the part of the log that is in no object yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use model::{LogIndex, NodeId, RaftGroupId};
 use replication::{MemberChange, Members, Message};
 
 use super::Shard;
+use super::call::Origin;
+use super::message::PartRequest;
 use super::metadata::METADATA_SHARD;
-use crate::cluster::{Command, Image};
+use crate::cluster::{Command, Group, Image};
 use crate::metrics::Metric;
 use crate::voter::{node_of, voter};
+
+/// Until group 0 is told again that a group has the members that it should have.
+const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What this shard remembers from tick to tick.
 #[derive(Default)]
@@ -31,43 +39,74 @@ pub(crate) struct Joining {
     told: BTreeSet<(NodeId, u32)>,
     /// Groups in which this broker has no vote yet, or whose members are being changed.
     learning: BTreeSet<RaftGroupId>,
+    /// When group 0 was told that a group has the members that it should have.
+    settling: BTreeMap<RaftGroupId, Instant>,
 }
 
-/// What a group needs before a broker with another disk has its place.
+impl Joining {
+    /// A group has left this broker.
+    pub(super) fn forget(&mut self, group: RaftGroupId) {
+        self.committed.remove(&group);
+        self.learning.remove(&group);
+        self.settling.remove(&group);
+    }
+}
+
+/// What a group needs before its members are those that they should be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Step {
     Change(MemberChange),
     /// The learner takes part since the log's end: a snapshot that says so has to be made.
     Snapshot,
-    /// The learner is to have what was committed.
+    /// The learner is to have what was committed, then it votes: in place of a voter, if one is
+    /// too many.
     Wait {
         learner: u64,
-        voter: u64,
+        voter: Option<u64>,
     },
 }
 
-/// The next step, if the members are not those that they should be. `present`: the number of a node
-/// with the disk that counts; `is_heard`: whether one with that number is there.
+/// Who should take part in a group.
+struct Wanted<'a> {
+    voters: &'a BTreeSet<u64>,
+    learners: &'a BTreeSet<u64>,
+}
+
+/// The next step, if the members are not those that they should be. `is_heard`: whether one with
+/// that number is there.
 fn next_step(
     members: &Members,
-    present: impl Fn(NodeId) -> u64,
+    wanted: &Wanted<'_>,
     is_heard: impl Fn(u64) -> bool,
     snapshot_names: impl Fn(u64) -> bool,
 ) -> Option<Step> {
     if members.is_joint() {
         return Some(Step::Change(MemberChange::Leave));
     }
-    let is_present = |member: u64| node_of(member).is_some_and(|node| present(node) == member);
-    if let Some(old) = members.learners.iter().find(|learner| !is_present(**learner)) {
+    let is_wanted = |it: &u64| wanted.voters.contains(it) || wanted.learners.contains(it);
+    if let Some(old) = members.learners.iter().find(|it| !is_wanted(it)) {
         return Some(Step::Change(MemberChange::RemoveLearner(*old)));
     }
-    let lost = members.voters.iter().filter(|voter| !is_present(**voter));
-    let pairs = lost.filter_map(|voter| Some((*voter, present(node_of(*voter)?))));
-    let (voter, learner) = pairs.filter(|(_, new)| is_heard(*new)).min()?;
-    if !members.contains(learner) {
-        return Some(Step::Change(MemberChange::AddLearner(learner)));
+    let missing = |it: &&u64| !members.voters.contains(it) && is_heard(**it);
+    let too_many = || members.voters.iter().copied().filter(|it| !wanted.voters.contains(it));
+    if let Some(learner) = wanted.voters.iter().copied().find(|it| missing(&it)) {
+        // A new disk takes the place of the lost one, another broker that of any.
+        let same_node = too_many().find(|it| node_of(*it) == node_of(learner));
+        let voter = same_node.or_else(|| too_many().next());
+        return Some(if !members.contains(learner) {
+            Step::Change(MemberChange::AddLearner(learner))
+        } else if snapshot_names(learner) {
+            Step::Wait { learner, voter }
+        } else {
+            Step::Snapshot
+        });
     }
-    Some(if snapshot_names(learner) { Step::Wait { learner, voter } } else { Step::Snapshot })
+    let are_all_there = wanted.voters.iter().all(|it| members.voters.contains(it));
+    if let Some(voter) = too_many().next().filter(|_| are_all_there) {
+        return Some(Step::Change(MemberChange::RemoveVoter(voter)));
+    }
+    let new = wanted.learners.iter().find(|it| !members.contains(**it) && is_heard(**it));
+    new.map(|new| Step::Change(MemberChange::AddLearner(*new)))
 }
 
 impl Shard {
@@ -78,7 +117,7 @@ impl Shard {
 
     /// At the tick: what has to change in the groups that this broker leads.
     pub(super) fn keep_members(&mut self) {
-        if self.node.settings.nodes.len() < 2 {
+        if self.peers.is_alone() {
             return;
         }
         self.tell_of_new_disks();
@@ -98,7 +137,7 @@ impl Shard {
         }
         let image = self.metadata.shared_image();
         let disks =
-            self.node.others().filter_map(|node| Some((node, self.peers.incarnation(node)?)));
+            self.peers.nodes().filter_map(|node| Some((node, self.peers.incarnation(node)?)));
         let is_new = |(node, incarnation): &(NodeId, u32)| {
             *incarnation != image.incarnation(*node) && !image.is_retired(*node, *incarnation)
         };
@@ -114,30 +153,93 @@ impl Shard {
     }
 
     fn keep_members_of(&mut self, group: RaftGroupId) {
-        let Some(members) = self.log.members(group) else { return };
-        let image = self.metadata.image();
+        let image = self.metadata.shared_image();
+        let (Some(members), Some(found)) = (self.log.members(group), image.group(group)) else {
+            return;
+        };
+        let voters = image.voters_of(found);
+        let learners = if group == RaftGroupId::METADATA { self.listeners() } else { [].into() };
         let step = next_step(
             members,
-            |node| voter(node, image.incarnation(node)),
+            &Wanted { voters: &voters, learners: &learners },
             |it| self.node_at(it).is_some_and(|node| self.peers.is_up(node)),
             |it| self.log.snapshot_names(group, it),
         );
         let change = match step {
-            None => return,
+            None => return self.settle_group(found),
             Some(Step::Snapshot) => return self.make_snapshot(group),
             Some(Step::Change(change)) => change,
             Some(Step::Wait { learner, voter }) => {
                 if !self.has_what_was_committed(group, learner) {
                     return;
                 }
-                MemberChange::Replace { learner, voter }
+                let promote = MemberChange::Promote(learner);
+                voter.map_or(promote, |voter| MemberChange::Replace { learner, voter })
             }
         };
+        if self.leaves_by(change) {
+            // Another one leads first, and goes on with this.
+            return self.hand_over_to(group, &voters);
+        }
         if self.log.propose_change(group, change) {
             self.metrics.add(Metric::MemberChanges, 1);
             let (shard, change) = (self.id, describe(change));
             self.notes.push(format!("shard {shard}, group {group}: {change}"));
         }
+    }
+
+    /// The brokers that are to hear of the metadata without a vote on it, with the disks that
+    /// count: all others.
+    fn listeners(&self) -> BTreeSet<u64> {
+        let image = self.metadata.image();
+        let founders = self.node.founders();
+        let all = image.members(&founders).into_iter();
+        let votes = |node: &NodeId| {
+            image.group(RaftGroupId::METADATA).is_some_and(|group| group.is_on(*node))
+        };
+        let others = all.filter(|node| !votes(node));
+        others.map(|node| voter(node, image.incarnation(node))).collect()
+    }
+
+    /// Would this broker have no vote after a change?
+    fn leaves_by(&self, change: MemberChange) -> bool {
+        let own = self.node.voter();
+        match change {
+            MemberChange::Replace { voter, .. } | MemberChange::RemoveVoter(voter) => voter == own,
+            _ => false,
+        }
+    }
+
+    /// Has one of these lead, of those that could.
+    fn hand_over_to(&mut self, group: RaftGroupId, voters: &BTreeSet<u64>) {
+        let able = voters.iter().copied().filter_map(node_of);
+        let to = able.filter(|node| self.could_lead(group, *node)).min();
+        if let Some(node) = to {
+            self.metrics.add(Metric::HandOvers, 1);
+            self.log.hand_over_group(group, self.voter_at(node));
+        }
+    }
+
+    /// The members of a group are those that they should be: who has left may forget it.
+    fn settle_group(&mut self, found: &Group) {
+        if found.leaving.is_empty() {
+            self.joining.settling.remove(&found.id);
+            return;
+        }
+        let now = self.now.instant;
+        let asked = self.joining.settling.get(&found.id);
+        if asked.is_some_and(|at| now.saturating_duration_since(*at) < SETTLE_INTERVAL) {
+            return;
+        }
+        self.joining.settling.insert(found.id, now);
+        let replicas = found.replicas.clone();
+        self.command(Command::GroupSettled { group: found.id, replicas });
+    }
+
+    /// Proposes a command that nobody waits for: the image tells what became of it.
+    pub(super) fn command(&mut self, command: Command) {
+        let origin = Origin { call: self.calls.reserve(), part: 0 };
+        self.ask(METADATA_SHARD, origin, PartRequest::Command(Box::new(command)));
     }
 
     /// Has a member what was committed at the last tick? It cannot be nearer while more is written.
@@ -170,11 +272,15 @@ impl Shard {
         self.peers.retire(image.retired_disks().collect());
     }
 
-    /// Does this broker vote in a group, with no change of that under way?
+    /// Does this broker take part in a group as it should, with no change of that under way?
     fn has_place_in(&self, group: RaftGroupId) -> bool {
         let own = self.node.voter();
-        let votes = |members: &Members| members.is_voter(own) && !members.is_joint();
-        self.log.members(group).is_some_and(votes)
+        let listens = group == RaftGroupId::METADATA
+            && self.metadata.image().replica_on(group, self.node.id).is_none();
+        let has_it = |members: &Members| {
+            members.is_voter(own) && !members.is_joint() || listens && members.contains(own)
+        };
+        self.log.members(group).is_some_and(has_it)
     }
 
     /// The same of all its groups.
@@ -202,7 +308,7 @@ impl Shard {
             } else if self.joining.learning.remove(&group) {
                 let shard = self.id;
                 self.notes.push(format!(
-                    "shard {shard}, group {group}: this broker has its log and votes"
+                    "shard {shard}, group {group}: this broker has its log and its place"
                 ));
             }
         }
@@ -214,14 +320,17 @@ impl Shard {
 fn describe(change: MemberChange) -> String {
     let node = |member| node_of(member).map_or_else(String::new, |node| node.to_string());
     match change {
-        MemberChange::AddLearner(new) => format!("node {} gets the log anew", node(new)),
-        MemberChange::RemoveLearner(old) => {
-            format!("node {} came with another disk once more", node(old))
-        }
-        MemberChange::Replace { learner, .. } => {
+        MemberChange::AddLearner(new) => format!("node {} gets the log", node(new)),
+        MemberChange::RemoveLearner(old) => format!("node {} gets the log no more", node(old)),
+        MemberChange::Replace { learner, voter } if node_of(learner) == node_of(voter) => {
             format!("node {} has the log and votes in place of its lost disk", node(learner))
         }
-        MemberChange::Leave => "the lost disk counts no more".to_owned(),
+        MemberChange::Replace { learner, voter } => {
+            format!("node {} has the log and votes in place of node {}", node(learner), node(voter))
+        }
+        MemberChange::Leave => "the one before counts no more".to_owned(),
+        MemberChange::Promote(new) => format!("node {} has the log and votes", node(new)),
+        MemberChange::RemoveVoter(old) => format!("node {} votes no more", node(old)),
     }
 }
 
@@ -231,32 +340,65 @@ mod tests {
 
     const NEW: u64 = 9 << 32 | 3;
 
-    fn step(members: &Members, heard: &[u64], named: &[u64]) -> Option<Step> {
-        let present = |node: NodeId| if node.get() == 2 { NEW } else { voter(node, 0) };
+    fn of(voters: &[u64], learners: &[u64], outgoing: &[u64]) -> Members {
+        let [voters, learners, outgoing] = [voters, learners, outgoing].map(<[u64]>::to_vec);
+        Members { voters, learners, outgoing }
+    }
+
+    /// `heard` are there; of `named` the snapshot says that they are members.
+    fn step(members: &Members, wanted: &[u64], heard: &[u64], named: &[u64]) -> Option<Step> {
         let (heard, named) = (|it| heard.contains(&it), |it| named.contains(&it));
-        next_step(members, present, heard, named)
+        let (voters, learners) = (wanted.iter().copied().collect(), BTreeSet::new());
+        next_step(members, &Wanted { voters: &voters, learners: &learners }, heard, named)
     }
 
     #[test]
     fn a_lost_disk_is_replaced_step_by_step() {
-        let of = |voters: &[u64], learners: &[u64], outgoing: &[u64]| {
-            let [voters, learners, outgoing] = [voters, learners, outgoing].map(<[u64]>::to_vec);
-            Members { voters, learners, outgoing }
-        };
+        let wanted = [1, 2, NEW];
         let before = of(&[1, 2, 3], &[], &[]);
-        assert_eq!(step(&before, &[], &[]), None, "it is not there yet");
+        assert_eq!(step(&before, &wanted, &[], &[]), None, "it is not there yet");
         let add = Step::Change(MemberChange::AddLearner(NEW));
-        assert_eq!(step(&before, &[NEW], &[]), Some(add));
+        assert_eq!(step(&before, &wanted, &[NEW], &[]), Some(add));
         let learning = of(&[1, 2, 3], &[NEW], &[]);
-        assert_eq!(step(&learning, &[NEW], &[]), Some(Step::Snapshot));
-        let wait = Step::Wait { learner: NEW, voter: 3 };
-        assert_eq!(step(&learning, &[NEW], &[NEW]), Some(wait));
+        assert_eq!(step(&learning, &wanted, &[NEW], &[]), Some(Step::Snapshot));
+        let wait = Step::Wait { learner: NEW, voter: Some(3) };
+        assert_eq!(step(&learning, &wanted, &[NEW], &[NEW]), Some(wait));
         let joint = of(&[1, 2, NEW], &[], &[1, 2, 3]);
-        assert_eq!(step(&joint, &[], &[]), Some(Step::Change(MemberChange::Leave)));
-        assert_eq!(step(&of(&[1, 2, NEW], &[], &[]), &[NEW], &[]), None);
+        assert_eq!(step(&joint, &wanted, &[], &[]), Some(Step::Change(MemberChange::Leave)));
+        assert_eq!(step(&of(&[1, 2, NEW], &[], &[]), &wanted, &[NEW], &[]), None);
         // The replacement was lost before it had its place.
         let again = of(&[1, 2, 3], &[8 << 32 | 3], &[]);
         let remove = Step::Change(MemberChange::RemoveLearner(8 << 32 | 3));
-        assert_eq!(step(&again, &[NEW], &[]), Some(remove));
+        assert_eq!(step(&again, &wanted, &[NEW], &[]), Some(remove));
+    }
+
+    #[test]
+    fn a_broker_takes_the_place_of_another_or_a_place_of_its_own() {
+        let three = of(&[1, 2, 3], &[], &[]);
+        let add = |it| Some(Step::Change(MemberChange::AddLearner(it)));
+        assert_eq!(step(&three, &[1, 3, 4], &[4], &[]), add(4));
+        let learning = of(&[1, 2, 3], &[4], &[]);
+        let wait = |voter| Some(Step::Wait { learner: 4, voter });
+        assert_eq!(step(&learning, &[1, 3, 4], &[4], &[4]), wait(Some(2)));
+        assert_eq!(step(&learning, &[1, 2, 3, 4], &[4], &[4]), wait(None));
+        assert_eq!(step(&three, &[1, 4], &[], &[]), None, "nobody leaves before it is there");
+        let remove = Step::Change(MemberChange::RemoveVoter(2));
+        assert_eq!(step(&three, &[1, 3], &[], &[]), Some(remove));
+        // Others were asked for before it had its place.
+        let remove = Step::Change(MemberChange::RemoveLearner(4));
+        assert_eq!(step(&learning, &[1, 2, 3], &[4], &[4]), Some(remove));
+    }
+
+    #[test]
+    fn brokers_without_a_vote_on_the_metadata_hear_of_it() {
+        let (voters, learners) = ([1, 2, 3].into(), [4, 5].into());
+        let wanted = Wanted { voters: &voters, learners: &learners };
+        let step = |members: &Members, heard: u64| {
+            next_step(members, &wanted, |it| it == heard, |_| false)
+        };
+        let add = Some(Step::Change(MemberChange::AddLearner(5)));
+        assert_eq!(step(&of(&[1, 2, 3], &[], &[]), 5), add);
+        assert_eq!(step(&of(&[1, 2, 3], &[5], &[]), 5), None);
+        assert_eq!(step(&of(&[1, 2, 3], &[4, 5], &[]), 4), None);
     }
 }

@@ -13,7 +13,7 @@ use super::call::Origin;
 use super::message::{CommandRefused, Message, PartAnswer};
 use super::replicated_log::{Claim, Refused};
 use crate::api::ProducerIds;
-use crate::cluster::{CONSUMER_OFFSETS, Cluster, Command, Image, Shape, bootstrap};
+use crate::cluster::{self, CONSUMER_OFFSETS, Cluster, Command, Image, Shape, bootstrap};
 use crate::metrics::Metric;
 use crate::partition::KIND_METADATA_FIRST;
 
@@ -221,24 +221,26 @@ impl Shard {
             return;
         }
         self.metadata.bootstrapped = true;
+        let image = self.metadata.cluster.as_ref().map(Cluster::image);
+        if image.is_some_and(|image| image.cluster_id().is_some()) {
+            return; // The cluster has begun: its groups may be others by now.
+        }
         let node = &self.node;
-        let (endpoints, members) = (node.endpoints.clone(), node.members());
         let groups_per_shard = u16::try_from(self.tiers.len()).unwrap_or(u16::MAX);
         let shape = Shape { shard_count: node.shard_count, groups_per_shard };
-        for command in bootstrap(node.cluster_id, node.id, endpoints, &members, shape) {
+        let (endpoints, rack) = (node.endpoints.clone(), node.settings.rack.clone());
+        let own = cluster::Node { id: node.id, endpoints, rack };
+        for command in bootstrap(node.cluster_id, own, &node.founders(), shape) {
             // The log is ours alone until it serves: a refusal means that it is full, and then the
             // broker cannot become ready. The error is told by the start's time-out.
-            let rack = self.node.settings.rack.as_deref();
-            let _ = self.try_propose_command(&command.in_rack(rack));
+            let _ = self.try_propose_command(&command);
         }
     }
 
     /// Gives the image to every shard, this one included.
     fn publish(&mut self, image: Arc<Image>) {
-        // Complete only with every data group: before, the log is still being applied.
-        let groups = image.data_groups().count();
-        if !self.metadata.current || groups < self.tiers.len() * usize::from(self.node.shard_count)
-        {
+        // The cluster's id is the last that it begins with: before, groups are missing.
+        if !self.metadata.current || image.cluster_id().is_none() {
             return;
         }
         for shard in (0..self.node.shard_count).map(ShardId::new).filter(|id| *id != self.id) {
@@ -252,6 +254,8 @@ impl Shard {
         if image.version() <= self.metadata.image.version() {
             return;
         }
+        self.meet_members(&image);
+        self.keep_groups(&image);
         let offsets = image.topic(CONSUMER_OFFSETS).map(|topic| {
             let partitions = (0_i32..).zip(&topic.partitions);
             let here = partitions.filter(|(_, partition)| self.tiers.contains(partition.group));

@@ -306,9 +306,14 @@ impl Shard {
 
     /// The WAL gave back what was asked, in the order of asking; `None` if a read failed.
     pub(super) fn gathered_read(&mut self, group: RaftGroupId, found: Option<Vec<Bytes>>) {
+        if !self.tiers.contains(group) {
+            return; // It has left this broker.
+        }
         let phase = std::mem::replace(&mut self.tiers[group].offload.phase, Phase::Idle);
         let Phase::Reading(mut gathered) = phase else {
-            unreachable!("only a reading phase reads")
+            // It has left this broker meanwhile, and come back.
+            self.tiers[group].offload.phase = phase;
+            return;
         };
         let Some(found) = found else {
             self.metrics.add(Metric::OffloadFailures, 1);

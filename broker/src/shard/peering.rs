@@ -42,7 +42,10 @@ impl Shard {
                 PeerEvent::Frame { from, frame: Frame::Control(control) } => {
                     self.hear_control(from, control);
                 }
-                PeerEvent::Up { node } => self.tell_metadata_stored(node),
+                PeerEvent::Up { node } => {
+                    self.tell_metadata_stored(node);
+                    self.tell_leads_to(node);
+                }
                 PeerEvent::Gone { node } => self.log.handle_node_gone(self.voter_at(node)),
                 PeerEvent::Down { node } => {
                     self.log.report_unreachable(self.voter_at(node));
@@ -114,6 +117,7 @@ impl Shard {
                 }
             }
             Control::WalRoom { bytes } => self.hear_room(from, bytes),
+            Control::Leads { led } => self.hear_leads(from, &led),
             Control::MetadataStored { upto } => {
                 self.node.set_metadata_stored(LogIndex::new(upto));
             }
@@ -160,7 +164,7 @@ impl Shard {
 
     fn tell_all_metadata_stored(&mut self) {
         self.metadata.told_stored = Some(self.now.instant);
-        let others: Vec<_> = self.node.others().collect();
+        let others: Vec<_> = self.peers.nodes().collect();
         for node in others {
             self.tell_metadata_stored(node);
         }

@@ -4,9 +4,11 @@
 //! **Invariant**: raft's `handle_persisted` follows the device's completion, never the submission.
 //! With the commit rule of raft this is what makes an acknowledgement mean "durable on a majority".
 
+mod comings_and_goings;
 mod other_voters;
 mod slow_disk;
 mod steps;
+mod trim;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -92,8 +94,12 @@ pub(crate) struct ReplicatedLog {
     appended_end: Lsn,
     /// Where the latest state record of each stream lies: recovery needs it, so it is not trimmed.
     states: BTreeMap<StreamId, Lsn>,
-    /// Groups whose state records are being written again, so that the WAL can be trimmed.
-    rewriting: usize,
+    /// Groups whose state records are being written again, so that the WAL can be trimmed; once for
+    /// each time.
+    rewriting: Vec<RaftGroupId>,
+    /// Groups that were removed, and where the record that says so ends, once the WAL has it. Until
+    /// it is durable nothing is trimmed: what would be left of such a group makes no sense.
+    forgetting: BTreeMap<RaftGroupId, Option<Lsn>>,
     /// Writes with snapshots that are not durable: until then the log begins where it did before,
     /// whatever raft says.
     snapshots: Vec<Ticket>,
@@ -105,8 +111,8 @@ pub(crate) struct ReplicatedLog {
     catch_up: CatchUp,
     followers_have_room: bool,
     slow_disk: SlowDisk,
-    /// This broker and those that it replicates to.
-    voter_count: usize,
+    /// There are other brokers in the cluster.
+    has_peers: bool,
     /// By voter: when it was last heard.
     heard: BTreeMap<u64, Instant>,
     next_tick: Instant,
@@ -133,16 +139,12 @@ impl ReplicatedLog {
         driver: Driver,
         groups: impl IntoIterator<Item = RaftGroupId>,
         states: BTreeMap<StreamId, Lsn>,
-        voter_count: usize,
+        has_peers: bool,
         reserve_percent: u32,
         now: Instant,
     ) -> Self {
-        let raft_tick = if driver.is_alone() { TICK } else { RAFT_TICK };
-        let state = |group| {
-            let compacted = LogIndex::new(driver.first_index(group).get() - 1);
-            GroupState { group, leads: None, caught_up: false, compacted }
-        };
-        let groups = groups.into_iter().map(state).collect();
+        let raft_tick = raft_tick(has_peers);
+        let groups = groups.into_iter().map(|group| GroupState::new(&driver, group)).collect();
         Self {
             appended_end: wal.durable_lsn(),
             room: WalRoom::new(wal.capacity(), wal.segment_size(), reserve_percent),
@@ -154,7 +156,8 @@ impl ReplicatedLog {
             queued_bytes: 0,
             proposed_bytes: 0,
             states,
-            rewriting: 0,
+            rewriting: Vec::new(),
+            forgetting: BTreeMap::new(),
             snapshots: Vec::new(),
             unpersisted: VecDeque::new(),
             events: VecDeque::new(),
@@ -162,7 +165,7 @@ impl ReplicatedLog {
             catch_up: CatchUp::default(),
             followers_have_room: true,
             slow_disk: SlowDisk::default(),
-            voter_count,
+            has_peers,
             heard: BTreeMap::new(),
             next_tick: now + TICK,
             raft_tick,
@@ -392,7 +395,7 @@ impl ReplicatedLog {
     ) -> Result<(), CompactError> {
         self.driver.compact(group, index, snapshot)?;
         fail_point(FailPoint::SnapshotBegun);
-        self.rewriting += 1;
+        self.rewriting.push(group);
         Ok(())
     }
 
@@ -404,41 +407,6 @@ impl ReplicatedLog {
     /// Largest snapshot that the WAL takes as one record, less what raft writes around it.
     pub(crate) fn snapshot_size_max(&self) -> usize {
         self.wal.entry_size_max().saturating_sub(SNAPSHOT_FRAME_SIZE)
-    }
-
-    /// Gives up the prefix of the WAL that no group needs. Groups whose state records lie in it
-    /// write them again first: recovery reads them only from what is left.
-    fn trim(&mut self) {
-        if self.rewriting > 0 || !self.snapshots.is_empty() {
-            return;
-        }
-        let needed =
-            |state: &GroupState| self.place_of(state.group, self.driver.first_index(state.group));
-        let Some(entries) = self.groups.iter().map(needed).min() else { return };
-        if self.wal.trimmable(entries) == 0 {
-            return;
-        }
-        let mut behind: Vec<_> = self
-            .states
-            .iter()
-            .filter(|(_, at)| self.wal.trimmable(**at) < self.wal.trimmable(entries))
-            .map(|(stream, _)| group_of(*stream))
-            .collect();
-        behind.dedup();
-        if behind.is_empty() {
-            self.wal.trim(entries);
-            return fail_point(FailPoint::WalTrimmed);
-        }
-        self.rewriting = behind.len();
-        for group in behind {
-            self.driver.rewrite_state(group);
-        }
-    }
-
-    /// Where an entry lies in the WAL, or will lie.
-    fn place_of(&self, group: RaftGroupId, index: LogIndex) -> Lsn {
-        let location = self.driver.entry(group, index).and_then(|entry| entry.location);
-        location.map_or(self.appended_end, Lsn::new)
     }
 
     pub(crate) fn publish_gauges(&mut self, metrics: &ShardMetrics, now: Instant) {
@@ -486,9 +454,12 @@ impl ReplicatedLog {
                 let leads = (role == Role::Leader).then_some(term);
                 self.events.push_back(LogEvent::RoleChanged { group, term, leader, leads });
             }
-            Action::Compacted { .. } => {
+            Action::Compacted { group, .. } => {
                 fail_point(FailPoint::SnapshotDurable);
-                self.rewriting = self.rewriting.saturating_sub(1);
+                let done = self.rewriting.iter().position(|it| *it == group);
+                if let Some(at) = done {
+                    self.rewriting.swap_remove(at);
+                }
                 self.trim();
             }
             Action::Send { to, message } => self.outgoing.push((to, message)),
@@ -529,6 +500,7 @@ impl ReplicatedLog {
         steps.take_while(|step| match step {
             Step::Entry { group, entry } => self.append_entry(*group, entry).is_ok(),
             Step::State { stream, state } => self.append_state(*stream, state).is_ok(),
+            Step::Gone { group, record } => self.append_gone(*group, record).is_ok(),
             Step::Report(ticket) => {
                 self.unpersisted.push_back((self.appended_end, *ticket, now));
                 true
@@ -576,6 +548,18 @@ impl ReplicatedLog {
             self.unpersisted.pop_front();
         }
     }
+}
+
+impl GroupState {
+    fn new(driver: &Driver, group: RaftGroupId) -> Self {
+        let compacted = LogIndex::new(driver.first_index(group).get() - 1);
+        Self { group, leads: None, caught_up: false, compacted }
+    }
+}
+
+/// With other brokers an election has to be over soon.
+const fn raft_tick(has_peers: bool) -> Duration {
+    if has_peers { RAFT_TICK } else { TICK }
 }
 
 /// The WAL stream of a group's entries and hard state.

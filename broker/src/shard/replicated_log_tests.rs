@@ -68,7 +68,7 @@ fn open(disk: &mut SimDisk, now: Instant) -> (ReplicatedLog, Payloads) {
             driver.create_group(group, &[1]);
         }
     }
-    (ReplicatedLog::new(wal, driver, GROUPS, states, 1, 50, now), found)
+    (ReplicatedLog::new(wal, driver, GROUPS, states, false, 50, now), found)
 }
 
 /// A run between two power cuts.

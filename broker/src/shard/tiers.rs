@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::{LogIndex, RaftGroupId};
-use s3_uploader::{Client, Job, ObjectName, Reply, Request};
+use s3_uploader::{Client, Job, Manifest, ObjectName, Reply, Request};
 
 use super::Shard;
 use super::manifest_files::File;
@@ -71,6 +71,28 @@ impl Tiers {
 
     pub(super) fn len(&self) -> usize {
         self.tiers.len()
+    }
+
+    /// A group comes to this shard.
+    pub(super) fn insert(&mut self, group: RaftGroupId) {
+        if let Err(at) = self.groups.binary_search(&group) {
+            let before = self.groups[..at].iter().copied();
+            self.groups = before.chain([group]).chain(self.groups[at..].iter().copied()).collect();
+            self.tiers.insert(at, Tier::new(Manifest::default(), LogIndex::default()));
+            if self.is_flushing {
+                self.tiers[at].offload.flush();
+            }
+        }
+    }
+
+    /// A group leaves this shard. What the store's thread does for it ends unheard, but for reads:
+    /// clients wait for those.
+    pub(super) fn remove(&mut self, group: RaftGroupId) {
+        if let Ok(at) = self.groups.binary_search(&group) {
+            self.groups = self.groups.iter().copied().filter(|it| *it != group).collect();
+            self.tiers.remove(at);
+            self.jobs.retain(|_, (of, job)| *of != group || matches!(job, JobOf::Read(_)));
+        }
     }
 
     /// Is it a data group of this shard?

@@ -13,6 +13,7 @@ use crate::group::{Group, Shared};
 use crate::members::{MemberChange, Members, entry_type};
 use crate::message::Message;
 use crate::recovery::{RecoverError, Recovery};
+use crate::state::encode_gone;
 use crate::storage::LogStorage;
 
 /// Most bytes of a snapshot: it is one message, and one record of the WAL.
@@ -159,6 +160,9 @@ impl Driver {
     /// Ends recovery: the groups found begin to run.
     pub fn start(&mut self) -> Result<(), RecoverError> {
         for (id, recovery) in std::mem::take(&mut self.recovering) {
+            if recovery.is_gone() {
+                continue;
+            }
             let storage = recovery.finish(id)?;
             let group = Group::new(id, storage, &self.config);
             group.announce_start(&mut self.actions);
@@ -177,6 +181,19 @@ impl Driver {
         let group = Group::new(id, LogStorage::new(voters.to_vec()), &self.config);
         assert!(self.groups.insert(id, group).is_none(), "group {id} exists");
         self.with_group(id, Group::persist_birth);
+    }
+
+    /// Forgets a group that this node is not a member of any more; returns the record that says so
+    /// to recovery, `None` if there is no such group. What was handed out of it and is not done yet
+    /// is not to be reported any more.
+    ///
+    /// Only once the members of the group have agreed that this node is none of them: it forgets
+    /// what it has promised. Made anew it promises nothing before a snapshot says that it is a
+    /// member again, and that snapshot stands for all that it had.
+    pub fn remove_group(&mut self, id: RaftGroupId) -> Option<Bytes> {
+        self.groups.remove(&id)?;
+        self.dirty.retain(|dirty| *dirty != id);
+        Some(encode_gone(&mut self.arena))
     }
 
     /// Proposes an entry; returns its place in the log, which it keeps unless [`Action::Truncated`]

@@ -158,11 +158,7 @@ impl Group {
 
     /// Steps a message from another node; every payload has been verified.
     pub(crate) fn step(&mut self, body: Body, shared: &mut Shared<'_>) {
-        // Who takes part stands in a snapshot, not in the first entries: who does not know it yet
-        // begins with one. Later entries it refuses, so that the leader sends one.
-        let is_append = body.msg_type == MessageType::MsgAppend;
-        let are_first = is_append && body.index == 0 && self.members().is_empty();
-        if self.barrier || are_first {
+        if self.barrier || (self.members().is_empty() && !is_for_new(&body)) {
             return;
         }
         // What raft refuses (an unknown sender, for one) is as good as lost on the way.
@@ -527,6 +523,19 @@ impl Group {
             .fold(config.seed, |seed, value| mix(seed ^ value));
         let extra = usize::try_from(draw % election_ticks).expect("below a usize");
         self.raw.raft.set_randomized_election_timeout(config.election_ticks + extra);
+    }
+}
+
+/// May a node that is new to its group take a message? Who takes part stands in a snapshot, not in
+/// the first entries: it begins with one, and refuses later entries, so that the leader sends one.
+/// It may have been a member before, and have forgotten whom it voted for and what it had: it does
+/// not vote, nor believe a leader that counts on what it had.
+fn is_for_new(body: &Body) -> bool {
+    match body.msg_type {
+        MessageType::MsgSnapshot => true,
+        MessageType::MsgAppend => body.index > 0,
+        MessageType::MsgHeartbeat => body.commit == 0,
+        _ => false,
     }
 }
 

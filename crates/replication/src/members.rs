@@ -7,8 +7,9 @@
 //!
 //! ```text
 //! offset  size  field      integers are little-endian
-//!      0     1  kind       1 add a learner, 2 remove one, 3 a learner for a voter, 4 leave
-//!      1     8  member     kinds 1 to 3
+//!      0     1  kind       1 add a learner, 2 remove one, 3 a learner for a voter, 4 leave,
+//!                          5 a learner votes, 6 remove a voter
+//!      1     8  member     kinds 1 to 3, 5 and 6
 //!      9     8  replaced   kind 3
 //! ```
 
@@ -45,6 +46,10 @@ pub enum MemberChange {
     },
     /// Ends a replacement: the voters before it count no more.
     Leave,
+    /// The learner votes from now on beside the others.
+    Promote(u64),
+    /// There is one voter less.
+    RemoveVoter(u64),
 }
 
 impl Members {
@@ -100,6 +105,10 @@ impl Members {
                 !self.is_joint() && known
             }
             MemberChange::Leave => self.is_joint(),
+            MemberChange::Promote(member) => !self.is_joint() && self.learners.contains(&member),
+            MemberChange::RemoveVoter(member) => {
+                !self.is_joint() && self.voters.contains(&member) && self.voters.len() > 1
+            }
         }
     }
 
@@ -173,6 +182,8 @@ impl MemberChange {
             2 => Self::RemoveLearner(member()?),
             3 => Self::Replace { learner: member()?, voter: member()? },
             4 => Self::Leave,
+            5 => Self::Promote(member()?),
+            6 => Self::RemoveVoter(member()?),
             _ => return None,
         };
         rest.is_empty().then_some(change)
@@ -185,6 +196,8 @@ impl MemberChange {
             Self::RemoveLearner(member) => (2, &[*member]),
             Self::Replace { learner, voter } => (3, &[*learner, *voter]),
             Self::Leave => (4, &[]),
+            Self::Promote(member) => (5, &[*member]),
+            Self::RemoveVoter(member) => (6, &[*member]),
         };
         app.put_u8(kind);
         members.iter().for_each(|member| app.put_u64_le(*member));
@@ -203,8 +216,11 @@ impl MemberChange {
             Self::AddLearner(member) => {
                 (vec![single(ConfChangeType::AddLearnerNode, member)], ConfChangeTransition::Auto)
             }
-            Self::RemoveLearner(member) => {
+            Self::RemoveLearner(member) | Self::RemoveVoter(member) => {
                 (vec![single(ConfChangeType::RemoveNode, member)], ConfChangeTransition::Auto)
+            }
+            Self::Promote(member) => {
+                (vec![single(ConfChangeType::AddNode, member)], ConfChangeTransition::Auto)
             }
             Self::Replace { learner, voter } => {
                 let added = single(ConfChangeType::AddNode, learner);
@@ -238,11 +254,13 @@ pub(crate) fn take_numbers(rest: &mut &[u8], count: u32) -> Option<Vec<u64>> {
 mod tests {
     use super::*;
 
-    const CHANGES: [MemberChange; 4] = [
+    const CHANGES: [MemberChange; 6] = [
         MemberChange::AddLearner(1 << 40),
         MemberChange::RemoveLearner(2),
         MemberChange::Replace { learner: 3, voter: 4 },
         MemberChange::Leave,
+        MemberChange::Promote(2),
+        MemberChange::RemoveVoter(4),
     ];
 
     fn members(voters: &[u64], learners: &[u64], outgoing: &[u64]) -> Members {
@@ -277,10 +295,11 @@ mod tests {
     #[test]
     fn what_changes_make_sense() {
         let table = [
-            (members(&[2, 4], &[3], &[]), [true, false, true, false]),
-            (members(&[4, 5], &[2], &[]), [true, true, false, false]),
-            (members(&[4, 1 << 40], &[], &[]), [false; 4]),
-            (members(&[3, 5], &[2], &[4, 5]), [false, false, false, true]),
+            (members(&[2, 4], &[3], &[]), [true, false, true, false, false, true]),
+            (members(&[4, 5], &[2], &[]), [true, true, false, false, true, true]),
+            (members(&[5, 1 << 40], &[], &[]), [false; 6]),
+            (members(&[4], &[1 << 40], &[]), [false; 6]),
+            (members(&[3, 5], &[2], &[4, 5]), [false, false, false, true, false, false]),
         ];
         for (members, allowed) in table {
             assert_eq!(CHANGES.map(|change| members.allow(change)), allowed, "{members:?}");

@@ -31,6 +31,8 @@ pub enum RecoverError {
 /// Gathers one group's records in the order of the WAL.
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
+    /// The group was removed, and what else is here came after that.
+    gone: bool,
     hard: Option<HardRecord>,
     snapshot: SnapshotRecord,
     /// Index of the first slot.
@@ -72,12 +74,19 @@ impl Recovery {
     pub(crate) fn state(&mut self, data: &[u8]) -> Result<(), StateError> {
         match StateRecord::decode(data)? {
             StateRecord::State(hard) => self.hard = Some(hard),
+            // It may have been made anew since.
+            StateRecord::Gone => *self = Self { gone: true, ..Self::default() },
             StateRecord::Snapshot(snapshot) => {
                 self.drop_compacted(snapshot.mark);
                 self.snapshot = snapshot;
             }
         }
         Ok(())
+    }
+
+    /// Was the group removed, and not made anew since?
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone && self.hard.is_none() && self.slots.is_empty()
     }
 
     /// Puts entries, mark and hard state together, or says why they do not fit.

@@ -16,6 +16,9 @@
 //!     56   8*n  voters                         ...       data         opaque here
 //! ```
 //!
+//! A third record, of 8 bytes, has only checksum and magic, `RGN1`: the group was removed from this
+//! node, and what stands before is nothing any more.
+//!
 //! The mark is the last entry that compaction removed. The two are apart because the first is
 //! written often and is small, the second seldom and may be large. The digit of each magic is the
 //! format's version. The voters of a state record count only where there is no snapshot.
@@ -26,6 +29,7 @@ use crate::members::{COUNTS_SIZE, Members, take_numbers};
 
 const STATE_MAGIC: [u8; 4] = *b"RST1";
 const SNAPSHOT_MAGIC: [u8; 4] = *b"RSN1";
+const GONE_MAGIC: [u8; 4] = *b"RGN1";
 const STATE_SIZE_MIN: usize = 56;
 const SNAPSHOT_SIZE_MIN: usize = 32;
 const CRC_SIZE: usize = 4;
@@ -43,11 +47,13 @@ pub enum StateError {
     Counts { len: usize },
 }
 
-/// Either record, told apart by its magic.
+/// Any of the records, told apart by its magic.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum StateRecord {
     State(HardRecord),
     Snapshot(SnapshotRecord),
+    /// The group was removed from this node.
+    Gone,
 }
 
 /// Term, vote and commit of a group with its compaction mark and voters.
@@ -88,6 +94,8 @@ impl StateRecord {
         match *magic {
             STATE_MAGIC if data.len() >= STATE_SIZE_MIN => HardRecord::decode(rest),
             SNAPSHOT_MAGIC if data.len() >= SNAPSHOT_SIZE_MIN => SnapshotRecord::decode(rest),
+            GONE_MAGIC if rest.is_empty() => Ok(Self::Gone),
+            GONE_MAGIC => Err(StateError::Counts { len: data.len() }),
             STATE_MAGIC | SNAPSHOT_MAGIC => Err(short),
             found => Err(StateError::Magic { found }),
         }
@@ -149,6 +157,11 @@ impl SnapshotRecord {
     }
 }
 
+/// The record that says that a group was removed.
+pub(crate) fn encode_gone(out: &mut BytesMut) -> Bytes {
+    seal(out, GONE_MAGIC, |_| {})
+}
+
 /// Counts here are of voters (a handful) and of snapshot bytes, capped where a snapshot enters the
 /// driver.
 pub(crate) fn count(len: usize) -> u32 {
@@ -172,6 +185,7 @@ mod tests {
 
     const STATE_GOLDEN: &[u8] = include_bytes!("../testdata/raft-state.v1.bin");
     const SNAPSHOT_GOLDEN: &[u8] = include_bytes!("../testdata/raft-snapshot.v1.bin");
+    const GONE_GOLDEN: &[u8] = include_bytes!("../testdata/raft-gone.v1.bin");
 
     fn state() -> HardRecord {
         let mark = Mark { index: 40, term: 6 };
@@ -191,6 +205,8 @@ mod tests {
         assert_eq!(&snapshot().encode(&mut arena)[..], SNAPSHOT_GOLDEN);
         assert_eq!(StateRecord::decode(STATE_GOLDEN), Ok(StateRecord::State(state())));
         assert_eq!(StateRecord::decode(SNAPSHOT_GOLDEN), Ok(StateRecord::Snapshot(snapshot())));
+        assert_eq!(&encode_gone(&mut arena)[..], GONE_GOLDEN);
+        assert_eq!(StateRecord::decode(GONE_GOLDEN), Ok(StateRecord::Gone));
     }
 
     #[test]
@@ -203,7 +219,7 @@ mod tests {
 
     #[test]
     fn every_bit_flip_and_every_prefix_is_refused() {
-        for golden in [STATE_GOLDEN, SNAPSHOT_GOLDEN] {
+        for golden in [STATE_GOLDEN, SNAPSHOT_GOLDEN, GONE_GOLDEN] {
             for bit in 0..golden.len() * 8 {
                 let mut bytes = golden.to_vec();
                 bytes[bit / 8] ^= 1 << (bit % 8);

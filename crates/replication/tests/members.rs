@@ -313,3 +313,65 @@ fn changes_that_make_no_sense_or_come_too_early_are_not_taken() {
     cluster.change(leader, MemberChange::RemoveLearner(NEW));
     assert!(cluster.node(leader).members().learners.is_empty());
 }
+
+/// The records of the group are there still when the node starts again, and say nothing any more.
+#[test]
+fn a_voter_is_removed_forgets_the_group_and_may_come_back() {
+    let mut cluster = Cluster::of_three();
+    let leader = cluster.leader();
+    let (left, other) = (1 + leader % 3, 1 + (leader + 1) % 3);
+    cluster.node(leader).propose(b"one");
+    cluster.ticks(3);
+    cluster.change(leader, MemberChange::RemoveVoter(left));
+    let mut voters = vec![leader, other];
+    voters.sort_unstable();
+    assert_eq!(cluster.node(leader).members().voters, voters);
+
+    let node = cluster.node(left);
+    let gone = node.driver.remove_group(GROUP).expect("it has the group");
+    assert_eq!(node.driver.remove_group(GROUP), None);
+    node.wal.push(Record::State(gone));
+    let wal = std::mem::take(&mut node.wal);
+    *node = Node::restarted(left, wal.clone());
+    assert!(!node.driver.has_group(GROUP), "it is gone after a restart, too");
+    // Only the end of its log is left in the WAL.
+    let from = wal.len() - 2;
+    assert!(!Node::restarted(left, wal[from..].to_vec()).driver.has_group(GROUP));
+
+    cluster.node(left).driver.create_group(GROUP, &[]);
+    cluster.ticks(50);
+    assert_eq!(cluster.node(left).driver.term(GROUP), Term::default(), "nobody asked it");
+    let leader = cluster.leader();
+    cluster.change(leader, MemberChange::AddLearner(left));
+    cluster.compact(leader);
+    cluster.change(leader, MemberChange::Promote(left));
+    let two = cluster.node(leader).propose(b"two");
+    cluster.ticks(3);
+    assert!(cluster.0.values().all(|node| node.members().voters == [1, 2, 3]));
+    assert_eq!(cluster.node(leader).driver.matched(GROUP, left), Some(two));
+    let wal = std::mem::take(&mut cluster.node(left).wal);
+    *cluster.node(left) = Node::restarted(left, wal);
+    assert!(cluster.node(left).driver.has_group(GROUP), "what came after counts");
+}
+
+/// One that was a member before and has forgotten it would vote for whoever has as little.
+#[test]
+fn a_node_that_is_new_votes_for_nobody_and_believes_no_old_leader() {
+    let mut cluster = Cluster::of_three();
+    let leader = cluster.leader();
+    let index = cluster.node(leader).propose(b"one");
+    cluster.ticks(3);
+    // Voter `left` is not told of anything from here on.
+    let left = 1 + leader % 3;
+    let last = cluster.node(left).driver.last_index(GROUP);
+    assert_eq!(last, index);
+    let node = cluster.node(left);
+    node.driver.remove_group(GROUP).expect("it has the group");
+    node.driver.create_group(GROUP, &[]);
+    // Heartbeats of the leader count on what it had; they are not for it.
+    cluster.ticks(20);
+    cluster.0.remove(&leader);
+    cluster.ticks(200);
+    let other = cluster.0.iter().find(|(id, _)| **id != left).expect("two are left").1;
+    assert_ne!(other.driver.role(GROUP), Role::Leader, "it had one vote only");
+}

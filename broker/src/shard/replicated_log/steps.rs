@@ -19,8 +19,23 @@ pub(super) enum Step {
         stream: StreamId,
         state: Bytes,
     },
+    /// The group is not on this broker any more.
+    Gone {
+        group: RaftGroupId,
+        record: Bytes,
+    },
     /// All steps of its group before it belong to this ticket.
     Report(Ticket),
+}
+
+impl Step {
+    fn group(&self) -> RaftGroupId {
+        match self {
+            Self::Entry { group, .. } | Self::Gone { group, .. } => *group,
+            Self::State { stream, .. } => group_of(*stream),
+            Self::Report(ticket) => ticket.group(),
+        }
+    }
 }
 
 /// The steps of group 0, and those of the others: each in order. A broker whose WAL is full of
@@ -35,12 +50,22 @@ impl Steps {
     }
 
     pub(super) fn push(&mut self, step: Step) {
-        let group = match &step {
-            Step::Entry { group, .. } => *group,
-            Step::State { stream, .. } => group_of(*stream),
-            Step::Report(ticket) => ticket.group(),
-        };
-        self.0[usize::from(group != RaftGroupId::METADATA)].push_back(step);
+        self.0[usize::from(step.group() != RaftGroupId::METADATA)].push_back(step);
+    }
+
+    /// Drops what is to be written of a group; returns the bytes of the payloads among it.
+    pub(super) fn forget(&mut self, group: RaftGroupId) -> usize {
+        let mut size = 0;
+        for queue in &mut self.0 {
+            queue.retain(|step| {
+                let is_of_it = step.group() == group;
+                if let (true, Step::Entry { entry, .. }) = (is_of_it, step) {
+                    size += entry.payload.len();
+                }
+                !is_of_it
+            });
+        }
+        size
     }
 
     /// Takes the steps that `taken` says yes to, each queue up to its first no.

@@ -1,0 +1,174 @@
+//! Brokers that come and go, and who is to have copies of a group: what the operator or the
+//! balancer decided. The groups themselves follow (`shard/members.rs`).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use model::{NodeId, RaftGroupId};
+
+use super::command::Replica;
+use super::image::{Group, Image};
+use super::state::{Cluster, Outcome};
+use crate::config::HostPort;
+use crate::voter::voter;
+
+/// A group's number is below this one: a broker has a place for the leader of each.
+pub const GROUPS_MAX: u64 = 1 << 14;
+
+/// In place of the incarnation of a disk, of a broker that has none that counts: no disk has it.
+const NO_DISK: u32 = u32::MAX;
+
+/// What a broker is to the cluster.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum NodeState {
+    #[default]
+    Serving,
+    /// It is to have no copy of any group: others take its place.
+    Draining,
+    /// It is not part of the cluster any more, and its disk never counts again.
+    Removed,
+}
+
+/// What was decided of a broker after the cluster began.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Standing {
+    /// Where the first shard of one that was added listens to the others; those of the beginning
+    /// have that in their configuration.
+    pub address: Option<HostPort>,
+    pub state: NodeState,
+}
+
+impl NodeState {
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Serving => 0,
+            Self::Draining => 1,
+            Self::Removed => 2,
+        }
+    }
+
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        [Self::Serving, Self::Draining, Self::Removed].into_iter().find(|it| it.code() == code)
+    }
+}
+
+impl Group {
+    /// Every copy that there is or is to be: one that leaves counts until another has its place.
+    pub fn copies(&self) -> impl Iterator<Item = Replica> + '_ {
+        self.replicas.iter().chain(&self.leaving).copied()
+    }
+
+    /// Is a broker among those that are to have a copy?
+    pub fn is_on(&self, node: NodeId) -> bool {
+        self.replicas.iter().any(|replica| replica.node == node)
+    }
+}
+
+impl Image {
+    /// What a broker is to the cluster.
+    pub fn state_of(&self, node: NodeId) -> NodeState {
+        self.standings.get(&node).map_or(NodeState::Serving, |standing| standing.state)
+    }
+
+    /// Where a broker that was added listens to the others.
+    pub fn address_of(&self, node: NodeId) -> Option<&HostPort> {
+        self.standings.get(&node)?.address.as_ref()
+    }
+
+    /// The brokers of the cluster: those that it began with and those that were added, but for
+    /// those that were removed.
+    pub fn members(&self, founders: &[NodeId]) -> BTreeSet<NodeId> {
+        let added = self.standings.iter().filter(|(_, it)| it.address.is_some());
+        let all = founders.iter().chain(added.map(|(node, _)| node)).copied();
+        all.filter(|node| self.state_of(*node) != NodeState::Removed).collect()
+    }
+
+    /// The numbers that the members of a group are to have among its voters.
+    pub(crate) fn voters_of(&self, group: &Group) -> BTreeSet<u64> {
+        group.replicas.iter().map(|it| voter(it.node, self.incarnation(it.node))).collect()
+    }
+}
+
+impl Cluster {
+    pub(super) fn add_node(&mut self, node: NodeId, address: HostPort) -> Outcome {
+        let image = &self.image;
+        let is_removed = image.state_of(node) == NodeState::Removed;
+        let is_known = image.node(node).is_some() || image.address_of(node).is_some();
+        if is_known && !is_removed {
+            return Outcome::NodeExists { node };
+        }
+        let standing = Standing { address: Some(address), state: NodeState::Serving };
+        let image = self.image_mut();
+        image.standings.insert(node, standing);
+        // A first disk is one that a cluster begins with: this broker comes with another.
+        let disks = image.disks.entry(node).or_default();
+        if disks.last() != Some(&NO_DISK) {
+            disks.push(NO_DISK);
+        }
+        Outcome::NodeAdded { node }
+    }
+
+    pub(super) fn set_node_state(&mut self, node: NodeId, state: NodeState) -> Outcome {
+        let image = &self.image;
+        let is_there = image.node(node).is_some() || image.address_of(node).is_some();
+        if !is_there || image.state_of(node) == NodeState::Removed {
+            return Outcome::NodeUnknown { node };
+        }
+        let has_copy = |group: &Arc<Group>| group.copies().any(|copy| copy.node == node);
+        if state == NodeState::Removed && image.groups.values().any(has_copy) {
+            return Outcome::NodeInUse { node };
+        }
+        let image = self.image_mut();
+        let standing = image.standings.entry(node).or_default();
+        standing.state = state;
+        if state == NodeState::Removed {
+            standing.address = None;
+            image.nodes.remove(&node);
+            image.disks.entry(node).or_default().push(NO_DISK);
+        }
+        Outcome::NodeStateSet { node }
+    }
+
+    pub(super) fn set_replicas(&mut self, group: RaftGroupId, replicas: Vec<Replica>) -> Outcome {
+        let refused = Outcome::ReplicasRefused { group };
+        let Some(found) = self.image.groups.get(&group) else { return refused };
+        let nodes: BTreeSet<_> = replicas.iter().map(|replica| replica.node).collect();
+        // A group is on the same shard of all its brokers: shards talk to those of their number.
+        let shard = found.replicas.first().map(|replica| replica.shard);
+        let is_sound = |it: &Replica| Some(it.shard) == shard && self.image.node(it.node).is_some();
+        if nodes.is_empty() || nodes.len() != replicas.len() || !replicas.iter().all(is_sound) {
+            return refused;
+        }
+        let left = found.copies().filter(|copy| !nodes.contains(&copy.node));
+        let leaving = left.collect();
+        let founders = found.founders.clone();
+        let changed = Group { id: group, replicas, leaving, founders };
+        self.image_mut().groups.insert(group, Arc::new(changed));
+        Outcome::ReplicasSet { group }
+    }
+
+    pub(super) fn settle_group(&mut self, group: RaftGroupId, replicas: &[Replica]) -> Outcome {
+        let found = self.image.groups.get(&group).filter(|it| it.replicas == *replicas);
+        let Some(found) = found.filter(|it| !it.leaving.is_empty()) else {
+            return Outcome::ReplicasRefused { group };
+        };
+        // One that has left forgets the group: it is none of its founders if it comes back.
+        let replicas = found.replicas.clone();
+        let settled = Group { id: group, replicas, leaving: Vec::new(), founders: Vec::new() };
+        self.image_mut().groups.insert(group, Arc::new(settled));
+        Outcome::GroupSettled { group }
+    }
+
+    /// The members that a group has when it is made while the cluster runs. Those of the groups of
+    /// its beginning, which come before its id, stand in the brokers' WALs.
+    pub(super) fn founders(&self, replicas: &[Replica]) -> Vec<u64> {
+        if self.image.cluster_id.is_none() {
+            return Vec::new();
+        }
+        replicas.iter().map(|it| voter(it.node, self.image.incarnation(it.node))).collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "membership_tests.rs"]
+mod tests;

@@ -1,0 +1,45 @@
+//! What of the WAL no group needs any more.
+
+use model::{LogIndex, RaftGroupId};
+use s3_uploader::{FailPoint, fail_point};
+use wal_uring::Lsn;
+
+use super::{GroupState, ReplicatedLog, group_of};
+
+impl ReplicatedLog {
+    /// Gives up the prefix of the WAL that no group needs. Groups whose state records lie in it
+    /// write them again first: recovery reads them only from what is left.
+    pub(super) fn trim(&mut self) {
+        let durable = self.wal.durable_lsn();
+        self.forgetting.retain(|_, end| end.is_none_or(|end| end > durable));
+        let is_settled = self.rewriting.is_empty() && self.forgetting.is_empty();
+        if !is_settled || !self.snapshots.is_empty() {
+            return;
+        }
+        let needed =
+            |state: &GroupState| self.place_of(state.group, self.driver.first_index(state.group));
+        let entries = self.groups.iter().map(needed).min().unwrap_or(self.appended_end);
+        if self.wal.trimmable(entries) == 0 {
+            return;
+        }
+        let mut behind: Vec<_> = self
+            .states
+            .iter()
+            .filter(|(_, at)| self.wal.trimmable(**at) < self.wal.trimmable(entries))
+            .map(|(stream, _)| group_of(*stream))
+            .collect();
+        behind.dedup();
+        if behind.is_empty() {
+            self.wal.trim(entries);
+            return fail_point(FailPoint::WalTrimmed);
+        }
+        behind.iter().for_each(|group| self.driver.rewrite_state(*group));
+        self.rewriting = behind;
+    }
+
+    /// Where an entry lies in the WAL, or will lie.
+    pub(super) fn place_of(&self, group: RaftGroupId, index: LogIndex) -> Lsn {
+        let location = self.driver.entry(group, index).and_then(|entry| entry.location);
+        location.map_or(self.appended_end, Lsn::new)
+    }
+}
