@@ -4,6 +4,7 @@
 //! `Cluster`, which yields an `Outcome` and a new `Image`. Applying never fails and depends on
 //! nothing but the commands before it, so all nodes agree.
 
+mod balance;
 mod command;
 mod creation;
 mod image;
@@ -13,6 +14,7 @@ mod snapshot;
 mod state;
 mod topic_name;
 
+pub use balance::Balance;
 pub use command::{Command, Endpoint, NewTopic, Replica};
 pub use creation::{ManualAssignment, NewTopicError, NewTopicSpec, Planner, Shape, bootstrap};
 pub use image::{Group, Image, Node, Partition, Topic};

@@ -86,6 +86,12 @@ catalogue! {
         "Times that this shard had another broker lead: the preferred one, or for a slow disk.";
     FollowerLag Gauge "tailrace_raft_follower_lag_entries"
         "Entries of logs led here that the voter which is furthest behind does not have durably.";
+    BalancerChanges Counter "tailrace_cluster_balancer_changes_total"
+        "Changes of who is to have copies of a group, or to lead it, that this broker asked for.";
+    GroupMoves Counter "tailrace_cluster_group_moves_total"
+        "Groups that have the copies that were asked for, counted where group 0 is led.";
+    GroupMoveMillis Counter "tailrace_cluster_group_move_milliseconds_total"
+        "Time from the request of those until the new members served.";
     MemberChanges Counter "tailrace_raft_member_changes_total"
         "Changes of who takes part in a raft group, proposed by this shard.";
     LearnerGroups Gauge "tailrace_raft_learner_groups"

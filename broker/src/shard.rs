@@ -6,6 +6,7 @@
 //! which lets raft and the WAL move on and answers what became durable, then the actions.
 
 pub(crate) mod append;
+mod balancer;
 pub(crate) mod call;
 mod catch_up;
 mod closest_replica;
@@ -49,6 +50,7 @@ use model::ShardId;
 use uring::{ConnId, DiskDone};
 use wal_uring::Disk;
 
+use self::balancer::Balancer;
 use self::call::{CallId, Calls, Origin};
 use self::connections::Connections;
 use self::coordinate::Groups;
@@ -104,6 +106,7 @@ pub(crate) struct Shard {
     rooms: Rooms,
     joining: Joining,
     led_told: Option<Instant>,
+    balancer: Balancer,
     in_sync: InSync,
     leadership: Leadership,
     refusals: Refusals,
@@ -153,6 +156,7 @@ impl Shard {
             rooms: Rooms::default(),
             joining: Joining::default(),
             led_told: None,
+            balancer: Balancer::default(),
             in_sync: InSync::default(),
             leadership: Leadership::default(),
             refusals: Refusals::default(),
@@ -317,6 +321,7 @@ impl Shard {
             self.count_in_sync();
             self.keep_members();
             self.tell_leads();
+            self.balance();
         }
         self.peers.keep_up(now);
         self.groups_deadline();

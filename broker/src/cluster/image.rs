@@ -163,6 +163,11 @@ impl Image {
         self.groups.get(&id)
     }
 
+    /// All groups, in order.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.groups.values()
+    }
+
     /// The groups that hold partitions.
     pub fn data_groups(&self) -> impl Iterator<Item = &Arc<Group>> {
         self.groups.values().filter(|group| group.id != RaftGroupId::METADATA)

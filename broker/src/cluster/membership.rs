@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{NodeId, RaftGroupId};
+use model::{NodeId, RaftGroupId, ShardId};
 
 use super::command::Replica;
 use super::image::{Group, Image};
@@ -56,6 +56,11 @@ impl Group {
     /// Every copy that there is or is to be: one that leaves counts until another has its place.
     pub fn copies(&self) -> impl Iterator<Item = Replica> + '_ {
         self.replicas.iter().chain(&self.leaving).copied()
+    }
+
+    /// The shard that runs it, on each of its brokers: shards talk to those of their number.
+    pub fn shard(&self) -> Option<ShardId> {
+        self.replicas.first().map(|replica| replica.shard)
     }
 
     /// Is a broker among those that are to have a copy?
@@ -133,8 +138,7 @@ impl Cluster {
         let refused = Outcome::ReplicasRefused { group };
         let Some(found) = self.image.groups.get(&group) else { return refused };
         let nodes: BTreeSet<_> = replicas.iter().map(|replica| replica.node).collect();
-        // A group is on the same shard of all its brokers: shards talk to those of their number.
-        let shard = found.replicas.first().map(|replica| replica.shard);
+        let shard = found.shard();
         let is_sound = |it: &Replica| Some(it.shard) == shard && self.image.node(it.node).is_some();
         if nodes.is_empty() || nodes.len() != replicas.len() || !replicas.iter().all(is_sound) {
             return refused;

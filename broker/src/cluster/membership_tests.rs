@@ -1,4 +1,4 @@
-use model::{LogIndex, ShardId};
+use model::LogIndex;
 use uuid::Uuid;
 
 use super::super::command::{Command, Endpoint};

@@ -13,6 +13,7 @@ pub struct BrokerSettings {
     pub auto_create_topics_enable: bool,
     /// The first of a partition's replicas leads it, when it can.
     pub auto_leader_rebalance: bool,
+    pub balancer: bool,
     /// None is no limit.
     pub connections_max_idle: Option<Duration>,
     pub default_replication_factor: u16,
@@ -135,6 +136,7 @@ impl BrokerSettings {
         Self {
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
             auto_leader_rebalance: values.boolean("auto.leader.rebalance.enable"),
+            balancer: values.boolean("balancer.enable"),
             connections_max_idle: u64::try_from(values.integer("connections.max.idle.ms"))
                 .ok()
                 .map(Duration::from_millis),

@@ -26,6 +26,15 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
                         ten seconds with all that is committed.",
     },
     ConfigKey {
+        name: "balancer.enable",
+        kind: Kind::Boolean,
+        default: "true",
+        rule: Rule::Any,
+        broker_synonym: "balancer.enable",
+        documentation: "Copies of partitions and leaders are spread anew over the brokers when some \
+                        are added. Brokers that are drained are emptied in any case.",
+    },
+    ConfigKey {
         name: "connections.max.idle.ms",
         kind: Kind::Long,
         default: "600000",
