@@ -23,7 +23,7 @@ use crate::shard::group_snapshot::GroupSnapshot;
 use crate::shard::{Now, Shard};
 use crate::shard_thread::{Seeds, recover};
 
-pub use crate::shard::inspect::{Counters, GroupState, PartitionState};
+pub use crate::shard::inspect::{ClusterChange, Counters, GroupState, PartitionState, Standing};
 
 const SHARD: ShardId = ShardId::new(0);
 
@@ -190,6 +190,26 @@ impl SimBroker {
     /// It votes in all of its groups, and no change of that is under way.
     pub fn votes(&self) -> bool {
         self.shard.votes()
+    }
+
+    /// Asks for a change of the cluster; false where group 0 is not led.
+    pub fn change_cluster(&mut self, change: ClusterChange) -> bool {
+        self.shard.change_cluster(change)
+    }
+
+    /// What it knows of a broker; nothing before it has an image.
+    pub fn standing(&self, node: i32) -> Option<Standing> {
+        self.shard.standing(NodeId::new(node))
+    }
+
+    /// Its groups in words, for a timeline: who takes part, and who leads for all that it knows.
+    pub fn describe(&self) -> Vec<String> {
+        self.shard.describe_groups()
+    }
+
+    /// No group is on its way to other brokers, for all that it knows.
+    pub fn is_balanced(&self) -> bool {
+        self.shard.is_balanced()
     }
 
     /// Hands over what it leads, as a broker does that is asked to stop.

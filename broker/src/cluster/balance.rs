@@ -1,10 +1,10 @@
 //! Who should have copies of the groups, and lead them: the next change that is worth making, if
 //! there is one. One at a time: the next is asked for when it is done.
 //!
-//! First come copies on brokers that are draining. Then copies are spread over the brokers, then the
-//! leaders of each shard; a broker that was added gets groups of its own to lead. Copies of one group
-//! are kept in different racks, where there are enough. Counts that differ by one are left alone, so that
-//! nothing goes to and fro.
+//! First come copies on brokers that are draining. Then copies are spread over the brokers, then
+//! the leaders of each shard; a broker that was added gets groups of its own to lead. Copies of one
+//! group are kept in different racks, where there are enough. Counts that differ by one are left
+//! alone, so that nothing goes to and fro.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,8 +65,8 @@ impl<'a> Balance<'a> {
         self.image.state_of(node)
     }
 
-    /// The broker that should have one more copy of a group, or that of another one: in a rack of its own
-    /// if that can be, then the one with the fewest copies.
+    /// The broker that should have one more copy of a group, or that of another one: in a rack of
+    /// its own if that can be, then the one with the fewest copies.
     fn place_for(&self, group: &Group, from: Option<NodeId>) -> Option<NodeId> {
         let copies = self.copies();
         let others = self.able.iter().copied().filter(|node| !group.is_on(*node));
@@ -155,12 +155,8 @@ impl<'a> Balance<'a> {
         if leaders.len() < here.len() || last + 1 >= GROUPS_MAX {
             return None;
         }
-        let mut group = Group {
-            id: RaftGroupId::new(last + 1),
-            replicas: vec![Replica { node: first, shard }],
-            leaving: Vec::new(),
-            founders: Vec::new(),
-        };
+        let replicas = vec![Replica { node: first, shard }];
+        let mut group = Group::settled(RaftGroupId::new(last + 1), replicas);
         while group.replicas.len() < size {
             let node = self.place_for(&group, None)?;
             group.replicas.push(Replica { node, shard });

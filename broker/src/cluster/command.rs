@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{NodeId, RaftGroupId, ShardId};
+use model::{LogIndex, NodeId, RaftGroupId, ShardId};
 use uuid::Uuid;
 
 use super::membership::NodeState;
@@ -68,7 +68,8 @@ pub enum Command {
     /// The members of a group are those that were asked for: who has left may forget it.
     GroupSettled {
         group: RaftGroupId,
-        replicas: Vec<Replica>,
+        /// The entry of group 0 that asked for them: another one may have followed.
+        asked: LogIndex,
     },
 }
 
@@ -116,9 +117,7 @@ impl Command {
                 write_endpoints(&mut writer, endpoints);
                 rack.iter().for_each(|rack| writer.text(rack));
             }
-            Self::CreateGroup { group, replicas }
-            | Self::SetReplicas { group, replicas }
-            | Self::GroupSettled { group, replicas } => {
+            Self::CreateGroup { group, replicas } | Self::SetReplicas { group, replicas } => {
                 writer.u64(group.get());
                 write_replicas(&mut writer, replicas);
             }
@@ -139,6 +138,10 @@ impl Command {
             Self::SetNodeState { node, state } => {
                 writer.i32(node.get());
                 writer.u8(state.code());
+            }
+            Self::GroupSettled { group, asked } => {
+                writer.u64(group.get());
+                writer.u64(asked.get());
             }
         }
         writer.finish()
@@ -191,7 +194,7 @@ impl Command {
             },
             11 => Self::GroupSettled {
                 group: RaftGroupId::new(reader.u64("group")?),
-                replicas: read_replicas(&mut reader)?,
+                asked: LogIndex::new(reader.u64("asked")?),
             },
             found => return Err(DecodeError::Kind { found }),
         };
@@ -386,8 +389,8 @@ pub(super) mod tests {
         let drain = Command::SetNodeState { node, state: NodeState::Draining };
         let group = RaftGroupId::new(2);
         let others = vec![Replica { node: NodeId::new(4), shard: ShardId::new(1) }];
-        let set = Command::SetReplicas { group, replicas: others.clone() };
-        let settled = Command::GroupSettled { group, replicas: others };
+        let set = Command::SetReplicas { group, replicas: others };
+        let settled = Command::GroupSettled { group, asked: LogIndex::new(40) };
         vec![
             (initialize, golden!("initialize-cluster")),
             (register, golden!("register-broker")),

@@ -49,6 +49,8 @@ pub struct Group {
     pub replicas: Vec<Replica>,
     /// Who has one until the group has done without it.
     pub leaving: Vec<Replica>,
+    /// The entry of group 0 that asked for these replicas, while some leave.
+    pub asked: LogIndex,
     /// Of a group that was made while the cluster ran, and from which nobody has left: the members
     /// that it began with. One of them that has no copy makes an empty one that knows them.
     pub founders: Vec<u64>,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{NodeId, RaftGroupId, ShardId};
+use model::{LogIndex, NodeId, RaftGroupId, ShardId};
 
 use super::command::Replica;
 use super::image::{Group, Image};
@@ -53,6 +53,12 @@ impl NodeState {
 }
 
 impl Group {
+    /// A group whose members are those that it should have, and none of them a founder.
+    pub(super) fn settled(id: RaftGroupId, replicas: Vec<Replica>) -> Self {
+        let (leaving, founders) = (Vec::new(), Vec::new());
+        Self { id, replicas, leaving, asked: LogIndex::default(), founders }
+    }
+
     /// Every copy that there is or is to be: one that leaves counts until another has its place.
     pub fn copies(&self) -> impl Iterator<Item = Replica> + '_ {
         self.replicas.iter().chain(&self.leaving).copied()
@@ -134,7 +140,12 @@ impl Cluster {
         Outcome::NodeStateSet { node }
     }
 
-    pub(super) fn set_replicas(&mut self, group: RaftGroupId, replicas: Vec<Replica>) -> Outcome {
+    pub(super) fn set_replicas(
+        &mut self,
+        index: LogIndex,
+        group: RaftGroupId,
+        replicas: Vec<Replica>,
+    ) -> Outcome {
         let refused = Outcome::ReplicasRefused { group };
         let Some(found) = self.image.groups.get(&group) else { return refused };
         let nodes: BTreeSet<_> = replicas.iter().map(|replica| replica.node).collect();
@@ -144,21 +155,21 @@ impl Cluster {
             return refused;
         }
         let left = found.copies().filter(|copy| !nodes.contains(&copy.node));
-        let leaving = left.collect();
+        let leaving: Vec<_> = left.collect();
+        let asked = if leaving.is_empty() { LogIndex::default() } else { index };
         let founders = found.founders.clone();
-        let changed = Group { id: group, replicas, leaving, founders };
+        let changed = Group { id: group, replicas, leaving, asked, founders };
         self.image_mut().groups.insert(group, Arc::new(changed));
         Outcome::ReplicasSet { group }
     }
 
-    pub(super) fn settle_group(&mut self, group: RaftGroupId, replicas: &[Replica]) -> Outcome {
-        let found = self.image.groups.get(&group).filter(|it| it.replicas == *replicas);
+    pub(super) fn settle_group(&mut self, group: RaftGroupId, asked: LogIndex) -> Outcome {
+        let found = self.image.groups.get(&group).filter(|it| it.asked == asked);
         let Some(found) = found.filter(|it| !it.leaving.is_empty()) else {
             return Outcome::ReplicasRefused { group };
         };
         // One that has left forgets the group: it is none of its founders if it comes back.
-        let replicas = found.replicas.clone();
-        let settled = Group { id: group, replicas, leaving: Vec::new(), founders: Vec::new() };
+        let settled = Group::settled(group, found.replicas.clone());
         self.image_mut().groups.insert(group, Arc::new(settled));
         Outcome::GroupSettled { group }
     }

@@ -197,6 +197,7 @@ fn write_changes<'a>(writer: &mut Writer, groups: impl Iterator<Item = &'a Arc<G
     for group in changed {
         writer.u64(group.id.get());
         write_replicas(writer, &group.leaving);
+        writer.u64(group.asked.get());
         writer.count(group.founders.len());
         group.founders.iter().for_each(|founder| writer.u64(*founder));
     }
@@ -204,22 +205,24 @@ fn write_changes<'a>(writer: &mut Writer, groups: impl Iterator<Item = &'a Arc<G
 
 /// Of groups that are there; something of each. Where there are none, standings came before.
 fn read_changes(reader: &mut Reader<'_>, image: &mut Image) -> Result<(), DecodeError> {
-    let changes: BTreeMap<_, (Vec<Replica>, Vec<u64>)> = reader.map("changes", |reader| {
-        let group = RaftGroupId::new(reader.u64("group")?);
-        let leaving = read_replicas(reader)?;
-        Ok((group, (leaving, reader.list("founders", |reader| reader.u64("founder"))?)))
-    })?;
+    let changes: BTreeMap<_, (Vec<Replica>, LogIndex, Vec<u64>)> =
+        reader.map("changes", |reader| {
+            let group = RaftGroupId::new(reader.u64("group")?);
+            let (leaving, asked) = (read_replicas(reader)?, LogIndex::new(reader.u64("asked")?));
+            let founders = reader.list("founders", |reader| reader.u64("founder"))?;
+            Ok((group, (leaving, asked, founders)))
+        })?;
     let wrong = DecodeError::Range { field: "changes" };
     if changes.is_empty() && image.standings.is_empty() {
         return Err(wrong);
     }
-    for (id, (leaving, founders)) in changes {
+    for (id, (leaving, asked, founders)) in changes {
         let group = image.groups.get_mut(&id).ok_or(wrong)?;
-        if leaving.is_empty() && founders.is_empty() {
+        if leaving.is_empty() && (founders.is_empty() || asked > LogIndex::default()) {
             return Err(wrong);
         }
         let group = Arc::make_mut(group);
-        (group.leaving, group.founders) = (leaving, founders);
+        (group.leaving, group.asked, group.founders) = (leaving, asked, founders);
     }
     Ok(())
 }
@@ -232,7 +235,7 @@ fn read_node(reader: &mut Reader<'_>) -> Result<(NodeId, Arc<Node>), DecodeError
 fn read_group(reader: &mut Reader<'_>) -> Result<(RaftGroupId, Arc<Group>), DecodeError> {
     let id = RaftGroupId::new(reader.u64("group")?);
     let replicas = read_replicas(reader)?;
-    Ok((id, Arc::new(Group { id, replicas, leaving: Vec::new(), founders: Vec::new() })))
+    Ok((id, Arc::new(Group::settled(id, replicas))))
 }
 
 fn write_topic(writer: &mut Writer, topic: &Topic) {

@@ -137,8 +137,8 @@ impl Cluster {
             Command::ReplaceDisk { node, incarnation } => self.replace_disk(node, incarnation),
             Command::AddNode { node, address } => self.add_node(node, address),
             Command::SetNodeState { node, state } => self.set_node_state(node, state),
-            Command::SetReplicas { group, replicas } => self.set_replicas(group, replicas),
-            Command::GroupSettled { group, replicas } => self.settle_group(group, &replicas),
+            Command::SetReplicas { group, replicas } => self.set_replicas(index, group, replicas),
+            Command::GroupSettled { group, asked } => self.settle_group(group, asked),
         };
         self.image_mut().version = index;
         outcome
@@ -166,7 +166,7 @@ impl Cluster {
             return Outcome::GroupExists { group };
         }
         let founders = self.founders(&replicas);
-        let new = Group { id: group, replicas, leaving: Vec::new(), founders };
+        let new = Group { founders, ..Group::settled(group, replicas) };
         self.image_mut().groups.insert(group, Arc::new(new));
         Outcome::GroupCreated { group }
     }

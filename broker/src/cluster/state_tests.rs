@@ -351,17 +351,15 @@ fn any_command() -> impl Strategy<Value = Command> {
             node: NodeId::new(node),
             state: NodeState::from_code(state).expect("one of three"),
         }),
-        (0..4_u64, proptest::collection::vec(0..4_i32, 0..4), any::<bool>()).prop_map(
-            |(group, nodes, is_settled)| {
-                let replica = |node| Replica { node: NodeId::new(node), shard: ShardId::new(0) };
-                let replicas = nodes.into_iter().map(replica).collect();
-                let group = RaftGroupId::new(group);
-                match is_settled {
-                    false => Command::SetReplicas { group, replicas },
-                    true => Command::GroupSettled { group, replicas },
-                }
-            }
-        ),
+        (0..4_u64, proptest::collection::vec(0..4_i32, 0..4)).prop_map(|(group, nodes)| {
+            let replica = |node| Replica { node: NodeId::new(node), shard: ShardId::new(0) };
+            let replicas = nodes.into_iter().map(replica).collect();
+            Command::SetReplicas { group: RaftGroupId::new(group), replicas }
+        }),
+        (0..4_u64, 0..60_u64).prop_map(|(group, asked)| Command::GroupSettled {
+            group: RaftGroupId::new(group),
+            asked: LogIndex::new(asked),
+        }),
     ]
 }
 

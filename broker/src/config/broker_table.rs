@@ -31,8 +31,8 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
         default: "true",
         rule: Rule::Any,
         broker_synonym: "balancer.enable",
-        documentation: "Copies of partitions and leaders are spread anew over the brokers when some \
-                        are added. Brokers that are drained are emptied in any case.",
+        documentation: "Copies of partitions and leaders are spread anew over the brokers when \
+                        some are added. Brokers that are drained are emptied in any case.",
     },
     ConfigKey {
         name: "connections.max.idle.ms",

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use model::{Offset, PartitionId, RaftGroupId, Term};
+use model::{NodeId, Offset, PartitionId, RaftGroupId, Term};
 use s3_uploader::{Extent, Job, Manifest, ManifestFile, ObjectName};
 
 use super::Shard;
 use super::tiers::JobOf;
+use crate::cluster::{Command, NodeState};
+use crate::config::HostPort;
 use crate::metrics::Metric;
 
 /// A number of a manifest that no other one has.
@@ -65,7 +67,74 @@ pub struct Counters {
     pub let_go: u64,
 }
 
+/// A change of who belongs to the cluster.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ClusterChange {
+    Add(i32),
+    Drain(i32),
+    Serve(i32),
+    Remove(i32),
+}
+
+/// What is known of a broker.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Standing {
+    /// Of the metadata that says so.
+    pub version: u64,
+    pub is_member: bool,
+    pub is_draining: bool,
+    /// Groups of which it has a copy, or is to have one.
+    pub copies: usize,
+}
+
 impl Shard {
+    pub(crate) fn change_cluster(&mut self, change: ClusterChange) -> bool {
+        let set = |node, state| Command::SetNodeState { node: NodeId::new(node), state };
+        let command = match change {
+            ClusterChange::Add(node) => {
+                let address = HostPort::new("simulated", 9192);
+                Command::AddNode { node: NodeId::new(node), address }
+            }
+            ClusterChange::Drain(node) => set(node, NodeState::Draining),
+            ClusterChange::Serve(node) => set(node, NodeState::Serving),
+            ClusterChange::Remove(node) => set(node, NodeState::Removed),
+        };
+        let is_led = self.log.has_caught_up(RaftGroupId::METADATA);
+        is_led && self.try_propose_command(&command).is_ok()
+    }
+
+    pub(crate) fn standing(&self, node: NodeId) -> Option<Standing> {
+        let image = self.metadata.image();
+        let has_copy = |group: &&Arc<_>| {
+            let group: &crate::cluster::Group = group;
+            group.copies().any(|copy| copy.node == node)
+        };
+        image.cluster_id().map(|_| Standing {
+            version: image.version().get(),
+            is_member: image.members(&self.node.founders()).contains(&node),
+            is_draining: image.state_of(node) == NodeState::Draining,
+            copies: image.groups().filter(has_copy).count(),
+        })
+    }
+
+    pub(crate) fn describe_groups(&self) -> Vec<String> {
+        let describe = |group| {
+            let (members, leader) = (self.log.members(group), self.log.leader(group));
+            let wanted = self.metadata.image().group(group).map(|it| (&it.replicas, &it.leaving));
+            let (first, end) = (self.log.first_index(group), self.log.end_of(group));
+            let committed = self.log.committed(group);
+            format!(
+                "group {group}: led by {leader:?}, {first}..{committed}..{end}, {members:?}, \
+                 wanted {wanted:?}"
+            )
+        };
+        self.log.groups().into_iter().map(describe).collect()
+    }
+
+    pub(crate) fn is_balanced(&self) -> bool {
+        self.metadata.image().groups().all(|group| group.leaving.is_empty())
+    }
+
     pub(crate) fn manifest(&self, group: RaftGroupId) -> &Manifest {
         &self.tiers[group].manifest
     }

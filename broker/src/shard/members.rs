@@ -105,6 +105,10 @@ fn next_step(
     if let Some(voter) = too_many().next().filter(|_| are_all_there) {
         return Some(Step::Change(MemberChange::RemoveVoter(voter)));
     }
+    let listens = |it: &&u64| wanted.learners.contains(it) && !snapshot_names(**it);
+    if members.learners.iter().any(|it| listens(&it)) {
+        return Some(Step::Snapshot);
+    }
     let new = wanted.learners.iter().find(|it| !members.contains(**it) && is_heard(**it));
     new.map(|new| Step::Change(MemberChange::AddLearner(*new)))
 }
@@ -166,7 +170,8 @@ impl Shard {
             |it| self.log.snapshot_names(group, it),
         );
         let change = match step {
-            None => return self.settle_group(found),
+            None if members.voters.iter().eq(&voters) => return self.settle_group(found),
+            None => return,
             Some(Step::Snapshot) => return self.make_snapshot(group),
             Some(Step::Change(change)) => change,
             Some(Step::Wait { learner, voter }) => {
@@ -232,8 +237,7 @@ impl Shard {
             return;
         }
         self.joining.settling.insert(found.id, now);
-        let replicas = found.replicas.clone();
-        self.command(Command::GroupSettled { group: found.id, replicas });
+        self.command(Command::GroupSettled { group: found.id, asked: found.asked });
     }
 
     /// Proposes a command that nobody waits for: the image tells what became of it.
@@ -394,11 +398,11 @@ mod tests {
         let (voters, learners) = ([1, 2, 3].into(), [4, 5].into());
         let wanted = Wanted { voters: &voters, learners: &learners };
         let step = |members: &Members, heard: u64| {
-            next_step(members, &wanted, |it| it == heard, |_| false)
+            next_step(members, &wanted, |it| it == heard, |it| it == 4)
         };
         let add = Some(Step::Change(MemberChange::AddLearner(5)));
         assert_eq!(step(&of(&[1, 2, 3], &[], &[]), 5), add);
-        assert_eq!(step(&of(&[1, 2, 3], &[5], &[]), 5), None);
-        assert_eq!(step(&of(&[1, 2, 3], &[4, 5], &[]), 4), None);
+        assert_eq!(step(&of(&[1, 2, 3], &[4], &[]), 4), None);
+        assert_eq!(step(&of(&[1, 2, 3], &[4, 5], &[]), 4), Some(Step::Snapshot));
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Metadata {
     pub(crate) producer_ids: ProducerIds,
     /// The cluster's first commands are proposed.
     bootstrapped: bool,
+    /// What the WAL had of the metadata was looked at.
+    begun: bool,
     /// Everything is applied that was committed when this broker first heard of a leader.
     current: bool,
     /// When this broker last asked to be registered.
@@ -62,6 +64,7 @@ impl Metadata {
             told_stored: None,
             producer_ids: ProducerIds::default(),
             bootstrapped: false,
+            begun: false,
             current: false,
             registering: None,
             ready: false,
@@ -212,8 +215,10 @@ impl Shard {
     /// Hands the image to all shards once it has what was committed before, and proposes the
     /// cluster's first commands once group 0 has a leader here.
     pub(crate) fn start_metadata(&mut self) {
-        if !self.metadata.current && self.log.is_current(RaftGroupId::METADATA) {
-            self.metadata.current = true;
+        let is_current = !self.metadata.current && self.log.is_current(RaftGroupId::METADATA);
+        if is_current || !self.metadata.begun {
+            self.metadata.current |= is_current;
+            self.metadata.begun = true;
             let image = self.metadata.cluster.as_ref().map(Cluster::image);
             image.into_iter().for_each(|image| self.publish(image));
         }
@@ -239,6 +244,8 @@ impl Shard {
 
     /// Gives the image to every shard, this one included.
     fn publish(&mut self, image: Arc<Image>) {
+        // Also an old one names brokers without which there may be no majority.
+        self.meet_members(&image);
         // The cluster's id is the last that it begins with: before, groups are missing.
         if !self.metadata.current || image.cluster_id().is_none() {
             return;

@@ -1,6 +1,7 @@
-//! Three brokers: real shards on simulated disks, over a simulated network and one bucket, with one
-//! clock. Clients write and read while power is cut, processes stand still, links break and the
-//! store misbehaves; then everything is well, and all must be there on every broker.
+//! Three brokers, and in some runs a fourth that joins them: real shards on simulated disks, over a
+//! simulated network and one bucket, with one clock. Clients write and read while power is cut,
+//! processes stand still, links break and the store misbehaves; then everything is well, and all
+//! must be there on every broker.
 
 mod clients;
 mod faults;
@@ -9,6 +10,7 @@ mod machine;
 mod network;
 mod producer;
 mod report;
+mod reshape;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -24,6 +26,7 @@ pub use crate::kafka::violation::Violation;
 use self::clients::{Clients, Wanted};
 use self::machine::Machine;
 use self::network::{Delivery, Network};
+use self::reshape::{JOINER, Reshape};
 use self::settings::Settings;
 use crate::Failure;
 use crate::hardware::{Store, unix_ms};
@@ -34,9 +37,11 @@ use crate::random::Random;
 use crate::scenario::text_of;
 use crate::trace::Trace;
 
-const BROKER_COUNT: usize = 3;
+/// Brokers at most: those that the cluster begins with, and one that may join.
+const BROKER_COUNT: usize = 4;
+const FOUNDER_COUNT: usize = 3;
 /// Their node ids.
-const NODES: [i32; BROKER_COUNT] = [0, 1, 2];
+const NODES: [i32; BROKER_COUNT] = [0, 1, 2, 3];
 
 /// A planted fault, to show that the checkers see it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -96,6 +101,8 @@ enum Event {
     NewDisk(usize),
     /// The other side of a connection lost its power.
     Reset(u32),
+    /// Brokers are added, drained and removed.
+    Reshape,
 }
 
 struct Simulation {
@@ -127,6 +134,9 @@ struct Simulation {
     over_since: Option<u64>,
     /// By node: connections of clients that it has closed in its present life.
     let_go: [u64; BROKER_COUNT],
+    /// By node: it belongs to the cluster.
+    takes_part: [bool; BROKER_COUNT],
+    reshape: Reshape,
     /// No new batches, no new faults.
     is_ending: bool,
 }
@@ -162,15 +172,18 @@ impl Simulation {
             lost: None,
             over_since: None,
             let_go: [0; BROKER_COUNT],
+            takes_part: NODES.map(|node| node != NODES[JOINER]),
+            reshape: Reshape::default(),
             is_ending: false,
         }
     }
 
     /// The whole run.
     fn play(&mut self) -> Result<(), Violation> {
-        for node in 0..BROKER_COUNT {
+        for node in self.nodes() {
             self.plan(0, Event::Start(node));
         }
+        self.plan(self.settings.reshape_after, Event::Reshape);
         for producer in 0..self.settings.producer_count {
             self.plan(0, Event::Produce(producer));
         }
@@ -252,7 +265,7 @@ impl Simulation {
             }
             Event::Weather => self.change_weather(),
             Event::Fault => self.strike()?,
-            Event::Start(node) if self.machines[node].broker().is_none() => {
+            Event::Start(node) if self.may_start(node) => {
                 self.note(node, &[13], || "starts".to_owned());
                 self.machines[node].start(self.now)?;
                 self.first_index.retain(|(at, _), _| *at != node);
@@ -264,6 +277,7 @@ impl Simulation {
                 self.swap_disks(node);
             }
             Event::Reset(conn) => self.network.reset(self.now, conn),
+            Event::Reshape => self.reshape(),
         }
         Ok(())
     }
@@ -279,9 +293,13 @@ impl Simulation {
                 }
             }
             Some(Wanted::Request { broker, conn, bytes }) => {
-                self.note(broker, &[1, conn.into(), bytes.len() as u64], || {
-                    format!("{conn} asks: {} B", bytes.len())
-                });
+                let facts = [1, conn.into(), bytes.len() as u64];
+                if self.is_ending {
+                    // Of what is waited for in vain there would be too many lines.
+                    self.trace.note_silently(self.now, broker as u64, &facts);
+                } else {
+                    self.note(broker, &facts, || format!("{conn} asks: {} B", bytes.len()));
+                }
                 self.machines[broker].deliver(conn, Delivery::Bytes(vec![bytes]));
             }
             None => {}
@@ -404,6 +422,23 @@ impl Simulation {
             is_ready && self.state_of(*node, group).is_some_and(|state| state.leads)
         };
         (0..BROKER_COUNT).find(leads)
+    }
+
+    /// The brokers that belong to the cluster.
+    fn nodes(&self) -> Vec<usize> {
+        (0..BROKER_COUNT).filter(|node| self.takes_part[*node]).collect()
+    }
+
+    fn may_start(&self, node: usize) -> bool {
+        self.takes_part[node] && self.machines[node].broker().is_none()
+    }
+
+    /// Notes what each broker knows of its groups.
+    fn describe(&mut self) {
+        for node in 0..BROKER_COUNT {
+            let lines = self.machines[node].broker().map(SimBroker::describe).unwrap_or_default();
+            lines.into_iter().for_each(|line| self.note(node, &[], || line));
+        }
     }
 
     fn plan(&mut self, after: u64, event: Event) {

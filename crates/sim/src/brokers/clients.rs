@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use kafka_wire::ErrorCode;
 
-use super::BROKER_COUNT;
+use super::FOUNDER_COUNT;
 use super::producer::{Heard, Producer, Sent};
 use super::report::Report;
 use super::settings::Settings;
@@ -29,6 +29,8 @@ pub(crate) struct Clients {
     positions: Vec<i64>,
     topics_created: bool,
     conn_next: u32,
+    /// Brokers that they know of.
+    broker_count: usize,
 }
 
 struct Connection {
@@ -63,7 +65,7 @@ impl Clients {
         let producers: Vec<_> = (0..settings.producer_count).map(producer).collect();
         let count = producers.len() + partitions.len() + 1;
         let connection = |number: usize| Connection {
-            broker: number % BROKER_COUNT,
+            broker: number % FOUNDER_COUNT,
             number: None,
             waiting: VecDeque::new(),
             asked_at: 0,
@@ -76,7 +78,13 @@ impl Clients {
             producers,
             topics_created: false,
             conn_next: 1,
+            broker_count: FOUNDER_COUNT,
         }
+    }
+
+    /// A broker has joined.
+    pub(crate) fn hear_of(&mut self, broker_count: usize) {
+        self.broker_count = broker_count;
     }
 
     /// Numbers of clients' connections are below.
@@ -313,7 +321,8 @@ impl Clients {
         connection.number = None;
         connection.received.clear();
         let waiting = std::mem::take(&mut connection.waiting);
-        connection.broker = (connection.broker + 1 + random.index(2)) % BROKER_COUNT;
+        let others = self.broker_count - 1;
+        connection.broker = (connection.broker + 1 + random.index(others)) % self.broker_count;
         for waiting in waiting {
             if let Waiting::Produce(sent) = waiting {
                 self.producers[at].lost(sent);

@@ -2,7 +2,7 @@
 
 use broker::simulation::SimBroker;
 
-use super::{BROKER_COUNT, Bug, Event, Simulation};
+use super::{Bug, Event, Simulation};
 use crate::hardware::End;
 use crate::kafka::violation::Violation;
 use crate::weather::draw_weather;
@@ -20,11 +20,12 @@ impl Simulation {
     pub(super) fn strike(&mut self) -> Result<(), Violation> {
         let again = self.random.between(100_000, self.settings.fault_interval_max);
         self.plan(again, Event::Fault);
-        let node = self.random.index(BROKER_COUNT);
+        let nodes = self.nodes();
+        let node = nodes[self.random.index(nodes.len())];
         match self.random.below(23) {
             0..=3 => self.end_broker(node, End::PowerCut),
             4..=5 => self.end_broker(node, End::Kill),
-            6 => (0..BROKER_COUNT).for_each(|node| self.end_broker(node, End::PowerCut)),
+            6 => nodes.into_iter().for_each(|node| self.end_broker(node, End::PowerCut)),
             7..=9 => self.pause(node),
             10..=11 => self.stop(node),
             12..=14 => self.isolate(node),
@@ -70,8 +71,7 @@ impl Simulation {
             return;
         }
         self.end_broker(node, End::PowerCut);
-        let incarnation = u32::try_from(self.random.between(1, u64::from(u32::MAX)));
-        let mut incarnation = incarnation.expect("the bound is one of them");
+        let mut incarnation = self.draw_incarnation();
         if self.bug == Some(Bug::SameVoter) {
             incarnation = 0;
         }
@@ -79,6 +79,12 @@ impl Simulation {
         self.machines[node].lose_disk(incarnation);
         self.lost = Some(node);
         self.report.disks_lost += 1;
+    }
+
+    /// Of a disk that is not a node's first.
+    pub(super) fn draw_incarnation(&mut self) -> u32 {
+        let drawn = self.random.between(1, u64::from(u32::MAX) - 1);
+        u32::try_from(drawn).expect("the bound is one of them")
     }
 
     /// The disk that a broker had lost is found, and the broker runs on it for a while.
@@ -109,7 +115,7 @@ impl Simulation {
         let Some(node) = self.lost else { return };
         let has_place = |at: usize| !self.machines[at].runs_on_old() && self.has_its_place(at);
         // All know it, and had time to write that down.
-        let is_over = (0..BROKER_COUNT).all(has_place);
+        let is_over = self.nodes().into_iter().all(has_place);
         self.over_since = is_over.then(|| self.over_since.unwrap_or(self.now));
         if self.over_since.is_some_and(|since| self.now >= since + WRITTEN_AFTER) {
             self.note(node, &[16], || "has its place again".to_owned());
@@ -153,7 +159,7 @@ impl Simulation {
     fn isolate(&mut self, node: usize) {
         let until = self.now + self.random.between(10_000, CUT_MAX);
         self.note(node, &[10, until], || format!("is cut off until {until}"));
-        for other in (0..BROKER_COUNT).filter(|other| *other != node) {
+        for other in self.nodes().into_iter().filter(|other| *other != node) {
             self.network.cut(node, other, until);
             self.network.cut(other, node, until);
         }
@@ -162,15 +168,20 @@ impl Simulation {
 
     /// Nothing goes from one broker to another.
     fn cut(&mut self, from: usize) {
-        let to = (from + 1 + self.random.index(2)) % BROKER_COUNT;
+        let to = self.another_than(from);
         let until = self.now + self.random.between(10_000, CUT_MAX);
         self.note(from, &[11, to as u64, until], || format!("does not reach {to} until {until}"));
         self.network.cut(from, to, until);
         self.report.cuts_one_way += 1;
     }
 
+    fn another_than(&mut self, node: usize) -> usize {
+        let others: Vec<_> = self.nodes().into_iter().filter(|it| *it != node).collect();
+        others[self.random.index(others.len())]
+    }
+
     fn break_links(&mut self, node: usize) {
-        let other = (node + 1 + self.random.index(2)) % BROKER_COUNT;
+        let other = self.another_than(node);
         self.note(node, &[12, other as u64], || format!("its connections to {other} break"));
         self.network.break_between(self.now, node, other);
         self.report.breaks += 1;

@@ -6,7 +6,7 @@ use broker::simulation::PartitionState;
 use model::{Offset, PartitionId, RaftGroupId};
 use s3_uploader::{Extent, Weather};
 
-use super::{BROKER_COUNT, Event, Simulation};
+use super::{Event, Simulation};
 use crate::hardware::End;
 use crate::kafka::violation::Violation;
 
@@ -28,8 +28,9 @@ pub(super) fn come_to_rest(it: &mut Simulation) -> Result<(), Violation> {
     it.is_ending = true;
     it.plan.retain(|_, event| !matches!(event, Event::Fault | Event::Weather));
     if it.random.chance(300) {
-        // Two of three are enough for all, whatever filled their logs.
-        let drawn = it.random.index(BROKER_COUNT);
+        // One may be away, whatever filled the logs of the others.
+        let nodes = it.nodes();
+        let drawn = nodes[it.random.index(nodes.len())];
         let absent = it.lost.unwrap_or(drawn);
         it.end_broker(absent, End::Kill);
         it.plan.retain(|_, event| !matches!(event, Event::Start(node) if *node == absent));
@@ -44,7 +45,7 @@ pub(super) fn come_to_rest(it: &mut Simulation) -> Result<(), Violation> {
     it.plan.retain(|_, event| !matches!(event, Event::Start(_)));
     wait(it, START_MAX, leaderless)?;
     it.read_all()?;
-    for node in 0..BROKER_COUNT {
+    for node in it.nodes() {
         it.end_broker(node, End::PowerCut);
         it.plan(START_AFTER, Event::Start(node));
     }
@@ -57,7 +58,10 @@ fn unrest(it: &Simulation) -> Option<String> {
     if let Some(what) = unrest_of_leader(it) {
         return Some(what);
     }
-    for node in 0..BROKER_COUNT {
+    if let Some(what) = it.is_reshaping() {
+        return Some(what);
+    }
+    for node in it.nodes() {
         if it.machines[node].broker().is_none() {
             return Some(format!("node {node} is down"));
         }
@@ -72,8 +76,10 @@ fn unrest(it: &Simulation) -> Option<String> {
 fn difference(it: &Simulation, group: RaftGroupId) -> Option<String> {
     let leader = it.leader(group)?;
     let (leading, counters) = (ends_of(it, leader, group), it.state_of(leader, group)?);
-    for node in 0..BROKER_COUNT {
-        let (ends, theirs) = (ends_of(it, node, group), it.state_of(node, group)?);
+    for node in it.nodes() {
+        // Not every broker has a copy.
+        let Some(theirs) = it.state_of(node, group) else { continue };
+        let ends = ends_of(it, node, group);
         if ends != leading {
             return Some(format!("node {node} has {ends:?}, the leader {leading:?}"));
         }
@@ -145,6 +151,7 @@ fn wait(
     let by = it.now + most;
     while let Some(what) = wrong(it) {
         if it.now >= by {
+            it.describe();
             return Err(Violation::Stuck { seconds: most / 1_000_000, what });
         }
         it.run_to((it.now + INTERVAL).min(by))?;

@@ -6,9 +6,10 @@ use broker::simulation::{Moment, SimBroker};
 use bytes::Bytes;
 use s3_uploader::SteppedWorker;
 
-use super::NODES;
 use super::network::Delivery;
+use super::reshape::JOINER;
 use super::settings::Settings;
+use super::{FOUNDER_COUNT, NODES};
 use crate::hardware::{End, Hardware, Store, unix_ms};
 use crate::kafka::violation::Violation;
 use crate::random::Random;
@@ -70,7 +71,7 @@ impl Machine {
         let hardware = Hardware {
             node: NODES[self.node],
             incarnation: self.incarnation,
-            nodes: &NODES,
+            nodes: if self.node == JOINER { &NODES } else { &NODES[..FOUNDER_COUNT] },
             data_groups: self.settings.data_groups,
             segment_count: self.settings.segment_count,
             disk_delay_max: self.settings.disk_delay_max[self.node],
@@ -99,6 +100,11 @@ impl Machine {
                 End::Kill => broker.kill(),
             });
         }
+    }
+
+    /// The first disk of a broker that joins.
+    pub(crate) fn set_incarnation(&mut self, incarnation: u32) {
+        self.incarnation = incarnation;
     }
 
     /// The disk is gone; an empty one takes its place.

@@ -38,6 +38,10 @@ pub struct Report {
     pub disks_replaced: usize,
     /// Brokers that came back with a disk that was replaced.
     pub disks_found: usize,
+    /// Brokers that joined the cluster, that had no copy of anything after a while, and that left.
+    pub joined: usize,
+    pub drained: usize,
+    pub removed: usize,
     /// Terms in which somebody led.
     pub terms: usize,
     /// Snapshots of leaders that took the place of a log.
@@ -82,6 +86,6 @@ impl Report {
 counts! {
     seconds acknowledged repeats refused timed_out not_leader given_up batches_read reads_failed
     reads_of_old_leaders power_cuts kills stops pauses cuts cuts_one_way breaks disks_lost
-    disks_replaced disks_found terms snapshots let_go hand_overs compactions wal_reads object_reads
-    merges objects objects_deleted store_failures lost_replies stalls damages
+    disks_replaced disks_found joined drained removed terms snapshots let_go hand_overs compactions
+    wal_reads object_reads merges objects objects_deleted store_failures lost_replies stalls damages
 }

@@ -33,6 +33,10 @@ pub(crate) struct Settings {
     pub(crate) network_delay_max: u64,
     /// Microseconds of trouble.
     pub(crate) duration: u64,
+    /// A broker joins, or one is drained: how many microseconds after the beginning, and then
+    /// between two such steps.
+    pub(crate) reshape_after: u64,
+    pub(crate) grows: bool,
     pub(crate) producer_count: usize,
     /// Microseconds between two batches of a producer at most.
     pub(crate) produce_interval_max: u64,
@@ -77,6 +81,8 @@ impl Settings {
             skew_ms,
             network_delay_max: [100, 1_000, 20_000][random.index(3)],
             duration: random.between(10_000_000, 60_000_000),
+            reshape_after: random.between(1_000_000, 20_000_000),
+            grows: random.chance(500),
             producer_count: 2 + random.index(4),
             produce_interval_max: random.between(10_000, 200_000),
             record_size_max: [200, 4_000, 20_000][random.index(3)],
