@@ -398,9 +398,9 @@ fn code_of(error: &NewTopicError) -> ErrorCode {
         NewTopicError::Exists { .. } => ErrorCode::TopicAlreadyExists,
         NewTopicError::PartitionCount => ErrorCode::InvalidPartitions,
         NewTopicError::TooManyPartitions => ErrorCode::PolicyViolation,
-        NewTopicError::ReplicationFactor | NewTopicError::TooFewNodes { .. } => {
-            ErrorCode::InvalidReplicationFactor
-        }
+        NewTopicError::ReplicationFactor
+        | NewTopicError::TooFewNodes { .. }
+        | NewTopicError::TooFewCopies { .. } => ErrorCode::InvalidReplicationFactor,
         NewTopicError::AssignmentAndCount { .. } => ErrorCode::InvalidRequest,
         NewTopicError::AssignmentIndexes
         | NewTopicError::AssignmentEmpty

@@ -70,6 +70,11 @@ pub enum NewTopicError {
          {factor} cannot be reached because only {node_count} broker(s) are registered."
     )]
     TooFewNodes { factor: i32, node_count: usize },
+    #[error(
+        "Unable to replicate the partition {factor} time(s): the raft groups of this cluster have \
+         at most {most} copies."
+    )]
+    TooFewCopies { factor: i32, most: usize },
     #[error("A manual partition assignment was specified, but {field} was not set to -1.")]
     AssignmentAndCount { field: &'static str },
     #[error("partitions should be a consecutive 0-based integer sequence")]
@@ -198,7 +203,14 @@ impl<'a> Planner<'a> {
             return Err(NewTopicError::TooFewNodes { factor, node_count });
         }
         self.check_budget(count)?;
-        self.placement.place(count).ok_or(NewTopicError::NoGroups)
+        let copies = usize::try_from(factor).unwrap_or(usize::MAX);
+        let most = self.placement.copies_max();
+        let too_few = if most == 0 {
+            NewTopicError::NoGroups
+        } else {
+            NewTopicError::TooFewCopies { factor, most }
+        };
+        self.placement.place(count, copies).ok_or(too_few)
     }
 
     fn place_by_hand(

@@ -1,5 +1,6 @@
-//! Which raft group a new partition goes to: the one with the fewest partitions of its topic, among
-//! those the one with the fewest partitions, among those the lowest id.
+//! Which raft group a new partition goes to: one with as many copies as its topic is to have, or
+//! the fewest above that; among those the one with the fewest partitions of its topic, then the one
+//! with the fewest partitions, then the lowest id.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use super::image::Image;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Placement {
     partition_counts: BTreeMap<RaftGroupId, u64>,
+    copy_counts: BTreeMap<RaftGroupId, usize>,
 }
 
 impl Placement {
@@ -22,15 +24,21 @@ impl Placement {
                 *count += 1;
             }
         }
-        Self { partition_counts }
+        let copies = image.data_groups().map(|group| (group.id, group.replicas.len()));
+        Self { partition_counts, copy_counts: copies.collect() }
     }
 
-    /// Groups for `count` partitions of one topic. None if there is no group.
-    pub fn place(&mut self, count: usize) -> Option<Vec<RaftGroupId>> {
-        let mut order: Vec<RaftGroupId> = self.partition_counts.keys().copied().collect();
-        if order.is_empty() {
-            return None;
-        }
+    /// The most copies that a group has.
+    pub fn copies_max(&self) -> usize {
+        self.copy_counts.values().copied().max().unwrap_or(0)
+    }
+
+    /// Groups for `count` partitions of one topic, each with `copies` copies at least. None if
+    /// there is no such group.
+    pub fn place(&mut self, count: usize, copies: usize) -> Option<Vec<RaftGroupId>> {
+        let fewest = self.copy_counts.values().copied().filter(|it| *it >= copies).min()?;
+        let fits = |(group, it): (&RaftGroupId, &usize)| (*it == fewest).then_some(*group);
+        let mut order: Vec<RaftGroupId> = self.copy_counts.iter().filter_map(fits).collect();
         // Each round gives every group one partition, the emptiest group first. Sorting once is
         // enough: a round raises all counts by one.
         order.sort_by_key(|group| self.partition_counts.get(group));
@@ -62,11 +70,12 @@ mod tests {
     fn placement(counts: &[(u64, u64)]) -> Placement {
         let partition_counts =
             counts.iter().map(|(group, count)| (RaftGroupId::new(*group), *count)).collect();
-        Placement { partition_counts }
+        let copies = counts.iter().map(|(group, _)| (RaftGroupId::new(*group), 3));
+        Placement { partition_counts, copy_counts: copies.collect() }
     }
 
     fn placed(placement: &mut Placement, count: usize) -> Vec<u64> {
-        placement.place(count).expect("groups").into_iter().map(RaftGroupId::get).collect()
+        placement.place(count, 3).expect("groups").into_iter().map(RaftGroupId::get).collect()
     }
 
     #[test]
@@ -85,7 +94,18 @@ mod tests {
 
     #[test]
     fn nothing_is_placed_without_groups() {
-        assert_eq!(placement(&[]).place(1), None);
+        assert_eq!(placement(&[]).place(1, 1), None);
         assert_eq!(placed(&mut placement(&[(1, 0)]), 0), []);
+    }
+
+    #[test]
+    fn a_topic_has_as_many_copies_as_it_asks_for_or_the_fewest_above() {
+        let mut mixed = placement(&[(1, 0), (2, 7), (3, 0)]);
+        mixed.copy_counts =
+            [(1, 3), (2, 2), (3, 5)].map(|(id, it)| (RaftGroupId::new(id), it)).into();
+        let mut group_of = |copies| mixed.place(1, copies).map(|groups| groups[0].get());
+        let groups = [1, 2, 3, 4, 5, 6].map(&mut group_of);
+        assert_eq!(groups, [Some(2), Some(2), Some(1), Some(3), Some(3), None]);
+        assert_eq!(mixed.copies_max(), 5);
     }
 }

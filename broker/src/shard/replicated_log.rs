@@ -194,12 +194,15 @@ impl ReplicatedLog {
         self.groups.iter().any(|state| state.group == group && state.caught_up)
     }
 
-    /// Is every group led: by this broker, with all that earlier leaders committed applied, or by
-    /// another?
+    /// Is every group led in which this broker takes part: by this one, with all that earlier
+    /// leaders committed applied, or by another? Of a group that it has left, or is to join, it
+    /// may hear nothing.
     pub(crate) fn all_led(&self) -> bool {
+        let own = self.driver.node();
+        let takes_part = |group| self.driver.members(group).is_some_and(|it| it.contains(own));
         self.groups.iter().all(|state| match state.leads {
             Some(_) => state.caught_up,
-            None => self.driver.leader(state.group).is_some(),
+            None => !takes_part(state.group) || self.driver.leader(state.group).is_some(),
         })
     }
 

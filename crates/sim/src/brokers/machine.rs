@@ -16,6 +16,8 @@ use crate::random::Random;
 
 pub(crate) struct Machine {
     node: usize,
+    /// The brokers that its configuration names.
+    config: Vec<i32>,
     running: Option<Running>,
     /// What the disk held when the last broker ended.
     image: Option<Vec<u8>>,
@@ -54,6 +56,7 @@ impl Machine {
         let settings = settings.clone();
         Self {
             node,
+            config: if node == JOINER { &NODES[..] } else { &NODES[..FOUNDER_COUNT] }.to_vec(),
             running: None,
             image: None,
             incarnation: 0,
@@ -71,7 +74,7 @@ impl Machine {
         let hardware = Hardware {
             node: NODES[self.node],
             incarnation: self.incarnation,
-            nodes: if self.node == JOINER { &NODES } else { &NODES[..FOUNDER_COUNT] },
+            nodes: &self.config,
             data_groups: self.settings.data_groups,
             segment_count: self.settings.segment_count,
             disk_delay_max: self.settings.disk_delay_max[self.node],
@@ -107,8 +110,10 @@ impl Machine {
         self.incarnation = incarnation;
     }
 
-    /// The disk is gone; an empty one takes its place.
+    /// The disk is gone; an empty one takes its place. Without what it knew the broker has to be
+    /// told of all others.
     pub(crate) fn lose_disk(&mut self, incarnation: u32) {
+        self.config = NODES.to_vec();
         let (image, old) = (self.image.take(), self.incarnation);
         self.other = Some(Disk { image, incarnation: old });
         self.incarnation = incarnation;
