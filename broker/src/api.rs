@@ -8,11 +8,13 @@ mod cluster;
 mod commands;
 mod config;
 mod delete_records;
+mod elect_leaders;
 mod epoch_end;
 mod fetch;
 mod group;
 mod group_calls;
 mod list_offsets;
+mod membership;
 mod metadata;
 mod offsets;
 mod parts;
@@ -32,6 +34,7 @@ pub(crate) use self::producer_id::ProducerIds;
 
 use self::commands::CommandCall;
 use self::delete_records::TrimCall;
+use self::elect_leaders::ElectionCall;
 use self::epoch_end::EpochEndCall;
 use self::fetch::FetchCall;
 use self::group_calls::GroupCall;
@@ -51,6 +54,7 @@ pub(crate) enum CallState {
     Trims(TrimCall),
     Groups(Box<GroupCall>),
     Commands(Box<CommandCall>),
+    Election(Box<ElectionCall>),
 }
 
 /// A part of a call and the shard to ask.
@@ -103,11 +107,15 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
             let response = config::describe(image, settings, broker, version, &request);
             shard.respond(reply_to, &header, Response::DescribeConfigs(response));
         }
+        Request::ElectLeaders(request) => elect_leaders::serve(shard, reply_to, header, &request),
         Request::DeleteRecords(request) => delete_records::serve(shard, reply_to, header, &request),
         Request::Metadata(_)
         | Request::CreateTopics(_)
         | Request::DeleteTopics(_)
-        | Request::InitProducerId(_) => commands::serve(shard, reply_to, header, request),
+        | Request::InitProducerId(_)
+        | Request::AddRaftVoter(_)
+        | Request::RemoveRaftVoter(_)
+        | Request::UnregisterBroker(_) => commands::serve(shard, reply_to, header, request),
         Request::FindCoordinator(_)
         | Request::JoinGroup(_)
         | Request::SyncGroup(_)
@@ -186,6 +194,10 @@ pub(crate) fn overdue(shard: &mut Shard, id: CallId) {
         CallState::Produce(state) => state.overdue(shard, call.reply_to),
         CallState::Fetch(state) => state.overdue(shard, id),
         CallState::Commands(state) => state.response(),
+        CallState::Election(state) => match state.look(shard) {
+            Some(again) => return shard.calls.put_back_until(id, call, again),
+            None => Some(state.response()),
+        },
         CallState::Offsets(_)
         | CallState::EpochEnd(_)
         | CallState::Trims(_)

@@ -34,6 +34,9 @@ enum Command {
     /// Lists, prints or verifies what is in an object store.
     #[command(subcommand)]
     Object(tools::object::ObjectCommand),
+    /// Shows a cluster, lets brokers join and leave it, moves leaders.
+    #[command(subcommand)]
+    Cluster(tools::cluster::ClusterCommand),
     /// Measures: the reactor, a load, or a broker against the floor of its hardware.
     #[cfg(feature = "bench")]
     #[command(subcommand)]
@@ -149,6 +152,8 @@ pub(crate) enum CliError {
     Wal(#[from] tools::wal::WalError),
     #[error(transparent)]
     Object(#[from] tools::object::ObjectError),
+    #[error(transparent)]
+    Cluster(#[from] tools::cluster::ClusterError),
     #[cfg(feature = "bench")]
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
@@ -192,6 +197,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), CliError> {
         Command::Format(args) => Ok(args.run(&mut out)?),
         Command::Wal(command) => Ok(command.run(&mut out)?),
         Command::Object(command) => Ok(command.run(&mut out, &mut io::stderr())?),
+        Command::Cluster(command) => Ok(command.run(&mut out)?),
         #[cfg(feature = "bench")]
         Command::Bench(command) => Ok(bench::run(command, &mut out)?),
     }

@@ -8,7 +8,6 @@
 mod broker;
 mod broker_table;
 mod file;
-mod host_port;
 mod key;
 mod node;
 pub(crate) mod peer_tls;
@@ -17,12 +16,12 @@ mod topic_table;
 
 pub use broker::{BrokerSettings, SettingError};
 pub use file::ConfigFileError;
-pub use host_port::{HostPort, HostPortError};
 pub use key::{ConfigKey, ConfigSource, Kind, Rule, Value, ValueError};
 pub(crate) use node::CLUSTER_SIZES;
 pub use node::{GROUPS_PER_CORE_MAX, NodeSettings};
 pub use peer_tls::PeerTlsFiles;
 pub use s3_uploader::StoreUrl;
+pub use tools::host_port::{HostPort, HostPortError};
 pub use tools::size::{Size, SizeError};
 pub use topic::{
     CleanupPolicy, CompressionType, ConfigError, EffectiveValue, TimestampType, TopicConfig,

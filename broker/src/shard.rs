@@ -189,6 +189,7 @@ impl Shard {
                 Message::Image(image) => self.install_image(image),
                 Message::Request { origin, request } => self.serve_part(origin, request),
                 Message::Answer { origin, answer } => api::answered(self, origin, answer),
+                Message::Prefer { groups } => self.prefer(groups),
                 Message::Cancel { call } => self.reads.watches.cancel(call),
             }
         }

@@ -5,9 +5,11 @@ Cases that touch a data directory do so on one that holds records; afterwards th
 
 import os
 import shutil
+import socketserver
 import struct
 import subprocess
 import sys
+import threading
 
 import crc32c
 
@@ -78,15 +80,43 @@ def unknown_key(world):
     return Refusal(command).check("no.such.key")
 
 
-def other_group_count(world):
-    """It is decided when a WAL is new."""
+def bad_group_count(world):
+    """It counts when a cluster begins; what is said later is not looked at."""
     directory = world.path("grouped")
-    Refusal(world.dev(world.path("none"), "--data-groups-per-core", "257")).check("--data-groups-per-core", "257")
-    with world.broker(directory, "--data-groups-per-core", "2"):
-        pass
-    with world.broker(directory):
-        pass
-    return Refusal(world.dev(directory, "--data-groups-per-core", "3")).check("2 data groups", "says 3")
+    with world.broker(directory, "--data-groups-per-core", "2") as (address, _):
+        produce(address)
+    still_there(world, directory)
+    with world.broker(directory, "--data-groups-per-core", "3") as (address, _):
+        consume(address)
+    return Refusal(world.dev(world.path("none"), "--data-groups-per-core", "257")).check("--data-groups-per-core", "257")
+
+
+def no_cluster_there(world):
+    """Nobody listens, something else does, and a broker that stands alone."""
+    status = [world.binary, "cluster", "status", "--bootstrap"]
+    Refusal([*status, f"127.0.0.1:{free_port()}"]).check("cannot reach a broker", "refused")
+    Refusal([*status, "127.0.0.1"]).check("no port")
+    Refusal([world.binary, "cluster", "add", "3"]).check("id@host:port")
+    with socketserver.TCPServer(("127.0.0.1", 0), Web) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        line = Refusal([*status, "127.0.0.1:%d" % server.server_address[1]]).check("does not answer as a broker")
+    with world.broker(world.path("alone")) as (address, _):
+        bootstrap = ["--bootstrap", address]
+        subprocess.run([*status, address], check=True, capture_output=True)
+        add = [world.binary, "cluster", "add", "3@127.0.0.1:10092", *bootstrap]
+        Refusal(add).check("invalid_request", "`nodes`")
+        Refusal([world.binary, "cluster", "drain", "9", *bootstrap]).check("no broker 9")
+        Refusal([world.binary, "cluster", "remove", "9", *bootstrap]).check("broker_id_not_registered")
+        Refusal([world.binary, "cluster", "drain", "0", "--cancel", *bootstrap]).check("does not drain")
+    return line
+
+
+class Web(socketserver.BaseRequestHandler):
+    """Speaks, but not Kafka."""
+
+    def handle(self):
+        self.request.recv(4096)
+        self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
 
 
 def lone_replacement(world):
@@ -317,7 +347,7 @@ def manifest_flipped(world):
     return error
 
 
-CASES = [unknown_flag, unknown_key, other_group_count, lone_replacement, bad_size, no_io_uring, memlock_too_low, device_in_use,
+CASES = [unknown_flag, unknown_key, bad_group_count, no_cluster_there, lone_replacement, bad_size, no_io_uring, memlock_too_low, device_in_use,
          device_of_another_system, other_system_in_data_dir, newer_version, slice_of_another_node,
          no_direct_io, opened_twice, port_in_use, one_superblock_copy, all_superblock_copies,
          disk_fills_while_formatting, failing_device, object_flipped, object_deleted,

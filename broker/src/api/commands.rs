@@ -1,5 +1,6 @@
-//! The APIs that change metadata: topics are created and deleted, producer ids reserved. Each
-//! change is a command to group 0; the request waits until all of its commands are applied.
+//! The APIs that change metadata: topics are created and deleted, producer ids reserved, brokers
+//! come and go. Each change is a command to group 0; the request waits until all of its commands
+//! are applied.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use kafka_wire::messages::MetadataRequest;
 use kafka_wire::{ErrorCode, Request, RequestHeader, Response};
 
 use super::group_calls::coordinators;
+use super::membership::{self, MemberPlan};
 use super::topic::{CreatePlan, DeletePlan};
 use super::{Ask, CallState, ClientView, Progress, metadata, open, producer_id, topic, with_view};
 use crate::cluster::{Command, Outcome};
@@ -31,6 +33,7 @@ pub(crate) struct CommandCall {
 enum Purpose {
     Create(CreatePlan),
     Delete(DeletePlan),
+    Member(MemberPlan),
     /// Producer ids were used up: the request is served again with new ones.
     ProducerId(Request),
     /// Topics had to be created first; then the request is answered as things stand.
@@ -68,6 +71,16 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
                     start(shard, reply_to, header, purpose, commands, None);
                 }
             }
+        }
+        Request::AddRaftVoter(_) | Request::RemoveRaftVoter(_) | Request::UnregisterBroker(_) => {
+            let shard_count = shard.node.has_peers().then_some(shard.node.shard_count);
+            let plan = membership::plan(shard.metadata.image(), shard_count, &request);
+            let commands = plan.commands();
+            let timeout = match &request {
+                Request::AddRaftVoter(request) => Some(request.timeout_ms),
+                _ => None,
+            };
+            start(shard, reply_to, header, Purpose::Member(plan), commands, timeout);
         }
         _ => unreachable!("the dispatcher sends only requests that change metadata"),
     }
@@ -123,7 +136,8 @@ fn start(
     open(shard, reply_to, header, CallState::Commands(Box::new(call)), Some(deadline), asks);
 }
 
-fn deadline(now: Instant, timeout_ms: Option<i32>) -> Instant {
+/// When a request is answered at the latest.
+pub(super) fn deadline(now: Instant, timeout_ms: Option<i32>) -> Instant {
     let timeout = timeout_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
     now + timeout.unwrap_or(PATIENCE).min(PATIENCE)
 }
@@ -141,6 +155,7 @@ impl CommandCall {
         match &mut self.purpose {
             Purpose::Create(plan) => plan.settle(slot, result),
             Purpose::Delete(plan) => plan.settle(slot, result),
+            Purpose::Member(plan) => plan.settle(result),
             Purpose::ProducerId(_) => match result {
                 Ok(Outcome::ProducerIdBlock { start, count, .. }) => {
                     shard.metadata.producer_ids.refill(*start, *count);
@@ -162,6 +177,7 @@ impl CommandCall {
                 Progress::Done(Response::CreateTopics(plan.response(&self.settings)))
             }
             Purpose::Delete(plan) => Progress::Done(Response::DeleteTopics(plan.response())),
+            Purpose::Member(plan) => Progress::Done(plan.response()),
         }
     }
 
@@ -171,6 +187,7 @@ impl CommandCall {
         match &self.purpose {
             Purpose::Create(plan) => Some(Response::CreateTopics(plan.response(&self.settings))),
             Purpose::Delete(plan) => Some(Response::DeleteTopics(plan.response())),
+            Purpose::Member(plan) => Some(plan.response()),
             Purpose::ProducerId(_) => Some(exhausted()),
             Purpose::Then(_) => None,
         }

@@ -71,8 +71,8 @@ enum DeletionState {
 
 /// An error code and its reason.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Refusal {
-    code: ErrorCode,
+pub(super) struct Refusal {
+    pub(super) code: ErrorCode,
     message: String,
 }
 
@@ -357,7 +357,7 @@ fn deletion_disabled(version: i16) -> Refusal {
 }
 
 impl Refusal {
-    fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 
@@ -374,7 +374,7 @@ impl Refusal {
         }
     }
 
-    fn not_committed(code: ErrorCode) -> Self {
+    pub(super) fn not_committed(code: ErrorCode) -> Self {
         let message = match code {
             ErrorCode::RequestTimedOut => "The request timed out; it may still take effect.",
             ErrorCode::NotController => "This is not the correct controller for this cluster.",
@@ -383,11 +383,11 @@ impl Refusal {
         Self::new(code, message)
     }
 
-    fn unexpected() -> Self {
+    pub(super) fn unexpected() -> Self {
         Self::new(ErrorCode::UnknownServerError, "The change had an unexpected outcome.")
     }
 
-    fn text(&self) -> StrBytes {
+    pub(super) fn text(&self) -> StrBytes {
         StrBytes::from_string(self.message.clone())
     }
 }

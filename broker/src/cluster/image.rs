@@ -189,6 +189,11 @@ impl Image {
         name.unwrap_or_else(|| format!("partition {id}"))
     }
 
+    /// The broker that is to lead a group when it can: that of its first copy.
+    pub fn preferred_leader(&self, group: RaftGroupId) -> Option<NodeId> {
+        self.groups.get(&group)?.replicas.first().map(|replica| replica.node)
+    }
+
     /// A group's copy on a node.
     pub fn replica_on(&self, group: RaftGroupId, node: NodeId) -> Option<Replica> {
         self.groups.get(&group)?.copies().find(|copy| copy.node == node)

@@ -86,6 +86,11 @@ impl Image {
         self.standings.get(&node)?.address.as_ref()
     }
 
+    /// Has a broker a copy of some group, or is it to have one?
+    pub fn has_copies(&self, node: NodeId) -> bool {
+        self.groups.values().any(|group| group.copies().any(|copy| copy.node == node))
+    }
+
     /// The brokers of the cluster: those that it began with and those that were added, but for
     /// those that were removed.
     pub fn members(&self, founders: &[NodeId]) -> BTreeSet<NodeId> {
@@ -125,8 +130,7 @@ impl Cluster {
         if !is_there || image.state_of(node) == NodeState::Removed {
             return Outcome::NodeUnknown { node };
         }
-        let has_copy = |group: &Arc<Group>| group.copies().any(|copy| copy.node == node);
-        if state == NodeState::Removed && image.groups.values().any(has_copy) {
+        if state == NodeState::Removed && image.has_copies(node) {
             return Outcome::NodeInUse { node };
         }
         let image = self.image_mut();

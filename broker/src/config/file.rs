@@ -11,11 +11,11 @@ use std::{fs, io};
 use model::NodeId;
 use s3_uploader::StoreUrl;
 use serde::{Deserialize, Deserializer, de};
+use tools::host_port::{HostPort, NodeAddress};
 use tools::size::Size;
 use uuid::Uuid;
 
 use super::SettingError;
-use super::host_port::HostPort;
 use super::node::{GROUPS_PER_CORE_MAX, NodeSettings};
 use super::peer_tls::PeerTlsFiles;
 
@@ -142,13 +142,10 @@ impl NodeSettings {
     /// Takes the brokers of a cluster, each as `ID@HOST:PORT`.
     fn set_nodes(&mut self, nodes: &[String]) -> Result<(), String> {
         for text in nodes {
-            let parts = text.split_once('@').and_then(|(id, address)| {
-                Some((id.parse::<u16>().ok()?, address.parse::<HostPort>().ok()?))
-            });
-            let (id, address) =
-                parts.ok_or_else(|| format!("`nodes` has {text:?}, which is not ID@HOST:PORT"))?;
-            if self.nodes.insert(NodeId::new(i32::from(id)), address).is_some() {
-                return Err(format!("`nodes` has node {id} twice"));
+            let NodeAddress { node, address } =
+                text.parse().map_err(|error| format!("`nodes`: {error}"))?;
+            if self.nodes.insert(node, address).is_some() {
+                return Err(format!("`nodes` has node {node} twice"));
             }
         }
         if self.nodes.is_empty() {
@@ -293,7 +290,7 @@ mod tests {
             ("toml", "data-dir = ", ", line 1: "),
             ("list", &format!("{LEAST}[settings]\n'num.partitions' = [1]"), "a setting is a text"),
             ("setting", &format!("{LEAST}[settings]\n'no.such' = 1"), "[settings]: "),
-            ("node", &format!("{LEAST}nodes = ['0@h']"), "not ID@HOST:PORT"),
+            ("node", &format!("{LEAST}nodes = ['0@h']"), "has no port"),
             ("twice", &format!("{LEAST}nodes = ['0@h:1', '0@h:2']"), "node 0 twice"),
             ("own", &OF_THREE.replace("node-id = 1", "node-id = 3"), "`node-id` is 3"),
             ("even", &OF_THREE.replace("\"2@", "\"1@"), "node 1 twice"),

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use model::NodeId;
 use s3_uploader::StoreUrl;
+use tools::host_port::HostPort;
 use tools::size::Size;
 use uuid::Uuid;
 
 use super::broker::BrokerSettings;
-use super::host_port::HostPort;
 use super::peer_tls::PeerTlsFiles;
 
 /// Raft groups with partitions of one shard.

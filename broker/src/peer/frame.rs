@@ -38,6 +38,9 @@ pub(crate) enum Control {
     /// The sender leads these groups, each in the term beside it. Said to brokers that have no copy
     /// of them.
     Leads { led: Vec<(u64, u64)> },
+    /// A client wants the first replicas of these groups to lead: the receiver hands over what it
+    /// leads of them.
+    Prefer { groups: Vec<u64> },
 }
 
 /// Why a connection to another broker is closed.
@@ -128,6 +131,12 @@ impl Control {
                     writer.u64(*term);
                 }
             }
+            Self::Prefer { groups } => {
+                writer.u8(9);
+                writer.u64(0);
+                writer.count(groups.len());
+                groups.iter().for_each(|group| writer.u64(*group));
+            }
         }
         let mut frame = writer.finish();
         let size = u32::try_from(frame.len()).expect("a command is smaller than an entry");
@@ -159,6 +168,9 @@ impl Control {
                 led: reader
                     .list("leads", |reader| Ok((reader.u64("group")?, reader.u64("term")?)))?,
             },
+            9 if token == 0 => {
+                Self::Prefer { groups: reader.list("groups", |reader| reader.u64("group"))? }
+            }
             found => return Err(DecodeError::Kind { found }.into()),
         };
         reader.finish()?;
@@ -172,7 +184,7 @@ mod tests {
 
     const SIZE_MAX: usize = 4096;
 
-    fn controls() -> [(Control, &'static [u8]); 6] {
+    fn controls() -> [(Control, &'static [u8]); 7] {
         let command = Bytes::from_static(b"command");
         [
             (
@@ -199,6 +211,10 @@ mod tests {
                 Control::Leads { led: vec![(3, 9), (5, 2)] },
                 include_bytes!("../../testdata/peer-leads.v1.bin"),
             ),
+            (
+                Control::Prefer { groups: vec![3, 5] },
+                include_bytes!("../../testdata/peer-prefer.v1.bin"),
+            ),
         ]
     }
 
@@ -222,8 +238,8 @@ mod tests {
         controls().iter().for_each(|(_, bytes)| stream.extend_from_slice(bytes));
         stream.extend_from_slice(raft);
         let whole = take_all(&stream).expect("frames");
-        assert_eq!(whole.len(), 8);
-        assert!(matches!((&whole[0], &whole[7]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
+        assert_eq!(whole.len(), 9);
+        assert!(matches!((&whole[0], &whole[8]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
         for step in [1, 2, 7, 100] {
             let mut buffer = BytesMut::new();
             let mut frames = Vec::new();
@@ -271,7 +287,7 @@ mod tests {
         #[test]
         fn damage_under_a_good_checksum_never_panics(
             damage in proptest::collection::vec((0_usize..100, proptest::num::u8::ANY), 0..8),
-            which in 0_usize..4,
+            which in 0_usize..7,
         ) {
             let mut bytes = controls()[which].1.to_vec();
             for (at, value) in damage {

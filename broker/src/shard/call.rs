@@ -99,6 +99,13 @@ impl Calls {
         self.open.insert(id.number, call);
     }
 
+    /// The same with a call whose deadline has passed, to be looked at again at a time.
+    pub(crate) fn put_back_until(&mut self, id: CallId, mut call: Call, at: Instant) {
+        call.deadline = Some(at);
+        self.deadlines.insert((at, id.number));
+        self.open.insert(id.number, call);
+    }
+
     /// Ends a call that was taken.
     pub(crate) fn forget(&mut self, id: CallId, call: &Call) {
         if let Some(at) = call.deadline {

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use model::{NodeId, RaftGroupId, Term};
 
 use super::Shard;
+use super::message::Message;
 use crate::metrics::Metric;
 use crate::net::NetAction;
+use crate::peer::frame::Control;
 
 /// How long the preferred leader must have been there, with all that is committed, before it leads.
 const REST: Duration = Duration::from_secs(10);
@@ -127,17 +129,62 @@ impl Shard {
 
     fn prefer_first_replica(&mut self, group: RaftGroupId) {
         let Some(term) = self.log.leads(group) else { return };
-        let preferred = self.metadata.image().group(group).and_then(|it| it.replicas.first());
-        let Some(preferred) = preferred.map(|replica| replica.node) else { return };
+        let Some(preferred) = self.metadata.image().preferred_leader(group) else { return };
         let now = self.now.instant;
         let is_ready = preferred != self.node.id && self.could_lead(group, preferred);
         let led = self.leadership.led.entry(group).or_insert_with(|| Led::new(term));
         led.leads(term, now);
         if led.should_hand_over(is_ready, now) {
-            self.metrics.add(Metric::HandOvers, 1);
-            let voter = self.voter_at(preferred);
-            self.log.hand_over_group(group, voter);
+            self.hand_group_to(group, preferred);
         }
+    }
+
+    /// A client wants the first replicas of groups to lead, now: has the shards of these groups see
+    /// to it. The leader table tells what became of it.
+    pub(crate) fn want_first_replicas(&mut self, groups: impl Iterator<Item = RaftGroupId>) {
+        let mut by_shard: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for group in groups {
+            let shard = self.metadata.image().group(group).and_then(|it| it.shard());
+            shard.into_iter().for_each(|it| by_shard.entry(it).or_default().push(group));
+        }
+        for (shard, groups) in by_shard {
+            if shard == self.id {
+                self.prefer(groups);
+            } else {
+                self.mailbox.send(shard, Message::Prefer { groups });
+            }
+        }
+    }
+
+    /// The same of groups of this shard: those that are led elsewhere their leaders hear of.
+    pub(super) fn prefer(&mut self, groups: Vec<RaftGroupId>) {
+        let mut elsewhere: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for group in groups {
+            match self.node.leader(group) {
+                Some((leader, _)) if leader == self.node.id => self.hand_over_to_first(group),
+                Some((leader, _)) => elsewhere.entry(leader).or_default().push(group.get()),
+                None => {}
+            }
+        }
+        for (leader, groups) in elsewhere {
+            self.peers.send_control(leader, &Control::Prefer { groups });
+        }
+    }
+
+    /// Hands a group over to its first replica, if it is led here and that one could.
+    pub(super) fn hand_over_to_first(&mut self, group: RaftGroupId) {
+        let preferred = self.metadata.image().preferred_leader(group);
+        let other = preferred.filter(|node| *node != self.node.id && self.could_lead(group, *node));
+        if let Some(node) = other.filter(|_| self.log.leads(group).is_some()) {
+            self.hand_group_to(group, node);
+        }
+    }
+
+    /// Has another broker lead a group, if that has all by then.
+    pub(super) fn hand_group_to(&mut self, group: RaftGroupId, node: NodeId) {
+        self.metrics.add(Metric::HandOvers, 1);
+        let voter = self.voter_at(node);
+        self.log.hand_over_group(group, voter);
     }
 
     /// Is a broker there, with a vote and with what was committed at the last tick?

@@ -220,8 +220,7 @@ impl Shard {
         let able = voters.iter().copied().filter_map(node_of);
         let to = able.filter(|node| self.could_lead(group, *node)).min();
         if let Some(node) = to {
-            self.metrics.add(Metric::HandOvers, 1);
-            self.log.hand_over_group(group, self.voter_at(node));
+            self.hand_group_to(group, node);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use kafka_wire::StrBytes;
 use kafka_wire::validate::BatchInfo;
-use model::{LeaderEpoch, NodeId, Offset, PartitionId};
+use model::{LeaderEpoch, NodeId, Offset, PartitionId, RaftGroupId};
 
 use super::call::{CallId, Origin};
 use crate::cluster::{Command, Image, Outcome};
@@ -19,6 +19,8 @@ pub(crate) enum Message {
     Request { origin: Origin, request: PartRequest },
     /// The answer to one.
     Answer { origin: Origin, answer: PartAnswer },
+    /// A client wants the first replicas of these groups of the receiver to lead.
+    Prefer { groups: Vec<RaftGroupId> },
     /// The call waits for nothing any more: its watches can go.
     Cancel { call: CallId },
 }

@@ -118,6 +118,11 @@ impl Shard {
             }
             Control::WalRoom { bytes } => self.hear_room(from, bytes),
             Control::Leads { led } => self.hear_leads(from, &led),
+            Control::Prefer { groups } => {
+                groups
+                    .into_iter()
+                    .for_each(|group| self.hand_over_to_first(RaftGroupId::new(group)));
+            }
             Control::MetadataStored { upto } => {
                 self.node.set_metadata_stored(LogIndex::new(upto));
             }

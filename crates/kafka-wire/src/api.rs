@@ -24,7 +24,11 @@ pub enum ApiKey {
     InitProducerId = 22,
     OffsetForLeaderEpoch = 23,
     DescribeConfigs = 32,
+    ElectLeaders = 43,
     DescribeCluster = 60,
+    UnregisterBroker = 64,
+    AddRaftVoter = 80,
+    RemoveRaftVoter = 81,
 }
 
 /// One row of the table. Version bounds are inclusive.
@@ -64,7 +68,11 @@ pub const APIS: &[Api] = &[
     row(ApiKey::InitProducerId, 0, 5, 2),
     row(ApiKey::OffsetForLeaderEpoch, 2, 4, 4),
     row(ApiKey::DescribeConfigs, 1, 4, 4),
+    row(ApiKey::ElectLeaders, 0, 2, 2),
     row(ApiKey::DescribeCluster, 0, 2, 0),
+    row(ApiKey::UnregisterBroker, 0, 0, 0),
+    row(ApiKey::AddRaftVoter, 0, 0, 0),
+    row(ApiKey::RemoveRaftVoter, 0, 0, 0),
 ];
 
 impl ApiKey {
@@ -126,7 +134,7 @@ mod tests {
             assert!(api.key.serves(api.max) && !api.key.serves(api.max + 1));
         }
         assert_eq!(ApiKey::from_code(999), None);
-        assert_eq!(APIS.len(), 19);
+        assert_eq!(APIS.len(), 23);
     }
 
     /// The first flexible version must be the codec's, which is generated from Kafka's sources.

@@ -117,7 +117,11 @@ codec_requests! {
     InitProducerId: m::InitProducerIdRequest => m::InitProducerIdResponse;
     OffsetForLeaderEpoch: m::OffsetForLeaderEpochRequest => m::OffsetForLeaderEpochResponse;
     DescribeConfigs: m::DescribeConfigsRequest => m::DescribeConfigsResponse;
+    ElectLeaders: m::ElectLeadersRequest => m::ElectLeadersResponse;
     DescribeCluster: m::DescribeClusterRequest => m::DescribeClusterResponse;
+    UnregisterBroker: m::UnregisterBrokerRequest => m::UnregisterBrokerResponse;
+    AddRaftVoter: m::AddRaftVoterRequest => m::AddRaftVoterResponse;
+    RemoveRaftVoter: m::RemoveRaftVoterRequest => m::RemoveRaftVoterResponse;
 }
 
 impl ClientRequest for ApiVersionsRequest {

@@ -100,8 +100,10 @@ error_codes! {
     UnsupportedCompressionType = 76, "UNSUPPORTED_COMPRESSION_TYPE";
     OffsetNotAvailable = 78, "OFFSET_NOT_AVAILABLE";
     MemberIdRequired = 79, "MEMBER_ID_REQUIRED";
+    PreferredLeaderNotAvailable = 80, "PREFERRED_LEADER_NOT_AVAILABLE";
     GroupMaxSizeReached = 81, "GROUP_MAX_SIZE_REACHED";
     FencedInstanceId = 82, "FENCED_INSTANCE_ID";
+    ElectionNotNeeded = 84, "ELECTION_NOT_NEEDED";
     GroupSubscribedToTopic = 86, "GROUP_SUBSCRIBED_TO_TOPIC";
     InvalidRecord = 87, "INVALID_RECORD";
     UnstableOffsetCommit = 88, "UNSTABLE_OFFSET_COMMIT";
@@ -112,7 +114,9 @@ error_codes! {
     UnacceptableCredential = 93, "UNACCEPTABLE_CREDENTIAL";
     FeatureUpdateFailed = 96, "FEATURE_UPDATE_FAILED";
     UnknownTopicId = 100, "UNKNOWN_TOPIC_ID";
+    BrokerIdNotRegistered = 102, "BROKER_ID_NOT_REGISTERED";
     InconsistentTopicId = 103, "INCONSISTENT_TOPIC_ID";
+    InconsistentClusterId = 104, "INCONSISTENT_CLUSTER_ID";
     FetchSessionTopicIdError = 106, "FETCH_SESSION_TOPIC_ID_ERROR";
     FencedMemberEpoch = 110, "FENCED_MEMBER_EPOCH";
     UnreleasedInstanceId = 111, "UNRELEASED_INSTANCE_ID";
@@ -121,6 +125,8 @@ error_codes! {
     MismatchedEndpointType = 114, "MISMATCHED_ENDPOINT_TYPE";
     UnsupportedEndpointType = 115, "UNSUPPORTED_ENDPOINT_TYPE";
     TransactionAbortable = 120, "TRANSACTION_ABORTABLE";
+    DuplicateVoter = 126, "DUPLICATE_VOTER";
+    VoterNotFound = 127, "VOTER_NOT_FOUND";
     InvalidRegularExpression = 128, "INVALID_REGULAR_EXPRESSION";
     RebootstrapRequired = 129, "REBOOTSTRAP_REQUIRED";
 }

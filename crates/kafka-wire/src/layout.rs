@@ -80,7 +80,11 @@ pub(crate) fn of(api_key: ApiKey) -> &'static Layout {
         ApiKey::InitProducerId => &INIT_PRODUCER_ID,
         ApiKey::OffsetForLeaderEpoch => &OFFSET_FOR_LEADER_EPOCH,
         ApiKey::DescribeConfigs => &DESCRIBE_CONFIGS,
+        ApiKey::ElectLeaders => &ELECT_LEADERS,
         ApiKey::DescribeCluster => &DESCRIBE_CLUSTER,
+        ApiKey::UnregisterBroker => &UNREGISTER_BROKER,
+        ApiKey::AddRaftVoter => &ADD_RAFT_VOTER,
+        ApiKey::RemoveRaftVoter => &REMOVE_RAFT_VOTER,
     }
 }
 
@@ -293,4 +297,17 @@ static CONFIG_RESOURCE: Layout =
         all(STRINGS),
     ]);
 
+static ELECT_LEADERS: Layout = body(&[since(1, I8), all(Array(&ELECTION_TOPIC)), all(I32)]);
+static ELECTION_TOPIC: Layout =
+    element::<m::elect_leaders_request::TopicPartitions>(&[all(String), all(I32S)]);
+
 static DESCRIBE_CLUSTER: Layout = body(&[all(BOOL), since(1, I8), since(2, BOOL)]);
+
+static UNREGISTER_BROKER: Layout = body(&[all(I32)]);
+
+static ADD_RAFT_VOTER: Layout =
+    body(&[all(String), all(I32), all(I32), all(UUID), all(Array(&VOTER_LISTENER))]);
+static VOTER_LISTENER: Layout =
+    element::<m::add_raft_voter_request::Listener>(&[all(String), all(String), all(I16)]);
+
+static REMOVE_RAFT_VOTER: Layout = body(&[all(String), all(I32), all(UUID)]);

@@ -45,7 +45,11 @@ pub enum Request {
     InitProducerId(m::InitProducerIdRequest),
     OffsetForLeaderEpoch(m::OffsetForLeaderEpochRequest),
     DescribeConfigs(m::DescribeConfigsRequest),
+    ElectLeaders(m::ElectLeadersRequest),
     DescribeCluster(m::DescribeClusterRequest),
+    UnregisterBroker(m::UnregisterBrokerRequest),
+    AddRaftVoter(m::AddRaftVoterRequest),
+    RemoveRaftVoter(m::RemoveRaftVoterRequest),
 }
 
 /// Why a frame is no request of ours. The connection must be closed for each of them.
@@ -133,6 +137,10 @@ fn decode_body(header: &RequestHeader, body: BytesMut) -> Result<Request, Decode
         ApiKey::InitProducerId => Request::InitProducerId(guard::decode(header, body)?),
         ApiKey::OffsetForLeaderEpoch => Request::OffsetForLeaderEpoch(guard::decode(header, body)?),
         ApiKey::DescribeConfigs => Request::DescribeConfigs(guard::decode(header, body)?),
+        ApiKey::ElectLeaders => Request::ElectLeaders(guard::decode(header, body)?),
         ApiKey::DescribeCluster => Request::DescribeCluster(guard::decode(header, body)?),
+        ApiKey::UnregisterBroker => Request::UnregisterBroker(guard::decode(header, body)?),
+        ApiKey::AddRaftVoter => Request::AddRaftVoter(guard::decode(header, body)?),
+        ApiKey::RemoveRaftVoter => Request::RemoveRaftVoter(guard::decode(header, body)?),
     })
 }

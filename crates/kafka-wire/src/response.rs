@@ -39,7 +39,11 @@ pub enum Response {
     InitProducerId(m::InitProducerIdResponse),
     OffsetForLeaderEpoch(m::OffsetForLeaderEpochResponse),
     DescribeConfigs(m::DescribeConfigsResponse),
+    ElectLeaders(m::ElectLeadersResponse),
     DescribeCluster(m::DescribeClusterResponse),
+    UnregisterBroker(m::UnregisterBrokerResponse),
+    AddRaftVoter(m::AddRaftVoterResponse),
+    RemoveRaftVoter(m::RemoveRaftVoterResponse),
 }
 
 /// Why a response cannot be sent. It is a fault of ours: the connection must be closed.
@@ -75,7 +79,11 @@ impl Response {
             Self::InitProducerId(_) => ApiKey::InitProducerId,
             Self::OffsetForLeaderEpoch(_) => ApiKey::OffsetForLeaderEpoch,
             Self::DescribeConfigs(_) => ApiKey::DescribeConfigs,
+            Self::ElectLeaders(_) => ApiKey::ElectLeaders,
             Self::DescribeCluster(_) => ApiKey::DescribeCluster,
+            Self::UnregisterBroker(_) => ApiKey::UnregisterBroker,
+            Self::AddRaftVoter(_) => ApiKey::AddRaftVoter,
+            Self::RemoveRaftVoter(_) => ApiKey::RemoveRaftVoter,
         }
     }
 }
@@ -139,7 +147,11 @@ fn encode_body(
         Response::InitProducerId(body) => sink(body.encode(writer.buf(), version)),
         Response::OffsetForLeaderEpoch(body) => sink(body.encode(writer.buf(), version)),
         Response::DescribeConfigs(body) => sink(body.encode(writer.buf(), version)),
+        Response::ElectLeaders(body) => sink(body.encode(writer.buf(), version)),
         Response::DescribeCluster(body) => sink(body.encode(writer.buf(), version)),
+        Response::UnregisterBroker(body) => sink(body.encode(writer.buf(), version)),
+        Response::AddRaftVoter(body) => sink(body.encode(writer.buf(), version)),
+        Response::RemoveRaftVoter(body) => sink(body.encode(writer.buf(), version)),
     }
 }
 

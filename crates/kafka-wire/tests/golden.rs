@@ -112,7 +112,11 @@ fn reencode(request: Request, version: i16) -> Bytes {
         Request::InitProducerId(body) => to_frame(version, &body),
         Request::OffsetForLeaderEpoch(body) => to_frame(version, &body),
         Request::DescribeConfigs(body) => to_frame(version, &body),
+        Request::ElectLeaders(body) => to_frame(version, &body),
         Request::DescribeCluster(body) => to_frame(version, &body),
+        Request::UnregisterBroker(body) => to_frame(version, &body),
+        Request::AddRaftVoter(body) => to_frame(version, &body),
+        Request::RemoveRaftVoter(body) => to_frame(version, &body),
     }
 }
 
@@ -169,8 +173,16 @@ fn response(golden: &Golden) -> Response {
         ApiKey::DescribeConfigs => {
             Response::DescribeConfigs(body::<m::DescribeConfigsRequest>(golden))
         }
+        ApiKey::ElectLeaders => Response::ElectLeaders(body::<m::ElectLeadersRequest>(golden)),
         ApiKey::DescribeCluster => {
             Response::DescribeCluster(body::<m::DescribeClusterRequest>(golden))
+        }
+        ApiKey::UnregisterBroker => {
+            Response::UnregisterBroker(body::<m::UnregisterBrokerRequest>(golden))
+        }
+        ApiKey::AddRaftVoter => Response::AddRaftVoter(body::<m::AddRaftVoterRequest>(golden)),
+        ApiKey::RemoveRaftVoter => {
+            Response::RemoveRaftVoter(body::<m::RemoveRaftVoterRequest>(golden))
         }
     }
 }

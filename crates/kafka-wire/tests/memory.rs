@@ -106,6 +106,8 @@ fn floods_stay_within_the_budget() {
     flood(ApiKey::CreateTopics, 5, &[], &[1, 0, 0, 0, 1, 0, 1, 1, 1, 0]);
     flood(ApiKey::OffsetFetch, 6, &[2, b'g'], &[1, 1, 0]);
     flood(ApiKey::JoinGroup, 6, &[1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1], &[1, 1, 0]);
+    flood(ApiKey::ElectLeaders, 2, &[0], &[1, 1, 0]);
+    flood(ApiKey::AddRaftVoter, 0, &[[1].as_slice(), &[0; 24]].concat(), &[1, 1, 0, 1, 0]);
     flood(ApiKey::Produce, 9, &[0, 0, 1, 0, 0, 0, 0], &[1, 1, 0]);
     flood(
         ApiKey::OffsetCommit,

@@ -61,7 +61,11 @@ every_golden_in_every_version! {
     init_producer_id: InitProducerId, m::InitProducerIdRequest;
     offset_for_leader_epoch: OffsetForLeaderEpoch, m::OffsetForLeaderEpochRequest;
     describe_configs: DescribeConfigs, m::DescribeConfigsRequest;
+    elect_leaders: ElectLeaders, m::ElectLeadersRequest;
     describe_cluster: DescribeCluster, m::DescribeClusterRequest;
+    unregister_broker: UnregisterBroker, m::UnregisterBrokerRequest;
+    add_raft_voter: AddRaftVoter, m::AddRaftVoterRequest;
+    remove_raft_voter: RemoveRaftVoter, m::RemoveRaftVoterRequest;
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use model::NodeId;
+
 /// A host name or literal address, and a port. Nothing is resolved here.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct HostPort {
@@ -25,6 +27,24 @@ pub enum HostPortError {
     Brackets { text: String },
     #[error("`{text}`: a host name has only letters, digits, `.`, `-` and `_`")]
     Host { text: String },
+}
+
+/// A broker and where its first shard listens to the others, as people write it:
+/// `3@broker.example:10092`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NodeAddress {
+    /// From 0 to 65535.
+    pub node: NodeId,
+    pub address: HostPort,
+}
+
+/// Why a text is not a broker's address.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NodeAddressError {
+    #[error("`{text}` is not ID@HOST:PORT, with an ID from 0 to 65535")]
+    Form { text: String },
+    #[error(transparent)]
+    Address(#[from] HostPortError),
 }
 
 impl HostPort {
@@ -78,6 +98,27 @@ impl fmt::Display for HostPort {
     }
 }
 
+impl FromStr for NodeAddress {
+    type Err = NodeAddressError;
+
+    fn from_str(text: &str) -> Result<Self, NodeAddressError> {
+        let parts = text.split_once('@').and_then(|(id, address)| {
+            // `parse` alone would take a sign.
+            let is_number = id.bytes().all(|byte| byte.is_ascii_digit());
+            Some((id.parse::<u16>().ok().filter(|_| is_number)?, address))
+        });
+        let (id, address) =
+            parts.ok_or_else(|| NodeAddressError::Form { text: text.to_owned() })?;
+        Ok(Self { node: NodeId::new(i32::from(id)), address: address.parse()? })
+    }
+}
+
+impl fmt::Display for NodeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.node, self.address)
+    }
+}
+
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
 }
@@ -114,6 +155,20 @@ mod tests {
         ] {
             assert_eq!(text.parse::<HostPort>(), Err(expected));
         }
+    }
+
+    #[test]
+    fn a_brokers_address_has_its_number() {
+        for text in ["0@127.0.0.1:10092", "65535@[::1]:1"] {
+            let parsed: NodeAddress = text.parse().expect(text);
+            assert_eq!(parsed.to_string(), text);
+        }
+        for text in ["127.0.0.1:10092", "@h:1", "+1@h:1", "65536@h:1", "-1@h:1", "x@h:1"] {
+            let error = text.parse::<NodeAddress>().expect_err(text);
+            assert_eq!(error, NodeAddressError::Form { text: text.into() });
+        }
+        let error = "1@h".parse::<NodeAddress>().expect_err("no port");
+        assert_eq!(error, HostPortError::NoPort { text: "h".into() }.into());
     }
 
     #[test]
