@@ -302,6 +302,12 @@ impl SimBroker {
         self.shard.trim_early();
     }
 
+    /// A planted bug: says of groups that others have taken the place of those that are to go,
+    /// before they have.
+    pub fn settle_early(&mut self) {
+        self.shard.settle_early();
+    }
+
     /// A planted bug: deletes what nothing refers to at once, without asking whether the bucket's
     /// newest manifest still names it.
     pub fn delete_unasked(&mut self) {

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from brokers import Cluster, free_ports, is_running  # sets the path to other runs' modules
+from brokers import Cluster, free_ports, is_running, read, replace_line  # sets the path to other runs' modules
 from certificates import Authority, with_settings
 from watched import LONELY, PATIENCE_SECONDS, PLACES, TOPIC, Watched, run_in_directory
 from wire import NONE, NOT_LEADER_OR_FOLLOWER, OUT_OF_ORDER_SEQUENCE_NUMBER, produce
@@ -322,16 +322,6 @@ class Run(Watched):
         finally:
             self.cluster.clean_up()
             self.tell("cluster")
-
-
-def read(path):
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
-def replace_line(text, key, value):
-    lines = [f"{key} = {value}" if line.startswith(f"{key} =") else line for line in text.splitlines()]
-    return "\n".join(lines) + "\n"
 
 
 def with_group(bootstrap, group, work):

@@ -8,8 +8,9 @@ import os
 import re
 import subprocess
 
-from brokers import Cluster, free_ports  # sets the path to other runs' modules
-from cluster import read, replace_line
+from confluent_kafka.admin import AdminClient
+
+from brokers import Cluster, free_ports, read, replace_line  # sets the path to other runs' modules
 from watched import PATIENCE_SECONDS, TOPIC, Watched, run_in_directory
 
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152"]
@@ -26,6 +27,7 @@ def arguments():
 class Run(Watched):
     def __init__(self, options, directory):
         super().__init__(options, Cluster(options.binary, directory, free_ports(), FLAGS))
+        self.changes, self.looks = None, 0
 
     def administer(self, *arguments, bootstrap=1):
         done = subprocess.run([self.options.binary, "cluster", *arguments, "--bootstrap",
@@ -118,20 +120,16 @@ class Run(Watched):
         return sum(node in found.replicas for found in self.partitions(TOPIC).values())
 
     def listed(self):
-        return set(self.brokers_of(1))
-
-    def brokers_of(self, node):
-        from confluent_kafka.admin import AdminClient
-        admin = AdminClient({"bootstrap.servers": self.cluster.address(node), "log_level": 0})
-        return admin.list_topics(timeout=10).brokers
+        admin = AdminClient({"bootstrap.servers": self.cluster.address(1), "log_level": 0})
+        return set(admin.list_topics(timeout=10).brokers)
 
     def is_still(self):
         """Nothing was changed for a while: the balancer rests between its changes."""
         name = "tailrace_cluster_balancer_changes_total"
         count = sum(self.cluster.metric(node, name) or 0 for node in range(4))
-        changed, self.last_count = count != getattr(self, "last_count", None), count
-        self.quiet = 0 if changed else getattr(self, "quiet", 0) + 1
-        return self.quiet > 100
+        self.looks = self.looks + 1 if count == self.changes else 0
+        self.changes = count
+        return self.looks > 100
 
     def run(self):
         try:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Three brokers under load and faults: of `tailrace dev --nodes 3` on loopback, also in racks and with all three
-# needed, then in network namespaces (chaos.sh). Arguments go to cluster.py (--seed, --rounds). TAILRACE_BIN names
+# Three brokers under load and faults: of `tailrace dev --nodes 3` on loopback, also in racks, with all three
+# needed and with a fourth that joins, then in network namespaces (chaos.sh). Arguments go to cluster.py (--seed, --rounds). TAILRACE_BIN names
 # another broker.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -8,4 +8,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 "$python" -B "$repository/tools/cluster/cluster.py" --binary "$binary" "$@"
 "$python" -B "$repository/tools/cluster/racks.py" --binary "$binary"
 "$python" -B "$repository/tools/cluster/in_sync.py" --binary "$binary"
+"$python" -B "$repository/tools/cluster/growth.py" --binary "$binary"
 exec "$repository/tools/cluster/chaos.sh"

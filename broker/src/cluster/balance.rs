@@ -121,7 +121,7 @@ impl<'a> Balance<'a> {
                     && self.shared_racks(group, Some(most), least) <= before
             });
             // A copy that does not lead costs nobody anything.
-            let leads = |group: &Group| group_leader(group) == Some(most);
+            let leads = |group: &Group| group.preferred_leader() == Some(most);
             let group = may_go.min_by_key(|group| (leads(group), group.id))?;
             Some(replaced(group, most, least))
         })
@@ -130,9 +130,9 @@ impl<'a> Balance<'a> {
     /// Evens out how many groups each broker leads, of those that count.
     fn spread_leaders(&self, counts: impl Fn(&Group) -> bool) -> Option<Command> {
         let groups = || self.image.data_groups().filter(|group| counts(group));
-        let leads = self.counted(groups().filter_map(|group| group_leader(group)));
+        let leads = self.counted(groups().filter_map(|group| group.preferred_leader()));
         groups().find_map(|group| {
-            let first = group_leader(group)?;
+            let first = group.preferred_leader()?;
             let many = *leads.get(&first)?;
             let others = group.replicas.iter().map(|it| it.node).filter(|node| *node != first);
             let of = |node: NodeId| Some((*leads.get(&node)?, node));
@@ -146,7 +146,7 @@ impl<'a> Balance<'a> {
     fn new_group(&self, shard: ShardId) -> Option<Command> {
         let groups = self.image.data_groups();
         let here: Vec<_> = groups.filter(|group| group.shard() == Some(shard)).collect();
-        let leaders: BTreeSet<_> = here.iter().filter_map(|group| group_leader(group)).collect();
+        let leaders: BTreeSet<_> = here.iter().filter_map(|it| it.preferred_leader()).collect();
         let size = here.iter().map(|group| group.replicas.len()).max()?.min(self.able.len());
         let was_added = |node: &&NodeId| self.image.address_of(**node).is_some();
         let mut idle = self.able.iter().filter(was_added).filter(|node| !leaders.contains(*node));
@@ -163,10 +163,6 @@ impl<'a> Balance<'a> {
         }
         Some(Command::CreateGroup { group: group.id, replicas: group.replicas })
     }
-}
-
-fn group_leader(group: &Group) -> Option<NodeId> {
-    group.replicas.first().map(|replica| replica.node)
 }
 
 fn count(counts: &BTreeMap<NodeId, usize>, node: NodeId) -> usize {

@@ -189,9 +189,9 @@ impl Image {
         name.unwrap_or_else(|| format!("partition {id}"))
     }
 
-    /// The broker that is to lead a group when it can: that of its first copy.
+    /// The broker that is to lead a group when it can.
     pub fn preferred_leader(&self, group: RaftGroupId) -> Option<NodeId> {
-        self.groups.get(&group)?.replicas.first().map(|replica| replica.node)
+        self.groups.get(&group)?.preferred_leader()
     }
 
     /// A group's copy on a node.

@@ -69,6 +69,11 @@ impl Group {
         self.replicas.first().map(|replica| replica.shard)
     }
 
+    /// The broker that is to lead it when it can: that of its first copy.
+    pub fn preferred_leader(&self) -> Option<NodeId> {
+        self.replicas.first().map(|replica| replica.node)
+    }
+
     /// Is a broker among those that are to have a copy?
     pub fn is_on(&self, node: NodeId) -> bool {
         self.replicas.iter().any(|replica| replica.node == node)

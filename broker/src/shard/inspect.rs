@@ -240,6 +240,18 @@ impl Shard {
     }
 
     /// See `SimBroker`.
+    pub(crate) fn settle_early(&mut self) {
+        if !self.log.has_caught_up(RaftGroupId::METADATA) {
+            return;
+        }
+        let image = self.metadata.shared_image();
+        for group in image.groups().filter(|group| !group.leaving.is_empty()) {
+            let command = Command::GroupSettled { group: group.id, asked: group.asked };
+            let _ = self.try_propose_command(&command);
+        }
+    }
+
+    /// See `SimBroker`.
     pub(crate) fn delete_unasked(&mut self) {
         for group in self.tiers.groups().iter().copied() {
             let retired = self.tiers[group].manifest.retired(i64::MAX);

@@ -54,6 +54,8 @@ pub enum Bug {
     OldLeaderWrites,
     /// A broker that has lost its disk votes as if it had not.
     SameVoter,
+    /// A copy is forgotten that is to go, though the group counts on it still.
+    ForgetEarly,
 }
 
 /// Runs a seed. The same seed and bug always give the same result.
@@ -314,6 +316,7 @@ impl Simulation {
                 Some(Bug::EarlyAck) => broker.acknowledge_early(),
                 Some(Bug::TrimBeforeEdit) => broker.trim_early(),
                 Some(Bug::OldLeaderWrites) => broker.write_as_old_leader(),
+                Some(Bug::ForgetEarly) => broker.settle_early(),
                 Some(Bug::SameVoter) | None => {}
             }
             for to in broker.take_dials() {
