@@ -76,7 +76,7 @@ fn add(
     if image.state_of(node) == NodeState::Draining {
         return Ok(Command::SetNodeState { node, state: NodeState::Serving });
     }
-    if image.members(&[]).contains(&node) || image.node(node).is_some() {
+    if image.members().contains(&node) {
         return Err(duplicate(node));
     }
     let shard_count = shard_count.ok_or_else(|| {

@@ -53,7 +53,7 @@ impl World {
 
     fn next(&self) -> Option<Command> {
         let image = self.cluster.image();
-        let members = image.members(&(1..=3).map(NodeId::new).collect::<Vec<_>>());
+        let members = image.members();
         let balance = Balance::new(&image, &members, |node| !self.away.contains(&node));
         balance.drain().or_else(|| balance.spread())
     }
@@ -171,7 +171,7 @@ fn a_change_that_is_under_way_is_not_made_another_of() {
     let mut groups = BTreeSet::new();
     while let Some(Command::SetReplicas { group, replicas }) = {
         let image = world.cluster.image();
-        let members = image.members(&(1..=3).map(NodeId::new).collect::<Vec<_>>());
+        let members = image.members();
         Balance::new(&image, &members, |_| true).drain()
     } {
         assert!(groups.insert(group), "{group} twice");

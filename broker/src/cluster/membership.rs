@@ -96,11 +96,13 @@ impl Image {
         self.groups.values().any(|group| group.copies().any(|copy| copy.node == node))
     }
 
-    /// The brokers of the cluster: those that it began with and those that were added, but for
-    /// those that were removed.
-    pub fn members(&self, founders: &[NodeId]) -> BTreeSet<NodeId> {
+    /// The brokers of the cluster: those that it began with, which have copies of groups from then
+    /// on, and those that were added, but for those that were removed.
+    pub fn members(&self) -> BTreeSet<NodeId> {
         let added = self.standings.iter().filter(|(_, it)| it.address.is_some());
-        let all = founders.iter().chain(added.map(|(node, _)| node)).copied();
+        let copies = self.groups.values().flat_map(|group| group.copies());
+        let known = self.nodes.keys().chain(added.map(|(node, _)| node)).copied();
+        let all = known.chain(copies.map(|copy| copy.node));
         all.filter(|node| self.state_of(*node) != NodeState::Removed).collect()
     }
 

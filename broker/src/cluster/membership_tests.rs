@@ -63,7 +63,7 @@ impl World {
     }
 
     fn members(&self) -> Vec<i32> {
-        self.0.image.members(&NODES).into_iter().map(NodeId::get).collect()
+        self.0.image.members().into_iter().map(NodeId::get).collect()
     }
 }
 

@@ -61,7 +61,7 @@ impl Shard {
         let image = self.metadata.shared_image();
         self.note_moves(&image);
         let now = self.now.instant;
-        let members = image.members(&self.node.founders());
+        let members = image.members();
         let is_up = |node| node == self.node.id || self.peers.is_up(node);
         let up = members.iter().copied().filter(|node| is_up(*node)).collect();
         let may_spread = self.balancer.has_rested(up, now) && self.node.settings.broker.balancer;

@@ -16,12 +16,13 @@ use crate::peer::frame::Control;
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Shard {
-    /// Talks to the brokers that an image names, and to no others.
+    /// Talks to the brokers that an image names, and to no others; before there is a cluster, to
+    /// those of the configuration.
     pub(super) fn meet_members(&mut self, image: &Image) {
-        if !self.node.has_peers() {
+        if !self.node.has_peers() || image.cluster_id().is_none() {
             return;
         }
-        let mut members = image.members(&self.node.founders());
+        let mut members = image.members();
         members.remove(&self.node.id);
         if let Some(dialer) = self.node.dialer().filter(|_| self.id == METADATA_SHARD) {
             let address = |node: &NodeId| Some((*node, image.address_of(*node)?));

@@ -111,7 +111,7 @@ impl Shard {
         };
         image.cluster_id().map(|_| Standing {
             version: image.version().get(),
-            is_member: image.members(&self.node.founders()).contains(&node),
+            is_member: image.members().contains(&node),
             is_draining: image.state_of(node) == NodeState::Draining,
             copies: image.groups().filter(has_copy).count(),
         })

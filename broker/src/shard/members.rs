@@ -197,8 +197,7 @@ impl Shard {
     /// count: all others.
     fn listeners(&self) -> BTreeSet<u64> {
         let image = self.metadata.image();
-        let founders = self.node.founders();
-        let all = image.members(&founders).into_iter();
+        let all = image.members().into_iter();
         let votes = |node: &NodeId| {
             image.group(RaftGroupId::METADATA).is_some_and(|group| group.is_on(*node))
         };
