@@ -182,7 +182,7 @@ impl Shard {
                 voter.map_or(promote, |voter| MemberChange::Replace { learner, voter })
             }
         };
-        if self.leaves_by(change) {
+        if self.leaves_by(group, change) {
             // Another one leads first, and goes on with this.
             return self.hand_over_to(group, &voters);
         }
@@ -206,10 +206,13 @@ impl Shard {
     }
 
     /// Would this broker have no vote after a change?
-    fn leaves_by(&self, change: MemberChange) -> bool {
+    fn leaves_by(&self, group: RaftGroupId, change: MemberChange) -> bool {
         let own = self.node.voter();
         match change {
             MemberChange::Replace { voter, .. } | MemberChange::RemoveVoter(voter) => voter == own,
+            MemberChange::Leave => {
+                self.log.members(group).is_some_and(|members| !members.voters.contains(&own))
+            }
             _ => false,
         }
     }

@@ -446,6 +446,11 @@ impl Group {
         let state = self.raw.raft.apply_conf_change(&change.to_raft());
         let state = state.expect("raft takes what makes sense");
         self.raw.mut_store().set_members(index, Members::from_raft(&state));
+        let (own, term) = (self.raw.raft.id, self.raw.raft.term);
+        if self.role() == Role::Leader && !self.members().is_voter(own) {
+            // raft-rs would lead on, and panic where it looks for its own progress.
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
     }
 
     fn send(&mut self, messages: Vec<Body>, shared: &mut Shared<'_>) {

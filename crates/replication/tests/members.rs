@@ -375,3 +375,32 @@ fn a_node_that_is_new_votes_for_nobody_and_believes_no_old_leader() {
     let other = cluster.0.iter().find(|(id, _)| **id != left).expect("two are left").1;
     assert_ne!(other.driver.role(GROUP), Role::Leader, "it had one vote only");
 }
+
+/// It may have become the leader when its removal was on the way; others go on without it.
+#[test]
+fn a_leader_that_is_removed_leads_no_more() {
+    let removals: [fn(u64) -> Vec<MemberChange>; 2] = [
+        |leader| vec![MemberChange::RemoveVoter(leader)],
+        |leader| vec![MemberChange::Replace { learner: 4, voter: leader }, MemberChange::Leave],
+    ];
+    for removal in removals {
+        let mut cluster = Cluster::of_three();
+        let leader = cluster.leader();
+        cluster.0.insert(4, Node::new(4, &[]));
+        cluster.change(leader, MemberChange::AddLearner(4));
+        cluster.compact(leader);
+        cluster.node(leader).propose(b"one");
+        cluster.ticks(3);
+        for change in removal(leader) {
+            cluster.change(leader, change);
+        }
+        assert_ne!(cluster.node(leader).driver.role(GROUP), Role::Leader);
+        let removed = cluster.0.remove(&leader).expect("it is there");
+        let next = cluster.leader();
+        cluster.0.insert(leader, removed);
+        let two = cluster.node(next).propose(b"two");
+        cluster.ticks(30);
+        assert!(cluster.node(next).driver.committed(GROUP) >= two);
+        assert_eq!(cluster.leader(), next);
+    }
+}
