@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::PartitionId;
 
-/// The second one ends with the disks that were replaced, the third one with the brokers' racks.
-const VERSIONS: [u8; 3] = [1, 2, 3];
+/// The second one ends with the disks that were replaced, the third one with the racks of brokers,
+/// the fourth with what has changed of brokers and groups since the cluster began.
+const VERSIONS: [u8; 4] = [1, 2, 3, 4];
 
 /// Topics and their partitions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -50,6 +51,15 @@ impl Topics {
             reader.list(|reader| {
                 reader.u32()?; // node
                 reader.text().map(drop) // rack
+            })?;
+        }
+        if version > 3 {
+            reader.list(Reader::standing)?;
+            reader.list(|reader| {
+                reader.u64()?; // group
+                reader.list(|reader| reader.take(4 + 2).map(drop))?; // leaving
+                reader.u64()?; // asked
+                reader.list(|reader| reader.u64().map(drop)) // founders
             })?;
         }
         reader.0.is_empty().then_some(topics)
@@ -145,6 +155,16 @@ impl<'a> Reader<'a> {
         }
         Some(())
     }
+
+    /// What was decided of a broker.
+    fn standing(&mut self) -> Option<()> {
+        self.take(4 + 1)?; // node, state
+        if self.flag()? {
+            self.text()?; // host
+            self.take(2)?; // port
+        }
+        Some(())
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +177,13 @@ mod tests {
 
     #[test]
     fn the_brokers_state_is_understood() {
-        for golden in [GOLDEN, WITH_RACKS] {
+        // A broker that was added, one that drains, and a group that one leaves.
+        let standings =
+            [&[2, 0, 0, 0, 4, 0, 0, 0, 0, 1, 1, 0, 0, 0, b'h', 7, 0][..], &[5, 0, 0, 0, 1, 0]];
+        let changes = [&[1, 0, 0, 0][..], &[1; 8], &[1, 0, 0, 0], &[0; 6], &[9; 8], &[0; 4]];
+        let tail = [standings.concat(), changes.concat()].concat();
+        let changed = [&[4], &WITH_RACKS[1..], &tail].concat();
+        for golden in [GOLDEN, WITH_RACKS, &changed] {
             let topics = Topics::decode(golden).expect("a known version");
             let names: Vec<_> = topics.names().map(|(id, name)| (id.get(), name)).collect();
             assert_eq!(names, [(1, "orders-0"), (2, "orders-1"), (3, "orders-2")]);
