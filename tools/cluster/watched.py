@@ -24,7 +24,9 @@ REQUEST_TIMEOUT_MS = 2000
 
 
 class Watched:
-    """A run: what is done to the brokers is up to the subclass."""
+    """A run: what is done to the brokers is up to the subclass, in `check_all`, and so is its name."""
+
+    name = None
 
     def __init__(self, options, cluster):
         self.options, self.cluster, self.directory = options, cluster, cluster.directory
@@ -93,8 +95,8 @@ class Watched:
     def follower(self):
         return self.rng.choice([node for node in range(3) if node != self.leader()])
 
-    def wait(self, what, holds):
-        wait_until(what, holds, PATIENCE_SECONDS, self.check_clients)
+    def wait(self, what, holds, seconds=PATIENCE_SECONDS):
+        wait_until(what, holds, seconds, self.check_clients)
 
     def check_clients(self):
         check_clients(self.senders, self.readers)
@@ -163,8 +165,15 @@ class Watched:
                                 f"file://{self.cluster.store}"], capture_output=True, text=True, check=False)
         assert found.returncode == 0 and " 0 error(s)" in found.stdout, found.stdout[-500:] + found.stderr
 
-    def tell(self, name):
-        print(f"{name}: {self.passed} passed, {self.failed} failed (seed {self.options.seed})")
+    def run(self):
+        try:
+            self.check_all()
+        finally:
+            self.clean_up()
+            print(f"{self.name}: {self.passed} passed, {self.failed} failed (seed {self.options.seed})")
+
+    def clean_up(self):
+        self.cluster.clean_up()
 
 
 def run_in_directory(run, options, name):

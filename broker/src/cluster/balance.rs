@@ -39,9 +39,9 @@ impl<'a> Balance<'a> {
     /// Takes a copy off a broker that is draining. Where no other broker can have it, that one is
     /// the last to lead the group.
     pub fn drain(&self) -> Option<Command> {
-        let groups = self.image.groups().filter(|group| group.leaving.is_empty());
-        groups.into_iter().find_map(|group| {
-            let is_draining = |it: &&Replica| self.state(it.node) == NodeState::Draining;
+        let mut groups = self.image.groups().filter(|group| group.leaving.is_empty());
+        groups.find_map(|group| {
+            let is_draining = |it: &&Replica| self.image.state_of(it.node) == NodeState::Draining;
             let draining = group.replicas.iter().find(is_draining)?;
             match self.place_for(group, Some(draining.node)) {
                 Some(node) => Some(replaced(group, draining.node, node)),
@@ -61,10 +61,6 @@ impl<'a> Balance<'a> {
             .or_else(|| self.spread_leaders(|_| true))
     }
 
-    fn state(&self, node: NodeId) -> NodeState {
-        self.image.state_of(node)
-    }
-
     /// The broker that should have one more copy of a group, or that of another one: in a rack of
     /// its own if that can be, then the one with the fewest copies.
     fn place_for(&self, group: &Group, from: Option<NodeId>) -> Option<NodeId> {
@@ -81,14 +77,10 @@ impl<'a> Balance<'a> {
     }
 
     fn last_to_lead(&self, group: &Group, node: NodeId) -> Option<Command> {
-        let (last, mut replicas): (Vec<_>, Vec<Replica>) =
-            group.replicas.iter().copied().partition(|it| it.node == node);
-        let may_lead = replicas.first().is_some_and(|it| self.able.contains(&it.node));
-        if group.replicas.first().is_none_or(|first| first.node != node) || !may_lead {
-            return None;
-        }
-        replicas.extend(last);
-        Some(Command::SetReplicas { group: group.id, replicas })
+        let next = group.replicas.iter().find(|it| it.node != node)?;
+        let is_first = group.preferred_leader() == Some(node);
+        let may_hand_over = is_first && self.able.contains(&next.node);
+        may_hand_over.then(|| with_first(group, |it| it != node))
     }
 
     /// Copies of data groups by broker; only those that may get some are counted.
@@ -137,7 +129,7 @@ impl<'a> Balance<'a> {
             let others = group.replicas.iter().map(|it| it.node).filter(|node| *node != first);
             let of = |node: NodeId| Some((*leads.get(&node)?, node));
             let (_, to) = others.filter_map(of).min().filter(|(few, _)| few + 1 < many)?;
-            Some(led_by(group, to))
+            Some(with_first(group, |it| it == to))
         })
     }
 
@@ -176,10 +168,10 @@ fn replaced(group: &Group, from: NodeId, to: NodeId) -> Command {
     Command::SetReplicas { group: group.id, replicas }
 }
 
-/// The same copies, another of which is to lead.
-fn led_by(group: &Group, node: NodeId) -> Command {
+/// The same copies, with those of some brokers first: one of these is to lead.
+fn with_first(group: &Group, comes_first: impl Fn(NodeId) -> bool) -> Command {
     let (mut replicas, rest): (Vec<_>, Vec<_>) =
-        group.replicas.iter().copied().partition(|it| it.node == node);
+        group.replicas.iter().copied().partition(|it| comes_first(it.node));
     replicas.extend(rest);
     Command::SetReplicas { group: group.id, replicas }
 }

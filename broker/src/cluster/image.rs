@@ -196,7 +196,7 @@ impl Image {
 
     /// A group's copy on a node.
     pub fn replica_on(&self, group: RaftGroupId, node: NodeId) -> Option<Replica> {
-        self.groups.get(&group)?.copies().find(|copy| copy.node == node)
+        self.groups.get(&group)?.copy_on(node)
     }
 
     /// The shard that runs a group on a node.

@@ -64,6 +64,11 @@ impl Group {
         self.replicas.iter().chain(&self.leaving).copied()
     }
 
+    /// The copy on a broker, if that has one or is to have one.
+    pub fn copy_on(&self, node: NodeId) -> Option<Replica> {
+        self.copies().find(|copy| copy.node == node)
+    }
+
     /// The shard that runs it, on each of its brokers: shards talk to those of their number.
     pub fn shard(&self) -> Option<ShardId> {
         self.replicas.first().map(|replica| replica.shard)
@@ -93,7 +98,7 @@ impl Image {
 
     /// Has a broker a copy of some group, or is it to have one?
     pub fn has_copies(&self, node: NodeId) -> bool {
-        self.groups.values().any(|group| group.copies().any(|copy| copy.node == node))
+        self.groups.values().any(|group| group.copy_on(node).is_some())
     }
 
     /// The brokers of the cluster: those that it began with, which have copies of groups from then

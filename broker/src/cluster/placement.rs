@@ -3,46 +3,49 @@
 //! with the fewest partitions, then the lowest id.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use model::RaftGroupId;
 
-use super::image::Image;
+use super::image::{Group, Image};
 
 /// Partitions counted per data group; counts those that it places too.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Placement {
-    partition_counts: BTreeMap<RaftGroupId, u64>,
-    copy_counts: BTreeMap<RaftGroupId, usize>,
+pub struct Placement(BTreeMap<RaftGroupId, Counted>);
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Counted {
+    copies: usize,
+    partitions: u64,
 }
 
 impl Placement {
     pub fn new(image: &Image) -> Self {
-        let mut partition_counts: BTreeMap<RaftGroupId, u64> =
-            image.data_groups().map(|group| (group.id, 0)).collect();
+        let counted = |group: &Arc<Group>| Counted { copies: group.replicas.len(), partitions: 0 };
+        let groups = image.data_groups().map(|group| (group.id, counted(group)));
+        let mut placement = Self(groups.collect());
         for partition in image.topics().flat_map(|topic| topic.partitions.iter()) {
-            if let Some(count) = partition_counts.get_mut(&partition.group) {
-                *count += 1;
-            }
+            placement.count(partition.group);
         }
-        let copies = image.data_groups().map(|group| (group.id, group.replicas.len()));
-        Self { partition_counts, copy_counts: copies.collect() }
+        placement
     }
 
     /// The most copies that a group has.
     pub fn copies_max(&self) -> usize {
-        self.copy_counts.values().copied().max().unwrap_or(0)
+        self.0.values().map(|it| it.copies).max().unwrap_or(0)
     }
 
     /// Groups for `count` partitions of one topic, each with `copies` copies at least. None if
     /// there is no such group.
     pub fn place(&mut self, count: usize, copies: usize) -> Option<Vec<RaftGroupId>> {
-        let fewest = self.copy_counts.values().copied().filter(|it| *it >= copies).min()?;
-        let fits = |(group, it): (&RaftGroupId, &usize)| (*it == fewest).then_some(*group);
-        let mut order: Vec<RaftGroupId> = self.copy_counts.iter().filter_map(fits).collect();
+        let fewest = self.0.values().map(|it| it.copies).filter(|it| *it >= copies).min()?;
+        let fitting = self.0.iter().filter(|(_, it)| it.copies == fewest);
+        let mut order: Vec<_> = fitting.map(|(group, it)| (it.partitions, *group)).collect();
         // Each round gives every group one partition, the emptiest group first. Sorting once is
         // enough: a round raises all counts by one.
-        order.sort_by_key(|group| self.partition_counts.get(group));
-        let groups: Vec<RaftGroupId> = order.into_iter().cycle().take(count).collect();
+        order.sort_unstable();
+        let groups: Vec<_> =
+            order.into_iter().map(|(_, group)| group).cycle().take(count).collect();
         for group in &groups {
             self.count(*group);
         }
@@ -51,14 +54,14 @@ impl Placement {
 
     /// The emptiest group for which `fits` holds, for a partition that is placed by hand.
     pub(super) fn emptiest(&self, fits: impl Fn(&RaftGroupId) -> bool) -> Option<RaftGroupId> {
-        let fitting = self.partition_counts.iter().filter(|(group, _)| fits(group));
-        fitting.min_by_key(|(_, count)| **count).map(|(group, _)| *group)
+        let fitting = self.0.iter().filter(|(group, _)| fits(group));
+        fitting.min_by_key(|(_, it)| it.partitions).map(|(group, _)| *group)
     }
 
     /// Counts a partition that was placed by hand.
     pub fn count(&mut self, group: RaftGroupId) {
-        if let Some(count) = self.partition_counts.get_mut(&group) {
-            *count += 1;
+        if let Some(counted) = self.0.get_mut(&group) {
+            counted.partitions += 1;
         }
     }
 }
@@ -68,10 +71,9 @@ mod tests {
     use super::*;
 
     fn placement(counts: &[(u64, u64)]) -> Placement {
-        let partition_counts =
-            counts.iter().map(|(group, count)| (RaftGroupId::new(*group), *count)).collect();
-        let copies = counts.iter().map(|(group, _)| (RaftGroupId::new(*group), 3));
-        Placement { partition_counts, copy_counts: copies.collect() }
+        let counted = |partitions| Counted { copies: 3, partitions };
+        let counts = counts.iter().map(|(group, it)| (RaftGroupId::new(*group), counted(*it)));
+        Placement(counts.collect())
     }
 
     fn placed(placement: &mut Placement, count: usize) -> Vec<u64> {
@@ -101,8 +103,9 @@ mod tests {
     #[test]
     fn a_topic_has_as_many_copies_as_it_asks_for_or_the_fewest_above() {
         let mut mixed = placement(&[(1, 0), (2, 7), (3, 0)]);
-        mixed.copy_counts =
-            [(1, 3), (2, 2), (3, 5)].map(|(id, it)| (RaftGroupId::new(id), it)).into();
+        for (counted, copies) in mixed.0.values_mut().zip([3, 2, 5]) {
+            counted.copies = copies;
+        }
         let mut group_of = |copies| mixed.place(1, copies).map(|groups| groups[0].get());
         let groups = [1, 2, 3, 4, 5, 6].map(&mut group_of);
         assert_eq!(groups, [Some(2), Some(2), Some(1), Some(3), Some(3), None]);

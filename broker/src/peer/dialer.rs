@@ -57,9 +57,12 @@ impl Dialer {
         }
     }
 
-    /// Notes where a broker listens; the configuration knows better, if it names that one.
+    /// Notes where a broker listens that was added to the cluster, whatever was known before.
     pub(crate) fn meet(&self, node: NodeId, address: &HostPort) {
-        self.peers().addresses.entry(node).or_insert_with(|| address.clone());
+        let mut peers = self.peers();
+        if peers.addresses.get(&node) != Some(address) {
+            peers.addresses.insert(node, address.clone());
+        }
     }
 
     /// Connects to a broker, for a shard.

@@ -27,6 +27,9 @@ pub(crate) struct Balancer {
     quiet_since: Option<Instant>,
     /// The image on which the last change was proposed, and when.
     proposed: Option<(LogIndex, Instant)>,
+    /// The image on which there was nothing to change, and whether spreading counted; until the
+    /// brokers that are there are others.
+    found_even: Option<(LogIndex, bool)>,
     /// Groups whose members do not follow the last wish yet, and since when.
     under_way: BTreeMap<RaftGroupId, Instant>,
 }
@@ -35,7 +38,7 @@ impl Balancer {
     /// Is it time for a change that only spreads?
     fn has_rested(&mut self, up: BTreeSet<NodeId>, now: Instant) -> bool {
         if self.up != up {
-            (self.up, self.quiet_since) = (up, Some(now));
+            (self.up, self.quiet_since, self.found_even) = (up, Some(now), None);
         }
         let since = *self.quiet_since.get_or_insert(now);
         now.saturating_duration_since(since) >= REST
@@ -65,14 +68,20 @@ impl Shard {
         let is_up = |node| node == self.node.id || self.peers.is_up(node);
         let up = members.iter().copied().filter(|node| is_up(*node)).collect();
         let may_spread = self.balancer.has_rested(up, now) && self.node.settings.broker.balancer;
-        if !self.balancer.under_way.is_empty() || self.balancer.awaits(&image, now) {
+        let seen = Some((image.version(), may_spread));
+        if !self.balancer.under_way.is_empty()
+            || self.balancer.awaits(&image, now)
+            || self.balancer.found_even == seen
+        {
             return;
         }
         let balance = Balance::new(&image, &members, is_up);
         let spread = || if may_spread { balance.spread() } else { None };
-        if let Some(command) = balance.drain().or_else(spread)
-            && self.try_propose_command(&command).is_ok()
-        {
+        let Some(command) = balance.drain().or_else(spread) else {
+            self.balancer.found_even = seen;
+            return;
+        };
+        if self.try_propose_command(&command).is_ok() {
             self.metrics.add(Metric::BalancerChanges, 1);
             self.balancer.proposed = Some((image.version(), now));
             self.balancer.quiet_since = Some(now);

@@ -1,14 +1,17 @@
 //! Brokers and groups that come and go while this one runs, as the metadata says; and what those
 //! hear of a group that have no copy of it: who leads.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use model::{LeaderEpoch, NodeId, RaftGroupId, Term};
 
 use super::Shard;
 use super::message::AppendRefused;
 use super::metadata::METADATA_SHARD;
-use crate::cluster::Image;
+use crate::cluster::{Command, Group, Image};
+use crate::config::HostPort;
 use crate::partition::{Partition, leader_epoch};
 use crate::peer::frame::Control;
 
@@ -23,24 +26,45 @@ impl Shard {
             return;
         }
         let mut members = image.members();
+        let address = |node: &NodeId| Some((*node, image.address_of(*node)?.clone()));
+        let mut addresses: BTreeMap<_, _> = members.iter().filter_map(address).collect();
+        // There may be no majority without a broker that was added by what is not applied here.
+        for (node, address) in self.log_adds() {
+            members.insert(node);
+            addresses.insert(node, address);
+        }
         members.remove(&self.node.id);
         if let Some(dialer) = self.node.dialer().filter(|_| self.id == METADATA_SHARD) {
-            let address = |node: &NodeId| Some((*node, image.address_of(*node)?));
-            members.iter().filter_map(address).for_each(|(node, at)| dialer.meet(node, at));
+            addresses.iter().for_each(|(node, address)| dialer.meet(*node, address));
         }
         self.peers.meet(&members, self.now.instant);
         self.log.set_has_peers(!members.is_empty());
     }
 
+    /// Brokers that group 0's log adds behind what is applied, committed or not.
+    fn log_adds(&self) -> BTreeMap<NodeId, HostPort> {
+        let group = RaftGroupId::METADATA;
+        if self.id != METADATA_SHARD || !self.log.has_group(group) {
+            return BTreeMap::new();
+        }
+        self.log.payloads_after(group, self.metadata.applied()).filter_map(added).collect()
+    }
+
+    /// A command of group 0's leader is on its way into the log.
+    pub(super) fn command_appended(&mut self, payload: &Bytes) {
+        if added(payload).is_some()
+            && let Some(image) = self.metadata.applied_image()
+        {
+            self.meet_members(&image);
+        }
+    }
+
     /// Makes the groups that an image puts on this shard, and forgets those that it does not.
     pub(super) fn keep_groups(&mut self, image: &Image) {
-        let (id, own) = (self.node.id, self.node.voter());
-        let here: Vec<_> = image
-            .data_groups()
-            .filter(|group| group.copies().any(|it| it.node == id && it.shard == self.id))
-            .collect();
-        for group in &here {
-            if !self.log.has_group(group.id) {
+        let (id, shard, own) = (self.node.id, self.id, self.node.voter());
+        let is_here = |group: &Group| group.copy_on(id).is_some_and(|it| it.shard == shard);
+        for group in image.data_groups().filter(|group| is_here(group)) {
+            if !self.tiers.contains(group.id) {
                 let is_founder = group.founders.contains(&own);
                 let voters = if is_founder { &group.founders[..] } else { &[] };
                 self.log.create_group(group.id, voters);
@@ -49,7 +73,7 @@ impl Shard {
         }
         for group in self.tiers.groups().iter().copied() {
             // One that the image does not know at all is younger than it.
-            let has_left = image.group(group).is_some() && here.iter().all(|it| it.id != group);
+            let has_left = image.group(group).is_some_and(|group| !is_here(group));
             if has_left {
                 self.forget_group(group);
             }
@@ -88,7 +112,7 @@ impl Shard {
     pub(super) fn tell_leads_to(&mut self, node: NodeId) {
         let image = self.metadata.image();
         let lacks = |group: &RaftGroupId| {
-            image.group(*group).is_some_and(|it| it.copies().all(|copy| copy.node != node))
+            image.group(*group).is_some_and(|group| group.copy_on(node).is_none())
         };
         let groups = self.tiers.groups();
         let led = groups.iter().filter(|group| lacks(group));
@@ -110,5 +134,30 @@ impl Shard {
                 self.node.set_leader(group, Some(from), Term::new(*term));
             }
         }
+    }
+}
+
+/// The broker that a command adds, and where that listens to the others.
+fn added(command: &Bytes) -> Option<(NodeId, HostPort)> {
+    match Command::decode(command) {
+        Ok(Command::AddNode { node, address }) => Some((node, address)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::LogIndex;
+
+    use super::*;
+
+    #[test]
+    fn only_a_command_that_adds_a_broker_tells_of_one() {
+        let (node, address) = (NodeId::new(4), HostPort::new("node-4.example", 9192));
+        let add = Command::AddNode { node, address: address.clone() };
+        assert_eq!(added(&add.encode().into()), Some((node, address)));
+        let settled = Command::GroupSettled { group: RaftGroupId::new(1), asked: LogIndex::new(1) };
+        assert_eq!(added(&settled.encode().into()), None);
+        assert_eq!(added(&Bytes::from_static(b"?")), None);
     }
 }

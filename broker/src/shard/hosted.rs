@@ -271,6 +271,9 @@ impl Shard {
         descriptor: &Descriptor,
         payload: Bytes,
     ) {
+        if group == RaftGroupId::METADATA {
+            return self.command_appended(&payload);
+        }
         if let Some(entry) = entry_of(descriptor).filter(|_| self.tiers.contains(group)) {
             // A leader proposes what fits its log, and that is ours.
             let taken = self.hosting.recovered(group, index, term, &entry, true);

@@ -105,15 +105,11 @@ impl Shard {
 
     pub(crate) fn standing(&self, node: NodeId) -> Option<Standing> {
         let image = self.metadata.image();
-        let has_copy = |group: &&Arc<_>| {
-            let group: &crate::cluster::Group = group;
-            group.copies().any(|copy| copy.node == node)
-        };
         image.cluster_id().map(|_| Standing {
             version: image.version().get(),
             is_member: image.members().contains(&node),
             is_draining: image.state_of(node) == NodeState::Draining,
-            copies: image.groups().filter(has_copy).count(),
+            copies: image.groups().filter(|group| group.copy_on(node).is_some()).count(),
         })
     }
 

@@ -87,6 +87,16 @@ impl Metadata {
         Some((cluster.image().version(), self.applied))
     }
 
+    /// The last entry of group 0 that was applied; on the shard that hosts it.
+    pub(super) fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// The image of what was applied, which is too old to go by until it is current.
+    pub(super) fn applied_image(&self) -> Option<Arc<Image>> {
+        self.cluster.as_ref().map(Cluster::image)
+    }
+
     /// Group 0's state as bytes, and the entry that it is of.
     pub(crate) fn snapshot(&self) -> Option<(LogIndex, Bytes)> {
         let (_, applied) = self.position()?;
@@ -219,14 +229,14 @@ impl Shard {
         if is_current || !self.metadata.begun {
             self.metadata.current |= is_current;
             self.metadata.begun = true;
-            let image = self.metadata.cluster.as_ref().map(Cluster::image);
+            let image = self.metadata.applied_image();
             image.into_iter().for_each(|image| self.publish(image));
         }
         if self.metadata.bootstrapped || !self.log.has_caught_up(RaftGroupId::METADATA) {
             return;
         }
         self.metadata.bootstrapped = true;
-        let image = self.metadata.cluster.as_ref().map(Cluster::image);
+        let image = self.metadata.applied_image();
         if image.is_some_and(|image| image.cluster_id().is_some()) {
             return; // The cluster has begun: its groups may be others by now.
         }
@@ -244,11 +254,10 @@ impl Shard {
 
     /// Gives the image to every shard, this one included.
     fn publish(&mut self, image: Arc<Image>) {
-        // Also an old one names brokers without which there may be no majority.
-        self.meet_members(&image);
         // The cluster's id is the last that it begins with: before, groups are missing.
         if !self.metadata.current || image.cluster_id().is_none() {
-            return;
+            // Also an old one names brokers without which there may be no majority.
+            return self.meet_members(&image);
         }
         for shard in (0..self.node.shard_count).map(ShardId::new).filter(|id| *id != self.id) {
             self.mailbox.send(shard, Message::Image(Arc::clone(&image)));

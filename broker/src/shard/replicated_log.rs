@@ -372,6 +372,17 @@ impl ReplicatedLog {
         self.driver.entry(group, index)
     }
 
+    /// The payloads of a group's entries after one, committed or not, as far as they are in memory.
+    pub(crate) fn payloads_after(
+        &self,
+        group: RaftGroupId,
+        index: LogIndex,
+    ) -> impl Iterator<Item = &Bytes> {
+        let first = index.next().max(self.first_index(group)).get();
+        let indexes = (first..self.end_of(group).get()).map(LogIndex::new);
+        indexes.filter_map(move |index| self.driver.payload(group, index))
+    }
+
     /// First index that is still in a group's log.
     pub(crate) fn first_index(&self, group: RaftGroupId) -> LogIndex {
         self.driver.first_index(group)

@@ -301,6 +301,12 @@ impl Driver {
         Some(LogEntry { term, location, descriptor: slot.of_application() })
     }
 
+    /// An entry's payload, committed or not, if it is in memory: one that is resident is, until it
+    /// is applied.
+    pub fn payload(&self, group: RaftGroupId, index: LogIndex) -> Option<&Bytes> {
+        self.groups.get(&group)?.storage().payloads.get(index.get())
+    }
+
     /// The next thing to do. Groups are looked at only when nothing else is left, so that what came
     /// in together goes out together.
     pub fn poll_action(&mut self) -> Option<Action> {
@@ -427,11 +433,6 @@ impl Driver {
     /// [`Action::Compacted`] follows once that is durable.
     pub fn rewrite_state(&mut self, group: RaftGroupId) {
         self.with_group(group, Group::rewrite_state);
-    }
-
-    /// Whether no group has voters on other nodes: then there is nobody to hear from.
-    pub fn is_alone(&self) -> bool {
-        self.groups.values().all(Group::is_alone)
     }
 
     pub fn has_group(&self, group: RaftGroupId) -> bool {

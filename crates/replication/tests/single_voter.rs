@@ -177,6 +177,19 @@ fn after_a_restart_everything_recovered_is_committed() {
 }
 
 #[test]
+fn what_is_resident_is_in_memory_until_it_is_applied() {
+    let mut node = Node::created();
+    let index = node.propose("held", true).expect("leads");
+    let other = node.propose("let go", false).expect("leads");
+    node.work();
+    let found = |node: &Node, index| node.driver.payload(GROUP, index).cloned();
+    assert_eq!(found(&node, index), Some(Bytes::from_static(b"held")));
+    let recovered = Node::recovered(&node.wal).expect("sound");
+    assert_eq!(found(&recovered, index), Some(Bytes::from_static(b"held")));
+    assert_eq!(found(&recovered, other), None, "it is read from the WAL");
+}
+
+#[test]
 fn each_restart_is_a_new_term() {
     let mut node = Node::created();
     for _ in 0..3 {

@@ -100,6 +100,8 @@ struct Simulation {
     settings: Settings,
     random: Random,
     bug: Option<Bug>,
+    /// When the bug last had its chance.
+    planted_at: Option<u64>,
     machine: Machine,
     clients: Clients,
     history: History,
@@ -142,6 +144,7 @@ impl Simulation {
             settings,
             random,
             bug,
+            planted_at: None,
             trace,
             report: Report::default(),
             plan: BTreeMap::new(),
@@ -292,7 +295,12 @@ impl Simulation {
     }
 
     fn plant_bug(&mut self) {
+        // The store may answer within the same moment: a bug for each answer, and none ever ends.
+        let now = self.machine.now;
         let Some(broker) = self.machine.broker_mut() else { return };
+        if self.planted_at.replace(now) == Some(now) {
+            return;
+        }
         match self.bug {
             Some(Bug::TrimBeforeEdit) => broker.trim_early(),
             Some(Bug::DeleteNamed) => broker.delete_unasked(),
