@@ -11,7 +11,7 @@ NONE, NOT_LEADER_OR_FOLLOWER, NOT_ENOUGH_REPLICAS, OUT_OF_ORDER_SEQUENCE_NUMBER 
 
 
 def produce(address, topic, producer_id, sequence, value=b"x", seconds=30, acks=-1):
-    """The error code for a batch of one record, for partition 0; TimeoutError without an answer."""
+    """The error code for a batch of one record, for partition 0; OSError without an answer, by then or at all."""
     builder = DefaultRecordBatchBuilder(2, 0, False, producer_id, 0, sequence, 1 << 16)
     # Of today: retention would remove an older one.
     builder.append(0, int(time.time() * 1000), None, value, [])
@@ -24,7 +24,11 @@ def produce(address, topic, producer_id, sequence, value=b"x", seconds=30, acks=
     with socket.create_connection((host, int(port)), seconds) as connection:
         connection.sendall(struct.pack(">i", len(request)) + request)
         with connection.makefile("rb") as answers:
-            size, _correlation, _topics, name_size = struct.unpack(">iiih", answers.read(14))
+            head = answers.read(14)
+            if len(head) < 14:
+                # A broker that knows no leader lets its clients go.
+                raise ConnectionError(f"{address} closed the connection")
+            size, _correlation, _topics, name_size = struct.unpack(">iiih", head)
             answer = answers.read(size - 10)
     _partitions, _index, code = struct.unpack_from(">iih", answer, name_size)
     return code

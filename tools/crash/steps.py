@@ -29,7 +29,7 @@ ARGUMENTS = [*SMALL_LOG, "--set", "object.delete.grace.ms=500", "--set",
 TOPICS = {"steps": (6, {}), "short": (2, {"retention.bytes": "100000"})}
 KEPT = [("steps", partition) for partition in range(6)]
 SHORT = [("short", partition) for partition in range(2)]
-STEP_SECONDS_MAX = 90
+STEP_SECONDS_MAX = 300
 BUCKET_SECONDS_MAX = 60
 
 
