@@ -20,6 +20,7 @@ mod offsets;
 mod parts;
 mod produce;
 mod producer_id;
+mod reassignments;
 mod records;
 mod topic;
 
@@ -107,6 +108,10 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
             let response = config::describe(image, settings, broker, version, &request);
             shard.respond(reply_to, &header, Response::DescribeConfigs(response));
         }
+        Request::ListPartitionReassignments(request) => {
+            let response = reassignments::list(shard.metadata.image(), &request);
+            shard.respond(reply_to, &header, Response::ListPartitionReassignments(response));
+        }
         Request::ElectLeaders(request) => elect_leaders::serve(shard, reply_to, header, &request),
         Request::DeleteRecords(request) => delete_records::serve(shard, reply_to, header, &request),
         Request::Metadata(_)
@@ -115,7 +120,10 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
         | Request::InitProducerId(_)
         | Request::AddRaftVoter(_)
         | Request::RemoveRaftVoter(_)
-        | Request::UnregisterBroker(_) => commands::serve(shard, reply_to, header, request),
+        | Request::UnregisterBroker(_)
+        | Request::AlterPartitionReassignments(_) => {
+            commands::serve(shard, reply_to, header, request)
+        }
         Request::FindCoordinator(_)
         | Request::JoinGroup(_)
         | Request::SyncGroup(_)

@@ -34,7 +34,7 @@ enum Command {
     /// Lists, prints or verifies what is in an object store.
     #[command(subcommand)]
     Object(tools::object::ObjectCommand),
-    /// Shows a cluster, lets brokers join and leave it, moves leaders.
+    /// Shows a cluster, lets brokers join and leave it, moves leaders and partitions.
     #[command(subcommand)]
     Cluster(tools::cluster::ClusterCommand),
     /// Measures: the reactor, a load, or a broker against the floor of its hardware.

@@ -9,6 +9,7 @@ mod command;
 mod creation;
 mod image;
 mod membership;
+mod moves;
 mod placement;
 mod snapshot;
 mod state;
@@ -19,6 +20,7 @@ pub use command::{Command, Endpoint, NewTopic, Replica};
 pub use creation::{ManualAssignment, NewTopicError, NewTopicSpec, Planner, Shape, bootstrap};
 pub use image::{Group, Image, Node, Partition, Topic};
 pub use membership::{GROUPS_MAX, NodeState, Standing};
+pub use moves::Move;
 pub use placement::Placement;
 pub use state::{Cluster, Outcome};
 pub use topic_name::{

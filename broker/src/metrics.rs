@@ -92,6 +92,10 @@ catalogue! {
         "Groups that have the copies that were asked for, counted where group 0 is led.";
     GroupMoveMillis Counter "tailrace_cluster_group_move_milliseconds_total"
         "Time from the request of those until the new members served.";
+    PartitionMoves Counter "tailrace_cluster_partition_moves_total"
+        "Partitions that came from another group to one that this shard leads.";
+    PartitionMovesPutOff Counter "tailrace_cluster_partition_moves_put_off_total"
+        "Moves of partitions that took too long, and are tried again.";
     MemberChanges Counter "tailrace_raft_member_changes_total"
         "Changes of who takes part in a raft group, proposed by this shard.";
     LearnerGroups Gauge "tailrace_raft_learner_groups"
@@ -191,6 +195,10 @@ latencies! {
         "From proposing an entry to its commit.";
     wal_append "tailrace_wal_append_latency_seconds"
         "From giving entries to the WAL to their durability: queue and device.";
+    moves "tailrace_cluster_partition_move_seconds"
+        "From the request that a partition moves to another group until that serves it.";
+    sealed "tailrace_cluster_partition_sealed_seconds"
+        "Of those moves, how long the partition took no records.";
     metadata "tailrace_metadata_command_latency_seconds"
         "From proposing a metadata command to its application.";
 }

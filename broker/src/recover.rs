@@ -57,6 +57,11 @@ pub enum RecoverError {
     NoMetadata { cluster_id: uuid::Uuid },
     #[error("the cluster had {count} nodes: only a cluster of one node can be rebuilt")]
     Nodes { count: usize },
+    #[error(
+        "{name} has moved between raft groups, or was to: what belongs to it is in the objects of \
+         several of them, and cannot be rebuilt yet"
+    )]
+    Moved { name: String },
     #[error("{path} exists: recover into a directory that holds no WAL")]
     Exists { path: PathBuf },
     #[error(

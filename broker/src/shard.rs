@@ -20,6 +20,7 @@ mod in_sync;
 #[cfg(feature = "simulation")]
 pub(crate) mod inspect;
 mod leadership;
+mod lent;
 mod log_event;
 pub(crate) mod mailbox;
 mod manifest_files;
@@ -27,6 +28,7 @@ mod members;
 pub(crate) mod merge;
 pub(crate) mod message;
 pub(crate) mod metadata;
+pub(crate) mod moves;
 pub(crate) mod offload;
 mod peering;
 pub(crate) mod read;
@@ -63,6 +65,7 @@ use self::mailbox::Mailbox;
 use self::members::Joining;
 use self::message::{Message, PartAnswer, PartRequest};
 use self::metadata::Metadata;
+use self::moves::Moves;
 use self::read::Reads;
 use self::refusals::Refusals;
 use self::replicated_log::ReplicatedLog;
@@ -107,6 +110,7 @@ pub(crate) struct Shard {
     joining: Joining,
     led_told: Option<Instant>,
     balancer: Balancer,
+    moves: Moves,
     in_sync: InSync,
     leadership: Leadership,
     refusals: Refusals,
@@ -157,6 +161,7 @@ impl Shard {
             joining: Joining::default(),
             led_told: None,
             balancer: Balancer::default(),
+            moves: Moves::default(),
             in_sync: InSync::default(),
             leadership: Leadership::default(),
             refusals: Refusals::default(),
@@ -237,6 +242,7 @@ impl Shard {
             PartRequest::DeleteRecords { partition, before } => {
                 self.delete_records(origin, partition, before);
             }
+            PartRequest::Adopt(adoption) => self.adopt(&adoption),
         }
     }
 
@@ -258,7 +264,7 @@ impl Shard {
                 self.apply_event(event);
                 moved = true;
             }
-            moved |= self.serve_unblocked() | self.drain_group_output();
+            moved |= self.serve_unblocked() | self.drain_group_output() | self.moves_on();
             self.send_to_peers();
             if !moved {
                 break;
@@ -323,6 +329,7 @@ impl Shard {
             self.keep_members();
             self.tell_leads();
             self.balance();
+            self.unseal_what_stays();
         }
         self.peers.keep_up(now);
         self.groups_deadline();

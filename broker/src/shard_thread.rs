@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::{LogIndex, RaftGroupId, ShardId, Term};
 use replication::{Driver, DriverConfig, LogEntry, RecoverError};
-use s3_uploader::Client;
+use s3_uploader::{Client, Edit};
 use tools::format::random_uuid;
 use uring::device::DeviceFile;
 use uring::{Reactor, ReactorConfig};
@@ -30,6 +30,7 @@ use crate::shard::coordinate::Groups;
 use crate::shard::group_snapshot::{GroupSnapshot, Stored};
 use crate::shard::hosted::{Hosting, entry_of};
 use crate::shard::metadata::{METADATA_SHARD, Metadata};
+use crate::shard::moves::{adopted, is_news};
 use crate::shard::replicated_log::{ReplicatedLog, group_of};
 use crate::shard::tier::Tier;
 use crate::shard::tiers::Tiers;
@@ -272,7 +273,14 @@ fn rebuild(driver: &Driver, hosting: &mut Hosting, group: RaftGroupId) -> Result
         // Only the empty entry of a new leader has no descriptor.
         let Some(descriptor) = descriptor else { continue };
         if entry_kind(&descriptor.app) == Some(KIND_EDIT) {
-            continue; // applied when raft hands it out
+            // Applied when raft hands it out. But batches may follow one that adopts a partition.
+            let edit = driver.payload(group, index).and_then(|it| Edit::decode(it).ok());
+            if let Some((Edit::Adopted(adoption), _)) = edit
+                && is_news(&stored.manifest, &adoption)
+            {
+                hosting.restore(group, adopted(index, &adoption));
+            }
+            continue;
         }
         let entry = entry_of(&descriptor).ok_or("an entry of an unknown kind")?;
         hosting

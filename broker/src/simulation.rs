@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::{NodeId, PartitionId, RaftGroupId, ShardId};
-use s3_uploader::{Client, Extent, Manifest, ManifestFile};
+use s3_uploader::{Client, Extent, Manifest, ManifestFile, ObjectName};
 use uring::ConnId;
 use uuid::Uuid;
 use wal_uring::WalOptions;
@@ -197,6 +197,22 @@ impl SimBroker {
         self.shard.change_cluster(change)
     }
 
+    /// Asks that a partition moves to a group, or stays in it; false where group 0 is not led.
+    pub fn move_partition(&mut self, topic: &str, index: i32, to: RaftGroupId) -> bool {
+        self.shard.move_partition(topic, index, to)
+    }
+
+    /// The moves that brought partitions to where they are, by their entries of group 0.
+    pub fn moved(&self) -> Vec<u64> {
+        self.shard.moved()
+    }
+
+    /// The objects that a group has to have, for all that it knows: its own, and those of other
+    /// groups where partitions are that came from there.
+    pub fn needed(&self, group: RaftGroupId) -> BTreeSet<ObjectName> {
+        self.shard.needed(group)
+    }
+
     /// What it knows of a broker; nothing before it has an image.
     pub fn standing(&self, node: i32) -> Option<Standing> {
         self.shard.standing(NodeId::new(node))
@@ -207,7 +223,8 @@ impl SimBroker {
         self.shard.describe_groups()
     }
 
-    /// No group is on its way to other brokers, for all that it knows.
+    /// No group is on its way to other brokers, nor a partition to another group, for all that it
+    /// knows.
     pub fn is_balanced(&self) -> bool {
         self.shard.is_balanced()
     }
@@ -306,6 +323,11 @@ impl SimBroker {
     /// before they have.
     pub fn settle_early(&mut self) {
         self.shard.settle_early();
+    }
+
+    /// A planted bug: partitions take records though they are sealed.
+    pub fn ignore_seals(&mut self) {
+        self.shard.ignore_seals();
     }
 
     /// A planted bug: deletes what nothing refers to at once, without asking whether the bucket's

@@ -3,6 +3,11 @@
 //! The manifests are the newest of each data group, and were the newest still when the listing was
 //! complete. Then a live object that the listing lacks is lost: a broker deletes an object only
 //! after it has stored a newer manifest that does not list it as live.
+//!
+//! Partitions move between groups, so one group's extents may be in objects of another, which that
+//! other one deletes only when the newest manifest of whoever has the partition does not name them.
+//! Of a partition that several manifests have, that with the latest move counts: the others were
+//! stored before it left, or list what it lent on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,7 +61,7 @@ pub struct AuditedObject {
 /// What an object of the bucket is to the manifests.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Standing {
-    /// Extents refer to it.
+    /// Extents refer to it, or it is lent.
     Live,
     /// It waits to be deleted.
     Retired,
@@ -80,9 +85,10 @@ pub struct OffsetRange {
 pub enum Finding {
     /// A key that this product does not write; nothing reads it.
     UnknownKey { key: String },
-    /// Extents refer to an object that is not there.
+    /// Extents refer to an object that is not there. Nothing is known to be `lost` if it is only
+    /// lent: by now the partition's group may do without it.
     Missing { object: ObjectName, lost: Vec<OffsetRange> },
-    /// Extents refer to an object that has another size than was stored.
+    /// The same of an object that has another size than was stored.
     Size { object: ObjectName, stored: u64, found: u64, lost: Vec<OffsetRange> },
     /// No object has these entries, inclusive, of a group's log, but one has entries after them.
     Entries { group: RaftGroupId, first: LogIndex, last: LogIndex },
@@ -94,7 +100,7 @@ pub enum Finding {
     Outside { object: ObjectName, range: OffsetRange },
     /// An extent refers to an object that the manifest does not list as live: it may be deleted.
     NotLive { object: ObjectName, range: OffsetRange },
-    /// An object is listed as live and as retired.
+    /// An object is listed as live and as retired, by one group or by two.
     LiveAndRetired { object: ObjectName },
 }
 
@@ -128,18 +134,13 @@ impl Audit<'_> {
 
     /// Objects, with their standing, and keys of nobody.
     fn sort_keys(&self, report: &mut AuditReport) {
-        let (mut live, mut retired) = (BTreeSet::new(), BTreeSet::new());
-        for AuditedGroup { manifest, .. } in self.groups {
-            live.extend(manifest.live().copied());
-            retired.extend(manifest.retired_sizes().map(|(name, ..)| *name));
-        }
+        let standings = self.standings();
         for Listed { key, size, modified_ms } in self.listed {
             if let Ok(name) = key.parse::<ObjectName>() {
-                let standing = match &name {
-                    name if live.contains(name) => Standing::Live,
-                    name if retired.contains(name) => Standing::Retired,
-                    name if self.is_newer(name, *modified_ms) => Standing::Newer,
-                    _ => Standing::Orphan,
+                let standing = match standings.get(&name) {
+                    Some(standing) => *standing,
+                    None if self.is_newer(&name, *modified_ms) => Standing::Newer,
+                    None => Standing::Orphan,
                 };
                 report.objects.push(AuditedObject { name, size: *size, standing });
             } else if *key != CLUSTER_KEY
@@ -149,6 +150,34 @@ impl Audit<'_> {
                 report.findings.push(Finding::UnknownKey { key: key.clone() });
             }
         }
+    }
+
+    /// Of all objects that a manifest lists. What one needs is live, whatever another one says.
+    fn standings(&self) -> BTreeMap<ObjectName, Standing> {
+        let latest = self.latest_arrivals();
+        let mut standings = BTreeMap::new();
+        for AuditedGroup { manifest, .. } in self.groups {
+            standings.extend(manifest.live().map(|name| (*name, Standing::Live)));
+        }
+        for AuditedGroup { manifest, .. } in self.groups {
+            let retired = manifest.retired_sizes();
+            standings.extend(retired.map(|(name, ..)| (*name, Standing::Retired)));
+        }
+        for AuditedGroup { manifest, .. } in self.groups {
+            let needed = needed(manifest, &latest);
+            standings.extend(needed.keys().map(|name| (*name, Standing::Live)));
+        }
+        standings
+    }
+
+    /// The last move of each partition that has moved, as far as the manifests tell.
+    fn latest_arrivals(&self) -> BTreeMap<PartitionId, LogIndex> {
+        let mut latest = BTreeMap::new();
+        for (partition, arrival) in self.groups.iter().flat_map(|group| group.manifest.arrivals()) {
+            let id = latest.entry(partition).or_insert(arrival.id);
+            *id = arrival.id.max(*id);
+        }
+        latest
     }
 
     /// Whether an object that no manifest lists may come to be listed. A range tells by its
@@ -168,34 +197,42 @@ impl Audit<'_> {
         known.map_or_else(LogIndex::default, |known| known.manifest.offloaded_upto())
     }
 
-    /// What extents need of the bucket.
+    /// What the manifests need of the bucket.
     fn check_objects(&self, report: &mut AuditReport) {
         let sizes: BTreeMap<ObjectName, u64> =
             report.objects.iter().map(|object| (object.name, object.size)).collect();
-        for AuditedGroup { manifest, .. } in self.groups {
-            let retired: BTreeSet<_> = manifest.retired_sizes().map(|(name, ..)| name).collect();
-            let mut bad = BTreeMap::new();
-            for (object, stored) in manifest.live_sizes() {
-                if retired.contains(object) {
-                    report.findings.push(Finding::LiveAndRetired { object: *object });
-                }
-                let found = sizes.get(object).copied();
-                if found != Some(stored) {
-                    bad.insert(*object, (stored, found, Vec::new()));
-                }
+        let manifests = || self.groups.iter().map(|group| group.manifest);
+        let retired: BTreeSet<ObjectName> =
+            manifests().flat_map(|it| it.retired_sizes().map(|(name, ..)| *name)).collect();
+        let latest = self.latest_arrivals();
+        let needed: BTreeSet<(ObjectName, u64)> =
+            manifests().flat_map(|manifest| needed(manifest, &latest)).collect();
+        let mut bad = BTreeMap::new();
+        for (object, stored) in needed {
+            if retired.contains(&object) {
+                report.findings.push(Finding::LiveAndRetired { object });
             }
-            for partition in manifest.partitions() {
+            let found = sizes.get(&object).copied();
+            if found != Some(stored) {
+                bad.insert((object, stored), (found, Vec::new()));
+            }
+        }
+        for manifest in manifests() {
+            for partition in present(manifest, &latest) {
                 for extent in manifest.extents(partition) {
-                    if let Some((.., lost)) = bad.get_mut(&extent.object) {
+                    let object = (extent.object, manifest.live_size(&extent.object));
+                    if let Some((_, lost)) = bad.get_mut(&object) {
                         lost.push(OffsetRange::of(partition, extent));
                     }
                 }
             }
-            report.findings.extend(bad.into_iter().map(|(object, bad)| match bad {
-                (_, None, lost) => Finding::Missing { object, lost },
-                (stored, Some(found), lost) => Finding::Size { object, stored, found, lost },
-            }));
         }
+        report.findings.extend(bad.into_iter().map(
+            |((object, stored), (found, lost))| match found {
+                None => Finding::Missing { object, lost },
+                Some(found) => Finding::Size { object, stored, found, lost },
+            },
+        ));
     }
 
     /// Whether a partition's extents follow each other from its log start to its end.
@@ -264,4 +301,27 @@ impl Audit<'_> {
             }
         }
     }
+}
+
+/// Partitions that have not moved on to another group since, as far as the manifests tell.
+fn present(
+    manifest: &Manifest,
+    latest: &BTreeMap<PartitionId, LogIndex>,
+) -> impl Iterator<Item = PartitionId> {
+    manifest.partitions().filter(|partition| {
+        let arrived = manifest.arrival(*partition).map(|arrival| arrival.id);
+        arrived.as_ref() >= latest.get(partition)
+    })
+}
+
+/// Objects, with their sizes, that must be there: own ones that are live, of which this manifest
+/// decides, and foreign ones as long as the partition is here.
+fn needed(
+    manifest: &Manifest,
+    latest: &BTreeMap<PartitionId, LogIndex>,
+) -> BTreeMap<ObjectName, u64> {
+    let own = manifest.live_sizes().filter(|(name, _)| !manifest.is_foreign(name));
+    let own = own.map(|(name, size)| (*name, size));
+    let referred = present(manifest, latest).flat_map(|it| manifest.objects_of(it));
+    own.chain(referred.filter(|(name, _)| manifest.is_foreign(name))).collect()
 }

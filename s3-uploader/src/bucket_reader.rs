@@ -61,12 +61,7 @@ impl BucketReader {
     pub fn manifest_file(&self, name: ManifestName) -> Result<Sound<ManifestFile>, BucketError> {
         let bytes = self.sound(self.store.get(&name.to_string()))?;
         Ok(bytes.and_then(|bytes: Bytes| {
-            let file = ManifestFile::decode(&bytes).map_err(damaged)?;
-            if file.cluster_id != self.cluster_id || file.name() != name {
-                let reason = format!("it is {} of cluster {}", file.name(), file.cluster_id);
-                return Err(Unsound::Damaged(reason));
-            }
-            Ok(file)
+            ManifestFile::decode_as(&bytes, name, Some(self.cluster_id)).map_err(damaged)
         }))
     }
 

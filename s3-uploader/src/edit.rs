@@ -10,8 +10,9 @@
 //! the bytes has one.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use model::{LogIndex, Offset, PartitionId};
+use model::{LogIndex, Offset, PartitionId, RaftGroupId};
 
+use crate::adoption::Adoption;
 use crate::codec::{self, DecodeError, EXTENT_SIZE, NAME_SIZE, Reader};
 use crate::object::Extent;
 use crate::object_name::ObjectName;
@@ -22,6 +23,11 @@ const MERGED: u8 = 2;
 const LOG_START: u8 = 3;
 const DROPPED: u8 = 4;
 const REMOVED: u8 = 5;
+const SEALED: u8 = 6;
+const UNSEALED: u8 = 7;
+const ADOPTED: u8 = 8;
+const LENT: u8 = 9;
+const RELEASED: u8 = 10;
 
 /// What happened to a group's objects; `Manifest::apply` says what each does.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,10 +44,20 @@ pub enum Edit {
     Merged { object: ObjectName, object_size: u64, extents: Vec<(PartitionId, Extent)> },
     /// Nothing below `offset` can be read any more: retention, DeleteRecords.
     LogStart { partition: PartitionId, offset: Offset },
-    /// The partitions' topics were deleted, or moved to another group.
+    /// The partitions' topics were deleted.
     Dropped { partitions: Vec<PartitionId> },
     /// The objects are gone from the store.
     Removed { objects: Vec<ObjectName> },
+    /// The partition takes no more records, since that move takes it away.
+    Sealed { partition: PartitionId, id: LogIndex },
+    /// It takes records again: the move is called off.
+    Unsealed { partition: PartitionId },
+    /// A partition came from another group, with all that is known of it.
+    Adopted(Box<Adoption>),
+    /// The partition is group `to`'s, by entry `since` of that group's log.
+    Lent { partition: PartitionId, to: RaftGroupId, since: u64 },
+    /// The group that has the partition does not need these any more.
+    Released { partition: PartitionId, objects: Vec<ObjectName> },
 }
 
 /// Why an edit does not fit the manifest, which it then leaves as it was.
@@ -65,6 +81,22 @@ pub enum EditError {
     Gap { partition: PartitionId, base: Offset, end: Offset },
     #[error("object {object} cannot be gone: an extent refers to it")]
     StillReferred { object: ObjectName },
+    #[error("partition {partition} came by move {arrived}: move {id} is no news")]
+    AlreadyAdopted { partition: PartitionId, id: LogIndex, arrived: LogIndex },
+    #[error(
+        "partition {partition} comes with extents that do not lead from its log start to its end"
+    )]
+    AdoptedExtents { partition: PartitionId },
+    #[error("object {object} does not come after the one before it")]
+    ObjectOrder { object: ObjectName },
+    #[error("object {object} is listed without an extent in it")]
+    UnusedObject { object: ObjectName },
+    #[error("an extent names object {object}, which is not listed")]
+    UnlistedObject { object: ObjectName },
+    #[error("object {object} comes with {found} bytes and has {known}")]
+    ObjectSize { object: ObjectName, known: u64, found: u64 },
+    #[error("object {object} comes back although it may be deleted already")]
+    RetiredObject { object: ObjectName },
     #[error("sizes in the manifest add up to more than 64 bits hold")]
     Sizes,
 }
@@ -74,7 +106,8 @@ impl Edit {
     ///
     /// # Panics
     ///
-    /// An extent names another object than the edit: its name is written only once.
+    /// An extent names another object than the edit: its name is written only once. As
+    /// [`Adoption::encode`] does.
     pub fn encode(&self, now_ms: i64) -> Bytes {
         let mut out = BytesMut::new();
         out.put_u8(VERSION);
@@ -96,9 +129,21 @@ impl Edit {
                 codec::put_count(&mut out, partitions.len());
                 partitions.iter().for_each(|partition| out.put_u64_le(partition.get()));
             }
-            Self::Removed { objects } => {
-                codec::put_count(&mut out, objects.len());
-                objects.iter().for_each(|object| codec::put_name(&mut out, object));
+            Self::Removed { objects } => put_names(&mut out, objects),
+            Self::Sealed { partition, id } => {
+                out.put_u64_le(partition.get());
+                out.put_u64_le(id.get());
+            }
+            Self::Unsealed { partition } => out.put_u64_le(partition.get()),
+            Self::Adopted(adoption) => adoption.put(&mut out),
+            Self::Lent { partition, to, since } => {
+                out.put_u64_le(partition.get());
+                out.put_u64_le(to.get());
+                out.put_u64_le(*since);
+            }
+            Self::Released { partition, objects } => {
+                out.put_u64_le(partition.get());
+                put_names(&mut out, objects);
             }
         }
         out.freeze()
@@ -125,6 +170,11 @@ impl Edit {
             Self::LogStart { .. } => LOG_START,
             Self::Dropped { .. } => DROPPED,
             Self::Removed { .. } => REMOVED,
+            Self::Sealed { .. } => SEALED,
+            Self::Unsealed { .. } => UNSEALED,
+            Self::Adopted(_) => ADOPTED,
+            Self::Lent { .. } => LENT,
+            Self::Released { .. } => RELEASED,
         }
     }
 
@@ -146,7 +196,21 @@ impl Edit {
                 let partitions = reader.list(size_of::<u64>(), Reader::partition)?;
                 Ok(Self::Dropped { partitions })
             }
-            REMOVED => Ok(Self::Removed { objects: reader.list(NAME_SIZE, Reader::name)? }),
+            REMOVED => Ok(Self::Removed { objects: names_of(reader)? }),
+            SEALED => {
+                let (partition, id) = (reader.partition()?, LogIndex::new(reader.u64()?));
+                Ok(Self::Sealed { partition, id })
+            }
+            UNSEALED => Ok(Self::Unsealed { partition: reader.partition()? }),
+            ADOPTED => Ok(Self::Adopted(Box::new(Adoption::read(reader)?))),
+            LENT => {
+                let (partition, to) = (reader.partition()?, RaftGroupId::new(reader.u64()?));
+                Ok(Self::Lent { partition, to, since: reader.u64()? })
+            }
+            RELEASED => {
+                let partition = reader.partition()?;
+                Ok(Self::Released { partition, objects: names_of(reader)? })
+            }
             found => Err(DecodeError::Kind { field: "edit", found }),
         }
     }
@@ -168,6 +232,15 @@ fn put_object(
     }
 }
 
+fn put_names(out: &mut BytesMut, objects: &[ObjectName]) {
+    codec::put_count(out, objects.len());
+    objects.iter().for_each(|object| codec::put_name(out, object));
+}
+
+fn names_of(reader: &mut Reader<'_>) -> Result<Vec<ObjectName>, DecodeError> {
+    reader.list(NAME_SIZE, Reader::name)
+}
+
 type ObjectFields = (ObjectName, u64, Vec<(PartitionId, Extent)>);
 
 fn object_of(reader: &mut Reader<'_>) -> Result<ObjectFields, DecodeError> {
@@ -184,6 +257,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::adoption::tests::golden_adoption;
     use crate::manifest::tests::{any_edit, range_name};
 
     const OFFLOADED_GOLDEN: &[u8] = include_bytes!("../testdata/edit-offloaded.v1.bin");
@@ -191,6 +265,11 @@ mod tests {
     const LOG_START_GOLDEN: &[u8] = include_bytes!("../testdata/edit-log-start.v1.bin");
     const DROPPED_GOLDEN: &[u8] = include_bytes!("../testdata/edit-dropped.v1.bin");
     const REMOVED_GOLDEN: &[u8] = include_bytes!("../testdata/edit-removed.v1.bin");
+    const SEALED_GOLDEN: &[u8] = include_bytes!("../testdata/edit-sealed.v1.bin");
+    const UNSEALED_GOLDEN: &[u8] = include_bytes!("../testdata/edit-unsealed.v1.bin");
+    const ADOPTED_GOLDEN: &[u8] = include_bytes!("../testdata/edit-adopted.v1.bin");
+    const LENT_GOLDEN: &[u8] = include_bytes!("../testdata/edit-lent.v1.bin");
+    const RELEASED_GOLDEN: &[u8] = include_bytes!("../testdata/edit-released.v1.bin");
     const NOW_MS: i64 = 1_700_000_000_300;
 
     fn extent(object: ObjectName, base: i64, end: i64, position: u64) -> Extent {
@@ -200,7 +279,7 @@ mod tests {
         Extent { object, base, end, position, size, index_position, index_count, max_timestamp }
     }
 
-    fn golden_edits() -> [(Edit, &'static [u8]); 5] {
+    fn golden_edits() -> [(Edit, &'static [u8]); 10] {
         let (first, last) = (LogIndex::new(4711), LogIndex::new(4999));
         let range = ObjectName::range(RaftGroupId::new(3), Term::new(12), first, last);
         let range = range.expect("a range");
@@ -222,6 +301,11 @@ mod tests {
             (Edit::LogStart { partition, offset: Offset::new(120) }, LOG_START_GOLDEN),
             (Edit::Dropped { partitions: vec![PartitionId::new(1), partition] }, DROPPED_GOLDEN),
             (Edit::Removed { objects: vec![range] }, REMOVED_GOLDEN),
+            (Edit::Sealed { partition, id: LogIndex::new(900) }, SEALED_GOLDEN),
+            (Edit::Unsealed { partition }, UNSEALED_GOLDEN),
+            (Edit::Adopted(Box::new(golden_adoption())), ADOPTED_GOLDEN),
+            (Edit::Lent { partition, to: RaftGroupId::new(5), since: 321 }, LENT_GOLDEN),
+            (Edit::Released { partition, objects: vec![range] }, RELEASED_GOLDEN),
         ]
     }
 
@@ -249,8 +333,8 @@ mod tests {
         let mut bytes = OFFLOADED_GOLDEN.to_vec();
         bytes[0] = 2;
         assert_eq!(Edit::decode(&bytes), Err(DecodeError::Version { found: 2 }));
-        (bytes[0], bytes[1]) = (1, 6);
-        let kind = DecodeError::Kind { field: "edit", found: 6 };
+        (bytes[0], bytes[1]) = (1, 11);
+        let kind = DecodeError::Kind { field: "edit", found: 11 };
         assert_eq!(Edit::decode(&bytes), Err(kind));
         (bytes[1], bytes[18]) = (1, 3);
         let kind = DecodeError::Kind { field: "an object's name", found: 3 };
@@ -259,7 +343,8 @@ mod tests {
 
     #[test]
     fn a_count_beyond_the_bytes_is_refused() {
-        for (at, (_, golden)) in [59, 51, 0, 10, 10].into_iter().zip(golden_edits()) {
+        let counts = [59, 51, 0, 10, 10, 0, 0, 55, 0, 18];
+        for (at, (_, golden)) in counts.into_iter().zip(golden_edits()) {
             if at == 0 {
                 continue;
             }
@@ -299,7 +384,8 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-            for bytes in [bytes.as_slice(), &tail, &[&[1, 1], &tail[..]].concat()] {
+            let adopted = [ADOPTED_GOLDEN[..11].to_vec(), tail.clone()].concat();
+            for bytes in [bytes.as_slice(), &tail, &[&[1, 1], &tail[..]].concat(), &adopted] {
                 if let Ok((edit, now_ms)) = Edit::decode(bytes) {
                     prop_assert_eq!(&edit.encode(now_ms)[..], bytes);
                 }

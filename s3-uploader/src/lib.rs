@@ -12,6 +12,7 @@
 //!
 //! **Invariant:** an object that an extent refers to is never among those that may be deleted.
 
+mod adoption;
 mod audit;
 mod bucket_reader;
 mod codec;
@@ -34,6 +35,7 @@ mod sample;
 mod store;
 mod worker;
 
+pub use adoption::Adoption;
 pub use audit::{Audit, AuditReport, AuditedGroup, AuditedObject, Finding, OffsetRange, Standing};
 pub use bucket_reader::{BucketError, BucketReader, Sound, Unsound};
 pub use codec::DecodeError;
@@ -41,7 +43,7 @@ pub use edit::{Edit, EditError};
 pub use fail_point::{Armed, FAIL_POINT_VARIABLE, FailPoint, FailPointError, arm, fail_point};
 pub use fetcher::{FetchConfig, FetchError, Fetcher};
 pub use group_head::GroupHead;
-pub use manifest::{Manifest, Totals};
+pub use manifest::{Arrival, Lent, Manifest, Totals};
 pub use manifest_file::{ManifestFile, ManifestFileError, ManifestName};
 pub use metrics::{BreakerState, LATENCY_BOUNDS, RequestCounts, StoreMetrics, VerbMetrics};
 pub use object::{

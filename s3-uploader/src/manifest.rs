@@ -5,20 +5,27 @@
 //! extents refer to it, it is *live*; when the last one goes, it is *retired* with the time of
 //! that edit, and may be deleted some time later: readers of the old extents come to an end first.
 //!
+//! A partition may move to another group, and no data is copied for it: the other group's manifest
+//! names the same objects. An object is deleted only by the group in its name. To every other one
+//! that names it, it is *foreign*: forgotten with its last reference, never retired. Its own group
+//! goes on to list it as *lent* until it is told that nobody needs it any more.
+//!
 //! **Invariants**, checked by `decode` and kept by `apply`:
 //! - a partition's extents follow each other without a gap, and the last ends at `end`;
 //! - no extent is wholly below the partition's log start;
-//! - an object is live if an extent refers to it, else retired, never both.
+//! - an object is live if an extent refers to it or it is lent, else retired, never both;
+//! - a partition with lent objects is another group's: nothing else is known of it.
 
 mod apply;
 mod codec;
+mod moves;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{LogIndex, Offset, PartitionId};
+use model::{LogIndex, Offset, PartitionId, RaftGroupId};
 
 use crate::object::Extent;
 use crate::object_name::ObjectName;
@@ -30,10 +37,37 @@ pub struct Manifest {
     partitions: BTreeMap<PartitionId, PartitionExtents>,
     live: BTreeMap<ObjectName, LiveObject>,
     retired: BTreeMap<ObjectName, RetiredObject>,
+    sealed: BTreeMap<PartitionId, LogIndex>,
+    arrivals: BTreeMap<PartitionId, Arrival>,
+    lent: BTreeMap<PartitionId, Lent>,
     live_size: u64,
     retired_size: u64,
-    /// Live objects that are small enough to be merged: it follows from `live`.
+    /// Objects with extents that are small enough to be merged: it follows from `live`.
     small: BTreeSet<ObjectName>,
+}
+
+/// How a partition came to this group from another one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Arrival {
+    /// The move: an index of group 0's log.
+    pub id: LogIndex,
+    pub epoch_base: u32,
+}
+
+/// Objects that a partition needed when it left, but for those that were released since: at least
+/// one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Lent {
+    pub to: RaftGroupId,
+    /// The entry of that group's log that adopted the partition.
+    pub since: u64,
+    objects: BTreeSet<ObjectName>,
+}
+
+impl Lent {
+    pub fn objects(&self) -> &BTreeSet<ObjectName> {
+        &self.objects
+    }
 }
 
 /// Objects and extents of a manifest, for metrics.
@@ -60,8 +94,12 @@ struct PartitionExtents {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct LiveObject {
     size: u64,
-    /// Extents that refer to it, at least one.
+    /// Extents that refer to it.
     extent_count: u32,
+    /// Partitions that left and may need it where they are now. Not 0 if there is no extent.
+    lent_count: u32,
+    /// Whether it is another group's to delete.
+    is_foreign: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -141,12 +179,12 @@ impl Manifest {
         self.live.contains_key(object) || self.retired.contains_key(object)
     }
 
-    /// Objects that extents refer to, in order of names.
+    /// Objects that extents refer to or that are lent, foreign ones too, in order of names.
     pub fn live(&self) -> impl Iterator<Item = &ObjectName> {
         self.live.keys()
     }
 
-    /// Live objects that are small enough to be merged, and their sizes.
+    /// Objects with extents that are small enough to be merged, and their sizes.
     pub(crate) fn small(&self) -> impl Iterator<Item = (ObjectName, u64)> {
         self.small.iter().map(|name| (*name, self.live_size(name)))
     }
@@ -171,7 +209,7 @@ impl Manifest {
         self.retired.iter().map(|(name, object)| (name, object.size, object.retired_ms))
     }
 
-    /// Objects that no extent refers to since before that time, in order of names: they may be
+    /// Objects that nothing refers to since before that time, in order of names: they may be
     /// deleted.
     pub fn retired(&self, before_ms: i64) -> impl Iterator<Item = &ObjectName> {
         let old = self.retired.iter().filter(move |(_, object)| object.retired_ms < before_ms);

@@ -61,6 +61,8 @@ pub enum ManifestFileError {
     Size { state_size: u64, len: usize },
     #[error("manifest header: {0}")]
     Header(#[from] DecodeError),
+    #[error("it is {found} of cluster {cluster_id}")]
+    Misplaced { found: ManifestName, cluster_id: Uuid },
 }
 
 impl ManifestFile {
@@ -109,6 +111,24 @@ impl ManifestFile {
             return Err(ManifestFileError::Size { state_size, len: bytes.len() });
         }
         Ok(Self { cluster_id, group, term, index, sequence, state })
+    }
+
+    /// The file that was read under that name, of that cluster if it is known.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not a whole manifest file, or are another one.
+    pub(crate) fn decode_as(
+        bytes: &Bytes,
+        name: ManifestName,
+        cluster_id: Option<Uuid>,
+    ) -> Result<Self, ManifestFileError> {
+        let file = Self::decode(bytes)?;
+        if file.name() != name || cluster_id.is_some_and(|known| known != file.cluster_id) {
+            let (found, cluster_id) = (file.name(), file.cluster_id);
+            return Err(ManifestFileError::Misplaced { found, cluster_id });
+        }
+        Ok(file)
     }
 }
 

@@ -7,9 +7,14 @@
 //!   few requests as there are objects, however many partitions they hold.
 //! - *Separating*: many small extents of one partition become an object of that partition alone.
 //!
-//! Each gathering leaves fewer objects and each separation fewer extents than there were, so
-//! merging comes to an end. What was merged is larger than what that kind of merge takes, so a byte
-//! is written anew three times at most, except where all is tiny.
+//! Extents of a partition that is sealed stay as they are: they are on their way to another group.
+//!
+//! Each gathering leaves fewer objects with extents and each separation fewer extents than there
+//! were, so merging comes to an end. What was merged is larger than what that kind of merge takes,
+//! so a byte is written anew three times at most, except where all is tiny.
+//!
+//! Objects of other groups, which came with a partition, are merged like own ones: the merged one
+//! is this group's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -88,7 +93,8 @@ impl MergePlan {
         self.sections.push((partition, extents.to_vec()));
     }
 
-    /// Objects to which nothing refers once this is done.
+    /// Objects without extents once this is done. One that is also lent stays a while, but is not
+    /// merged again.
     fn freed(&self, manifest: &Manifest) -> usize {
         let mut counts = BTreeMap::<ObjectName, usize>::new();
         self.extents().for_each(|extent| *counts.entry(extent.object).or_default() += 1);
@@ -130,7 +136,7 @@ impl Manifest {
     fn gather_all(&self, objects: &[(ObjectName, u64)]) -> MergePlan {
         let wanted: BTreeSet<ObjectName> = objects.iter().map(|(name, _)| *name).collect();
         let mut plan = MergePlan::default();
-        for partition in self.partitions() {
+        for partition in self.partitions().filter(|id| self.sealed(*id).is_none()) {
             let extents = self.extents(partition);
             let is_wanted = |extent: &Extent| wanted.contains(&extent.object);
             let run = best_run(extents, TARGET_SIZE, is_wanted, |count, _| count as u64);
@@ -145,7 +151,7 @@ impl Manifest {
     pub fn separate(&self, from: PartitionId, aside: &BTreeSet<ObjectName>) -> Separable {
         let mut found = Separable::default();
         let mut passed = 0;
-        for partition in self.partitions_from(from) {
+        for partition in self.partitions_from(from).filter(|id| self.sealed(*id).is_none()) {
             if passed >= EXTENTS_PER_LOOK {
                 found.next = Some(partition);
                 break;

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::Release};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use model::{Offset, PartitionId};
+use model::{Offset, PartitionId, RaftGroupId};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 use uuid::Uuid;
@@ -124,6 +124,10 @@ pub enum Job {
         prefix: String,
         after: Option<String>,
     },
+    /// The manifest file of a group that counts: to see what another group still needs.
+    NewestManifest {
+        group: RaftGroupId,
+    },
 }
 
 /// The answer to the request with the same token.
@@ -151,6 +155,8 @@ pub enum Outcome {
     Nothing,
     Deleted,
     Listed(Page),
+    /// Nothing if the group has never stored one.
+    Manifest(Option<Box<ManifestFile>>),
     /// A write fails only for good: somebody has to change a setting or a permission.
     Failed(StoreError),
 }

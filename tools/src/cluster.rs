@@ -1,9 +1,10 @@
-//! `tailrace cluster status|add|drain|remove|rebalance`: administers a cluster over the Kafka
+//! `tailrace cluster status|add|drain|remove|rebalance|move`: administers a cluster over the Kafka
 //! protocol, by what any of its brokers answers. How Kafka's APIs are read for that stands in
-//! `broker/src/api/membership.rs`.
+//! `broker/src/api/membership.rs` and `reassignments.rs`.
 
 mod client;
 mod drain;
+mod moves;
 mod overview;
 
 use std::io::{self, Write};
@@ -19,13 +20,14 @@ use self::overview::Overview;
 use crate::host_port::{HostPort, NodeAddress};
 
 pub use self::drain::{DrainArgs, RemoveArgs};
+pub use self::moves::MoveArgs;
 
 /// What a broker gets for a change, in milliseconds; to elect all leaders takes the longest.
 const CHANGE_TIMEOUT_MS: i32 = 30_000;
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum ClusterCommand {
-    /// Show the brokers, what each leads and holds, and partitions that lack something.
+    /// Show the brokers, what each leads and holds, and partitions that lack something or move.
     Status(ClusterArgs),
     /// Let a broker join.
     Add(AddArgs),
@@ -35,6 +37,8 @@ pub enum ClusterCommand {
     Remove(RemoveArgs),
     /// Have the first replica of each partition lead it, now.
     Rebalance(ClusterArgs),
+    /// Have a partition move to other brokers.
+    Move(MoveArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -79,6 +83,8 @@ pub enum ClusterError {
     Unknown { node: NodeId },
     #[error("broker {node} does not drain")]
     NotDraining { node: NodeId },
+    #[error("{name} does not move")]
+    NotMoving { name: String },
     #[error("no broker but {node} answers: one has to go on without it")]
     Last { node: NodeId },
     #[error("broker {node} drains still: {left}")]
@@ -104,6 +110,7 @@ impl ClusterCommand {
             Self::Drain(args) => args.run(out),
             Self::Remove(args) => args.run(out),
             Self::Rebalance(args) => rebalance(args, out),
+            Self::Move(args) => args.run(out),
         }
     }
 }
@@ -121,7 +128,8 @@ impl Refusal {
 
 fn status(args: &ClusterArgs, out: &mut dyn Write) -> Result<(), ClusterError> {
     let mut client = Client::connect(&args.bootstrap)?;
-    Ok(Overview::of(&client.metadata()?).print(out)?)
+    let overview = Overview::of(&client.metadata()?).with_moves(moves::under_way(&mut client)?);
+    Ok(overview.print(out)?)
 }
 
 fn add(args: &AddArgs, out: &mut dyn Write) -> Result<(), ClusterError> {

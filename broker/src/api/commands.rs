@@ -1,6 +1,6 @@
 //! The APIs that change metadata: topics are created and deleted, producer ids reserved, brokers
-//! come and go. Each change is a command to group 0; the request waits until all of its commands
-//! are applied.
+//! come and go, partitions move. Each change is a command to group 0; the request waits until all
+//! of its commands are applied.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use kafka_wire::{ErrorCode, Request, RequestHeader, Response};
 
 use super::group_calls::coordinators;
 use super::membership::{self, MemberPlan};
+use super::reassignments::{self, ReassignmentPlan};
 use super::topic::{CreatePlan, DeletePlan};
 use super::{Ask, CallState, ClientView, Progress, metadata, open, producer_id, topic, with_view};
 use crate::cluster::{Command, Outcome};
@@ -34,6 +35,7 @@ enum Purpose {
     Create(CreatePlan),
     Delete(DeletePlan),
     Member(MemberPlan),
+    Reassign(ReassignmentPlan),
     /// Producer ids were used up: the request is served again with new ones.
     ProducerId(Request),
     /// Topics had to be created first; then the request is answered as things stand.
@@ -81,6 +83,12 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
                 _ => None,
             };
             start(shard, reply_to, header, Purpose::Member(plan), commands, timeout);
+        }
+        Request::AlterPartitionReassignments(request) => {
+            let plan = reassignments::plan(shard.metadata.image(), &request);
+            let commands = plan.commands();
+            let timeout = request.timeout_ms;
+            start(shard, reply_to, header, Purpose::Reassign(plan), commands, Some(timeout));
         }
         _ => unreachable!("the dispatcher sends only requests that change metadata"),
     }
@@ -156,6 +164,7 @@ impl CommandCall {
             Purpose::Create(plan) => plan.settle(slot, result),
             Purpose::Delete(plan) => plan.settle(slot, result),
             Purpose::Member(plan) => plan.settle(result),
+            Purpose::Reassign(plan) => plan.settle(slot, result),
             Purpose::ProducerId(_) => match result {
                 Ok(Outcome::ProducerIdBlock { start, count, .. }) => {
                     shard.metadata.producer_ids.refill(*start, *count);
@@ -178,6 +187,9 @@ impl CommandCall {
             }
             Purpose::Delete(plan) => Progress::Done(Response::DeleteTopics(plan.response())),
             Purpose::Member(plan) => Progress::Done(plan.response()),
+            Purpose::Reassign(plan) => {
+                Progress::Done(Response::AlterPartitionReassignments(plan.response()))
+            }
         }
     }
 
@@ -188,6 +200,7 @@ impl CommandCall {
             Purpose::Create(plan) => Some(Response::CreateTopics(plan.response(&self.settings))),
             Purpose::Delete(plan) => Some(Response::DeleteTopics(plan.response())),
             Purpose::Member(plan) => Some(plan.response()),
+            Purpose::Reassign(plan) => Some(Response::AlterPartitionReassignments(plan.response())),
             Purpose::ProducerId(_) => Some(exhausted()),
             Purpose::Then(_) => None,
         }

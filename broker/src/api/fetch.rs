@@ -12,11 +12,11 @@ use kafka_wire::fetch::{
 use kafka_wire::messages::FetchRequest;
 use kafka_wire::messages::fetch_request::FetchPartition;
 use kafka_wire::{Compression, ErrorCode, RequestHeader, Response, StrBytes};
-use model::{LeaderEpoch, NodeId, Offset, RaftGroupId, ShardId};
+use model::{LeaderEpoch, NodeId, Offset, ShardId};
 
 use super::produce::{current_leader, route};
 use super::{Ask, CallState, Progress};
-use crate::cluster::Topic;
+use crate::cluster::{self, Topic};
 use crate::metrics::Metric;
 use crate::shard::Shard;
 use crate::shard::call::{CallId, Origin, ReplyTo};
@@ -39,7 +39,7 @@ pub(crate) struct FetchCall {
     read_committed: bool,
     response: FetchResponse,
     /// By slot: topic and partition in the response, and the partition's group.
-    places: Vec<(usize, usize, RaftGroupId)>,
+    places: Vec<(usize, usize, cluster::Partition)>,
     /// What each shard is asked, again after each wake.
     reads: BTreeMap<ShardId, Read>,
     max_bytes: usize,
@@ -151,7 +151,7 @@ impl FetchCall {
         let to = route(shard.metadata.image(), shard, found.group)
             .ok_or(ErrorCode::NotLeaderOrFollower)?;
         let slot = u32::try_from(self.places.len()).expect("fewer partitions than bytes");
-        self.places.push((place.0, place.1, found.group));
+        self.places.push((place.0, place.1, *found));
         self.reads.entry(to).or_insert_with(|| empty.clone()).partitions.push(PartitionRead {
             slot,
             partition: found.id,
@@ -224,7 +224,7 @@ impl FetchCall {
     }
 
     fn fill(&mut self, shard: &Shard, part: PartitionData) {
-        let Some(&(topic, partition, group)) = self.places.get(part.slot as usize) else { return };
+        let Some(&(topic, partition, at)) = self.places.get(part.slot as usize) else { return };
         let slot = &mut self.response.topics[topic].partitions[partition];
         match part.result.map_err(|refused| error_code(refused, self.version)) {
             Ok(records) if self.version < ZSTD_VERSION && has_zstd(&records) => {
@@ -241,7 +241,9 @@ impl FetchCall {
                 *slot = FetchPartitionResponse::failed(slot.partition, code);
                 let moved =
                     matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
-                if moved && let Some((leader, endpoint)) = current_leader(shard, group) {
+                if moved
+                    && let Some((leader, endpoint)) = current_leader(shard, at.group, at.epoch_base)
+                {
                     slot.current_leader = Some(leader);
                     if !self.response.node_endpoints.contains(&endpoint) {
                         self.response.node_endpoints.push(endpoint);

@@ -72,7 +72,7 @@ fn coordinator_of(shard: &Shard, image: &Image, group: &str) -> Option<ShardId> 
 
 /// Where clients find the coordinator of a consumer group.
 fn address_of(shard: &Shard, image: &Image, group: &str) -> Option<CoordinatorAddress> {
-    let (_, endpoint) = current_leader(shard, raft_group_of(image, group)?)?;
+    let (_, endpoint) = current_leader(shard, raft_group_of(image, group)?, 0)?;
     Some(CoordinatorAddress {
         node_id: endpoint.node_id,
         host: endpoint.host.to_string(),

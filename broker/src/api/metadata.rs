@@ -12,6 +12,7 @@ use model::{LeaderEpoch, NodeId};
 use uuid::Uuid;
 
 use crate::cluster::{Image, Partition, Topic, check_topic_name, is_internal};
+use crate::partition::raised;
 
 /// First version in which a topic may be asked for by id.
 const TOPIC_ID_VERSION_MIN: i16 = 12;
@@ -62,7 +63,7 @@ impl ClientView<'_> {
     ) -> Option<(NodeId, LeaderEpoch)> {
         let leader = (self.leader)(partition)?;
         let replica = image.replica_on(partition.group, leader.node)?;
-        Some((image.broker_of(replica)?, leader.epoch))
+        Some((image.broker_of(replica)?, raised(leader.epoch, partition.epoch_base)))
     }
 }
 

@@ -13,8 +13,9 @@ use model::{RaftGroupId, ShardId};
 
 use super::records::rules;
 use super::{Ask, CallState, Progress, open};
-use crate::cluster::{Image, Topic};
+use crate::cluster::{self, Image, Topic};
 use crate::metrics::Metric;
+use crate::partition::raised;
 use crate::shard::Shard;
 use crate::shard::call::ReplyTo;
 use crate::shard::message::{Append, AppendRefused, Appended, PartRequest};
@@ -40,7 +41,7 @@ pub(crate) struct ProduceCall {
 struct Place {
     topic: usize,
     partition: usize,
-    group: RaftGroupId,
+    at: cluster::Partition,
 }
 
 pub(crate) fn serve(
@@ -115,11 +116,11 @@ impl ProduceCall {
                 }
             };
             match outcome {
-                Ok((group, ask)) => {
+                Ok((at, ask)) => {
                     let place = Place {
                         topic: self.response.topics.len(),
                         partition: partitions.len(),
-                        group,
+                        at,
                     };
                     self.places.push(place);
                     // What the client hears if no answer is in before its time-out.
@@ -162,8 +163,8 @@ impl ProduceCall {
                 }
                 *slot = ProducePartitionResponse::failed(slot.index, error_code(refused));
                 if refused == AppendRefused::NotLeader {
-                    let group = place.group;
-                    self.name_leader(shard, part, group);
+                    let at = place.at;
+                    self.name_leader(shard, part, at);
                 }
             }
         }
@@ -180,8 +181,9 @@ impl ProduceCall {
     }
 
     /// Tells the client who leads instead (KIP-951).
-    fn name_leader(&mut self, shard: &Shard, part: u32, group: RaftGroupId) {
-        let Some((leader, endpoint)) = current_leader(shard, group) else { return };
+    fn name_leader(&mut self, shard: &Shard, part: u32, at: cluster::Partition) {
+        let leads = current_leader(shard, at.group, at.epoch_base);
+        let Some((leader, endpoint)) = leads else { return };
         let place = &self.places[part as usize];
         self.response.topics[place.topic].partitions[place.partition].current_leader = Some(leader);
         if !self.response.node_endpoints.contains(&endpoint) {
@@ -214,7 +216,7 @@ fn check(
     (version, acks): (i16, i16),
     topic: &Topic,
     partition: ProducePartition,
-) -> Result<(RaftGroupId, Ask), ProducePartitionResponse> {
+) -> Result<(cluster::Partition, Ask), ProducePartitionResponse> {
     let index = partition.index;
     let fail = |code| ProducePartitionResponse::failed(index, code);
     let Some(found) = topic.partition(index) else {
@@ -237,7 +239,7 @@ fn check(
         route(image, shard, found.group).ok_or_else(|| fail(ErrorCode::NotLeaderOrFollower))?;
     let in_sync_min = if acks == ACKS_ALL { topic.config.min_insync_replicas } else { 0 };
     let append = Append { partition: found.id, batch, info, in_sync_min };
-    Ok((found.group, (to, PartRequest::Append(append))))
+    Ok((*found, (to, PartRequest::Append(append))))
 }
 
 /// The shard of this broker that hosts a group.
@@ -245,16 +247,18 @@ pub(crate) fn route(image: &Image, shard: &Shard, group: RaftGroupId) -> Option<
     image.shard_of(group, shard.node.id)
 }
 
-/// Who leads a group, as the replies of KIP-951 name it.
+/// Who leads a group, and the leader epoch of a partition of it, as the replies of KIP-951 name it.
 pub(crate) fn current_leader(
     shard: &Shard,
     group: RaftGroupId,
+    epoch_base: u32,
 ) -> Option<(LeaderIdAndEpoch, NodeEndpoint)> {
     let image = shard.metadata.image();
     let (node, epoch) = shard.node.leader(group)?;
     let broker = image.broker_of(image.replica_on(group, node)?)?;
     let (endpoint, rack) = image.brokers().find(|(endpoint, _)| endpoint.broker == broker)?;
-    let leader = LeaderIdAndEpoch { leader_id: broker.get(), leader_epoch: epoch.get() };
+    let leader =
+        LeaderIdAndEpoch { leader_id: broker.get(), leader_epoch: raised(epoch, epoch_base).get() };
     let endpoint = NodeEndpoint {
         node_id: broker.get(),
         host: StrBytes::from_string(endpoint.host.clone()),

@@ -361,7 +361,7 @@ impl Refusal {
         Self { code, message: message.into() }
     }
 
-    fn of_new_topic(error: &NewTopicError) -> Self {
+    pub(super) fn of_new_topic(error: &NewTopicError) -> Self {
         Self::new(code_of(error), error.to_string())
     }
 

@@ -71,6 +71,26 @@ pub enum Command {
         /// The entry of group 0 that asked for them: another one may have followed.
         asked: LogIndex,
     },
+    /// A partition is to move to another group; to the one that has it, to stay there.
+    MovePartition {
+        topic_id: Uuid,
+        index: u32,
+        to: RaftGroupId,
+        /// Only in place of the move that this entry of group 0 asked for; 0: whatever is under
+        /// way.
+        replaces: LogIndex,
+    },
+    /// The group that a partition moves to has adopted it.
+    PartitionArrived {
+        topic_id: Uuid,
+        index: u32,
+        /// The entry of group 0 that asked for the move: another one may have followed.
+        id: LogIndex,
+        /// What is added to that group's term: the partition's leader epochs never go back.
+        epoch_base: u32,
+        /// The entry of that group's log that adopted it.
+        arrived: LogIndex,
+    },
 }
 
 /// An address that clients connect to, listed as a broker of its own.
@@ -143,6 +163,19 @@ impl Command {
                 writer.u64(group.get());
                 writer.u64(asked.get());
             }
+            Self::MovePartition { topic_id, index, to, replaces } => {
+                writer.uuid(*topic_id);
+                writer.u32(*index);
+                writer.u64(to.get());
+                writer.u64(replaces.get());
+            }
+            Self::PartitionArrived { topic_id, index, id, epoch_base, arrived } => {
+                writer.uuid(*topic_id);
+                writer.u32(*index);
+                writer.u64(id.get());
+                writer.u32(*epoch_base);
+                writer.u64(arrived.get());
+            }
         }
         writer.finish()
     }
@@ -180,26 +213,46 @@ impl Command {
                 node: NodeId::new(reader.i32("node")?),
                 incarnation: reader.u32("incarnation")?,
             },
+            kind => Self::decode_change(kind, &mut reader)?,
+        };
+        reader.finish()?;
+        Ok(command)
+    }
+
+    /// What changes while the cluster runs: who belongs to it, and where copies and partitions are.
+    fn decode_change(kind: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match kind {
             8 => Self::AddNode {
                 node: NodeId::new(reader.i32("node")?),
-                address: read_address(&mut reader)?,
+                address: read_address(reader)?,
             },
             9 => Self::SetNodeState {
                 node: NodeId::new(reader.i32("node")?),
-                state: read_state(&mut reader)?,
+                state: read_state(reader)?,
             },
             10 => Self::SetReplicas {
                 group: RaftGroupId::new(reader.u64("group")?),
-                replicas: read_replicas(&mut reader)?,
+                replicas: read_replicas(reader)?,
             },
             11 => Self::GroupSettled {
                 group: RaftGroupId::new(reader.u64("group")?),
                 asked: LogIndex::new(reader.u64("asked")?),
             },
+            12 => Self::MovePartition {
+                topic_id: reader.uuid("topic id")?,
+                index: reader.u32("partition's index")?,
+                to: RaftGroupId::new(reader.u64("group")?),
+                replaces: LogIndex::new(reader.u64("replaced move")?),
+            },
+            13 => Self::PartitionArrived {
+                topic_id: reader.uuid("topic id")?,
+                index: reader.u32("partition's index")?,
+                id: LogIndex::new(reader.u64("move")?),
+                epoch_base: reader.u32("epoch base")?,
+                arrived: LogIndex::new(reader.u64("arrived")?),
+            },
             found => return Err(DecodeError::Kind { found }),
-        };
-        reader.finish()?;
-        Ok(command)
+        })
     }
 
     const fn kind(&self) -> u8 {
@@ -215,6 +268,8 @@ impl Command {
             Self::SetNodeState { .. } => 9,
             Self::SetReplicas { .. } => 10,
             Self::GroupSettled { .. } => 11,
+            Self::MovePartition { .. } => 12,
+            Self::PartitionArrived { .. } => 13,
         }
     }
 }
@@ -391,6 +446,11 @@ pub(super) mod tests {
         let others = vec![Replica { node: NodeId::new(4), shard: ShardId::new(1) }];
         let set = Command::SetReplicas { group, replicas: others };
         let settled = Command::GroupSettled { group, asked: LogIndex::new(40) };
+        let topic_id = Uuid::from_u128(7);
+        let (to, replaces) = (RaftGroupId::new(1), LogIndex::new(39));
+        let moves = Command::MovePartition { topic_id, index: 1, to, replaces };
+        let (id, arrived) = (LogIndex::new(41), LogIndex::new(9));
+        let arrives = Command::PartitionArrived { topic_id, index: 1, id, epoch_base: 5, arrived };
         vec![
             (initialize, golden!("initialize-cluster")),
             (register, golden!("register-broker")),
@@ -403,6 +463,8 @@ pub(super) mod tests {
             (drain, golden!("set-node-state")),
             (set, golden!("set-replicas")),
             (settled, golden!("group-settled")),
+            (moves, golden!("move-partition")),
+            (arrives, golden!("partition-arrived")),
         ]
     }
 
@@ -450,7 +512,7 @@ pub(super) mod tests {
     #[test]
     fn other_versions_and_kinds_are_refused() {
         assert_eq!(Command::decode(&[2, 1]), Err(DecodeError::Version { found: 2 }));
-        for kind in [0, 12, 255] {
+        for kind in [0, 14, 255] {
             assert_eq!(Command::decode(&[1, kind]), Err(DecodeError::Kind { found: kind }));
         }
     }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::command::{Endpoint, Replica};
 use super::membership::Standing;
+use super::moves::Move;
 use super::topic_name::{may_collide, names_collide};
 use crate::config::TopicConfig;
 
@@ -72,6 +73,14 @@ pub struct Topic {
 pub struct Partition {
     pub id: PartitionId,
     pub group: RaftGroupId,
+    /// What its leader epochs are above the terms of that group: it had higher ones in another.
+    pub epoch_base: u32,
+    /// The move that brought it there, by its entry of group 0; 0 if it began there.
+    pub moved: LogIndex,
+    /// An entry of that group's log, at or after the one that adopted it.
+    pub arrived: LogIndex,
+    /// It is on its way to another group.
+    pub moving: Option<Move>,
 }
 
 impl Image {

@@ -25,7 +25,7 @@ impl Placement {
         let groups = image.data_groups().map(|group| (group.id, counted(group)));
         let mut placement = Self(groups.collect());
         for partition in image.topics().flat_map(|topic| topic.partitions.iter()) {
-            placement.count(partition.group);
+            placement.count(partition.destination());
         }
         placement
     }

@@ -18,12 +18,14 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::config::{BrokerSettings, TopicConfig};
 
 /// Of a state in which no disk was replaced and no broker is in a rack. The next one ends with the
-/// disks that were replaced, the third one with those and with the racks. The last one has what was
-/// decided of brokers and of the copies of groups as well, since the cluster began.
+/// disks that were replaced, the third one with those and with the racks. The fourth one has what
+/// was decided of brokers and of the copies of groups as well, since the cluster began. The last
+/// one has the partitions that moved, too.
 const VERSION: u8 = 1;
 const VERSION_WITH_DISKS: u8 = 2;
 const VERSION_WITH_RACKS: u8 = 3;
 const VERSION_WITH_CHANGES: u8 = 4;
+const VERSION_WITH_MOVES: u8 = 5;
 
 impl Cluster {
     pub fn encode_snapshot(&self) -> Vec<u8> {
@@ -34,6 +36,7 @@ impl Cluster {
             |group: &Arc<Group>| !group.leaving.is_empty() || !group.founders.is_empty();
         let has_changes = !image.standings.is_empty() || image.groups.values().any(is_changed);
         let version = match (has_racks, image.disks.is_empty()) {
+            _ if image.has_moves() => VERSION_WITH_MOVES,
             _ if has_changes => VERSION_WITH_CHANGES,
             (true, _) => VERSION_WITH_RACKS,
             (false, false) => VERSION_WITH_DISKS,
@@ -71,6 +74,9 @@ impl Cluster {
             write_standings(&mut writer, &image.standings);
             write_changes(&mut writer, image.groups.values());
         }
+        if version >= VERSION_WITH_MOVES {
+            image.write_moves(&mut writer);
+        }
         writer.finish()
     }
 
@@ -81,7 +87,7 @@ impl Cluster {
     ) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8("version")?;
-        if !(VERSION..=VERSION_WITH_CHANGES).contains(&version) {
+        if !(VERSION..=VERSION_WITH_MOVES).contains(&version) {
             return Err(DecodeError::Version { found: version });
         }
         let mut image =
@@ -114,7 +120,10 @@ impl Cluster {
         }
         if version >= VERSION_WITH_CHANGES {
             image.standings = reader.map("standings", read_standing)?;
-            read_changes(&mut reader, &mut image)?;
+            read_changes(&mut reader, version > VERSION_WITH_CHANGES, &mut image)?;
+        }
+        if version >= VERSION_WITH_MOVES {
+            image.read_moves(&mut reader)?;
         }
         reader.finish()?;
         Ok(Self { image: Arc::new(image), next_producer_id, settings })
@@ -203,8 +212,13 @@ fn write_changes<'a>(writer: &mut Writer, groups: impl Iterator<Item = &'a Arc<G
     }
 }
 
-/// Of groups that are there; something of each. Where there are none, standings came before.
-fn read_changes(reader: &mut Reader<'_>, image: &mut Image) -> Result<(), DecodeError> {
+/// Of groups that are there; something of each. Where there are none, standings came before, or
+/// more follows.
+fn read_changes(
+    reader: &mut Reader<'_>,
+    may_be_empty: bool,
+    image: &mut Image,
+) -> Result<(), DecodeError> {
     let changes: BTreeMap<_, (Vec<Replica>, LogIndex, Vec<u64>)> =
         reader.map("changes", |reader| {
             let group = RaftGroupId::new(reader.u64("group")?);
@@ -213,7 +227,7 @@ fn read_changes(reader: &mut Reader<'_>, image: &mut Image) -> Result<(), Decode
             Ok((group, (leaving, asked, founders)))
         })?;
     let wrong = DecodeError::Range { field: "changes" };
-    if changes.is_empty() && image.standings.is_empty() {
+    if changes.is_empty() && image.standings.is_empty() && !may_be_empty {
         return Err(wrong);
     }
     for (id, (leaving, asked, founders)) in changes {
@@ -264,7 +278,7 @@ fn read_topic(
         if id >= next_partition {
             return Err(DecodeError::Range { field: "partition id" });
         }
-        Ok(Partition { id, group: RaftGroupId::new(reader.u64("partition's group")?) })
+        Ok(Partition::new(id, RaftGroupId::new(reader.u64("partition's group")?)))
     })?;
     let config = TopicConfig::lenient(read_configs(reader)?, settings);
     Ok(Arc::new(Topic { name, id, internal, partitions: partitions.into(), config }))

@@ -95,6 +95,21 @@ pub enum Outcome {
     GroupSettled {
         group: RaftGroupId,
     },
+    /// The partition is on its way, or stays where it is.
+    MoveSet {
+        topic_id: Uuid,
+        index: u32,
+    },
+    PartitionArrived {
+        topic_id: Uuid,
+        index: u32,
+    },
+    /// No such partition or group is there, the partition never moves, or another move was asked
+    /// for since; nothing changed.
+    MoveRefused {
+        topic_id: Uuid,
+        index: u32,
+    },
 }
 
 impl Cluster {
@@ -139,6 +154,12 @@ impl Cluster {
             Command::SetNodeState { node, state } => self.set_node_state(node, state),
             Command::SetReplicas { group, replicas } => self.set_replicas(index, group, replicas),
             Command::GroupSettled { group, asked } => self.settle_group(group, asked),
+            Command::MovePartition { topic_id, index: at, to, replaces } => {
+                self.move_partition(index, (topic_id, at), to, replaces)
+            }
+            Command::PartitionArrived { topic_id, index: at, id, epoch_base, arrived } => {
+                self.partition_arrived((topic_id, at), id, epoch_base, arrived)
+            }
         };
         self.image_mut().version = index;
         outcome
@@ -191,7 +212,7 @@ impl Cluster {
     fn new_partition(&mut self, group: RaftGroupId) -> Partition {
         let id = self.image.next_partition;
         self.image_mut().next_partition = PartitionId::new(id.get().saturating_add(1));
-        Partition { id, group }
+        Partition::new(id, group)
     }
 
     fn delete_topic(&mut self, topic_id: Uuid) -> Outcome {

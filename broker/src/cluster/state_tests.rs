@@ -51,7 +51,8 @@ fn golden_cluster() -> Cluster {
         use Command as C;
         matches!(command, C::DeleteTopic { .. } | C::ReplaceDisk { .. } | C::AddNode { .. })
             || matches!(command, C::SetNodeState { .. } | C::SetReplicas { .. })
-            || matches!(command, C::GroupSettled { .. })
+            || matches!(command, C::GroupSettled { .. } | C::MovePartition { .. })
+            || matches!(command, C::PartitionArrived { .. })
     };
     commands.retain(|command| !is_later(command));
     commands.insert(2, group_1);

@@ -7,7 +7,6 @@ use kafka_wire::validate::BatchInfo;
 use model::{LogIndex, Offset, Term};
 
 use super::descriptor::{EntryDescriptor, ProducerStamp};
-use super::epoch_cache::leader_epoch;
 use super::producer_state::{Duplicate, FirstSequence, ProducerError};
 use super::tail_cache::TailBudget;
 use super::{BatchEntry, Partition};
@@ -138,7 +137,7 @@ impl Partition {
         assert_eq!(descriptor.base_offset, self.log_end, "prepared for another log end");
         assert!(index > self.last_index, "entry {index} after {}", self.last_index);
         self.epochs
-            .assign(leader_epoch(term), self.log_end)
+            .assign(self.epoch_of(term), self.log_end)
             .expect("a leader's term is at least that of its last entry");
         self.push(&descriptor, index);
         self.tail.push(self.id, descriptor.base_offset, batch, allocation, budget);

@@ -19,6 +19,7 @@ mod batch_index;
 mod descriptor;
 mod epoch_cache;
 mod list_offsets;
+mod moved;
 mod producer_state;
 mod read;
 mod snapshot;
@@ -38,6 +39,7 @@ pub use epoch_cache::{EpochEnd, EpochWentBack, leader_epoch};
 pub use list_offsets::{
     SearchError, Sought, TimestampCandidate, TimestampCandidates, TimestampedOffset,
 };
+pub use moved::{Origin, raised};
 pub use producer_state::{Duplicate, FirstSequence, ProducerError};
 pub use read::{Piece, ReadError, ReadPlan, StoredBatch, VisibleEnd};
 pub use tail_cache::{TailBudget, Victim};
@@ -65,6 +67,10 @@ pub struct Partition {
     producers: Producers,
     epochs: EpochCache,
     tail: TailCache,
+    /// How it came to its group.
+    origin: Origin,
+    /// It takes no more records: it moves to another group.
+    sealed: bool,
 }
 
 /// Why an entry does not continue a partition's log.
@@ -116,6 +122,8 @@ impl Partition {
             producers: Producers::default(),
             epochs: EpochCache::default(),
             tail: TailCache::default(),
+            origin: Origin::default(),
+            sealed: false,
         }
     }
 
@@ -204,7 +212,7 @@ impl Partition {
         if found != expected {
             return Err(ReplayError::OffsetGap { index, expected, found });
         }
-        self.epochs.assign(leader_epoch(term), expected)?;
+        self.epochs.assign(self.epoch_of(term), expected)?;
         self.push(batch, index);
         self.advance_high_watermark();
         Ok(())
@@ -297,7 +305,7 @@ impl Partition {
 
     /// This replica leads from now on: the term's epoch begins at the log end.
     pub fn become_leader(&mut self, term: Term) -> Result<(), EpochWentBack> {
-        self.epochs.assign(leader_epoch(term), self.log_end)
+        self.epochs.assign(self.epoch_of(term), self.log_end)
     }
 
     /// The newest epoch of this log.

@@ -106,6 +106,13 @@ impl Producers {
         });
     }
 
+    /// All batches are committed, by entries of another group: here they have the index of the one
+    /// that brought them.
+    pub(super) fn set_indexes(&mut self, index: LogIndex) {
+        let batches = self.by_id.values_mut().flat_map(|producer| &mut producer.batches);
+        batches.for_each(|batch| batch.index = index);
+    }
+
     pub(super) fn has(&self, id: i64) -> bool {
         self.by_id.contains_key(&id)
     }

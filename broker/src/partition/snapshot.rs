@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use model::{LeaderEpoch, LogIndex, Offset, PartitionId};
 
-use super::Partition;
 use super::batch_index::{BatchEntry, BatchIndex};
 use super::epoch_cache::{EpochCache, EpochStart};
 use super::producer_state::{BATCHES_KEPT, ProducedBatch, Producers};
 use super::tail_cache::TailCache;
+use super::{Origin, Partition};
 use crate::codec::{DecodeError, Reader, Writer};
 
 const VERSION: u8 = 1;
@@ -86,6 +86,8 @@ impl Partition {
             producers: Producers::restored(producers),
             epochs: EpochCache::restored(epochs),
             tail: TailCache::default(),
+            origin: Origin::default(),
+            sealed: false,
         })
     }
 }
@@ -135,6 +137,7 @@ fn read_producer(
     if id < 0 || epoch < 0 {
         return Err(DecodeError::Range { field: "producer" });
     }
+    // Those that came with the partition from another group have the entry that adopted it.
     let (mut index_min, mut offset_min) = (LogIndex::new(1), Offset::ZERO);
     let batches: Vec<_> = reader.list("producer's batches", |reader| {
         let batch = read_batch(reader, epoch)?;
@@ -145,7 +148,7 @@ fn read_producer(
         if batch.index > last_index || end > log_end {
             return Err(DecodeError::Range { field: "producer's batch" });
         }
-        (index_min, offset_min) = (batch.index.next(), end);
+        (index_min, offset_min) = (batch.index, end);
         Ok(batch)
     })?;
     if batches.is_empty() || batches.len() > BATCHES_KEPT {

@@ -4,6 +4,7 @@
 
 mod histories;
 mod idempotence;
+mod moved;
 mod snapshots;
 
 use kafka_wire::Compression;

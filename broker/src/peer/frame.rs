@@ -41,6 +41,9 @@ pub(crate) enum Control {
     /// A client wants the first replicas of these groups to lead: the receiver hands over what it
     /// leads of them.
     Prefer { groups: Vec<u64> },
+    /// A partition leaves a group that the sender leads for one that the receiver leads: an
+    /// `Adoption` as the object tier encodes it.
+    HandOver { adoption: Bytes },
 }
 
 /// Why a connection to another broker is closed.
@@ -137,6 +140,11 @@ impl Control {
                 writer.count(groups.len());
                 groups.iter().for_each(|group| writer.u64(*group));
             }
+            Self::HandOver { adoption } => {
+                writer.u8(10);
+                writer.u64(0);
+                writer.bytes(adoption);
+            }
         }
         let mut frame = writer.finish();
         let size = u32::try_from(frame.len()).expect("a command is smaller than an entry");
@@ -171,6 +179,9 @@ impl Control {
             9 if token == 0 => {
                 Self::Prefer { groups: reader.list("groups", |reader| reader.u64("group"))? }
             }
+            10 if token == 0 => {
+                Self::HandOver { adoption: Bytes::copy_from_slice(reader.bytes("adoption")?) }
+            }
             found => return Err(DecodeError::Kind { found }.into()),
         };
         reader.finish()?;
@@ -184,7 +195,7 @@ mod tests {
 
     const SIZE_MAX: usize = 4096;
 
-    fn controls() -> [(Control, &'static [u8]); 7] {
+    fn controls() -> [(Control, &'static [u8]); 8] {
         let command = Bytes::from_static(b"command");
         [
             (
@@ -215,6 +226,10 @@ mod tests {
                 Control::Prefer { groups: vec![3, 5] },
                 include_bytes!("../../testdata/peer-prefer.v1.bin"),
             ),
+            (
+                Control::HandOver { adoption: Bytes::from_static(b"adoption") },
+                include_bytes!("../../testdata/peer-hand-over.v1.bin"),
+            ),
         ]
     }
 
@@ -238,8 +253,8 @@ mod tests {
         controls().iter().for_each(|(_, bytes)| stream.extend_from_slice(bytes));
         stream.extend_from_slice(raft);
         let whole = take_all(&stream).expect("frames");
-        assert_eq!(whole.len(), 9);
-        assert!(matches!((&whole[0], &whole[8]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
+        assert_eq!(whole.len(), 10);
+        assert!(matches!((&whole[0], &whole[9]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
         for step in [1, 2, 7, 100] {
             let mut buffer = BytesMut::new();
             let mut frames = Vec::new();

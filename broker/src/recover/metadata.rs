@@ -44,8 +44,12 @@ impl Metadata {
             .collect();
         nodes.sort_unstable();
         nodes.dedup();
+        let moved = image.partitions().find(|(_, _, partition)| partition.is_moved());
         match nodes[..] {
-            [node] => Ok(Self { cluster, highest, node }),
+            [node] => match moved {
+                Some((_, _, it)) => Err(RecoverError::Moved { name: image.name_of(it.id) }),
+                None => Ok(Self { cluster, highest, node }),
+            },
             [] => Err(RecoverError::NoMetadata { cluster_id }),
             _ => Err(RecoverError::Nodes { count: nodes.len() }),
         }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use kafka_wire::batch::{self, TimestampType};
-use model::{PartitionId, RaftGroupId, Term};
+use model::{LeaderEpoch, PartitionId, RaftGroupId, Term};
 use replication::{AppBytes, Descriptor};
 
 use super::Shard;
@@ -14,7 +14,6 @@ use super::replicated_log::{Claim, Refused};
 use crate::metrics::Metric;
 use crate::partition::{
     AppendError, Duplicate, NewBatch, Prepared, ProducerError, ProducerStamp, Submission,
-    leader_epoch,
 };
 
 impl Shard {
@@ -41,7 +40,11 @@ impl Shard {
         // number, even on a repeat, would be taken for the leader's. So would the refusal of one
         // that stood still while another was elected.
         let term = self.log.leads(group).ok_or(AppendRefused::NotLeader)?;
-        let now_ms = self.now.unix_ms;
+        if partition.is_sealed() {
+            // Soon another group leads it, or this one again.
+            return Err(AppendRefused::NotLeader);
+        }
+        let (epoch, now_ms) = (partition.epoch_of(term), self.now.unix_ms);
         let submission = Submission::from(&append.info);
         let log_start = partition.log_start();
         let prepared = partition.prepare(&submission, now_ms).map_err(|error| {
@@ -59,7 +62,7 @@ impl Shard {
                 let id = append.partition;
                 let admitted = self.admit(group, &append, submission.producer);
                 let proposed = admitted.and_then(|()| {
-                    self.propose_batch((group, term), append, new, resident, waiter)
+                    self.propose_batch((group, term, epoch), append, new, resident, waiter)
                 });
                 self.remember_refusal(id, submission.producer, proposed);
                 proposed?;
@@ -140,14 +143,14 @@ impl Shard {
 
     fn propose_batch(
         &mut self,
-        (group, term): (RaftGroupId, Term),
+        (group, term, epoch): (RaftGroupId, Term, LeaderEpoch),
         append: Append,
         new: NewBatch,
         resident: bool,
         waiter: Waiter,
     ) -> Result<(), AppendRefused> {
         let Append { partition: id, mut batch, info, .. } = append;
-        batch::patch(&mut batch, new.base_offset().get(), leader_epoch(term).get());
+        batch::patch(&mut batch, new.base_offset().get(), epoch.get());
         // The batch is a slice of its request, but the rest of that is batches too or a few bytes.
         let allocation = batch.len();
         let payload = batch.freeze();

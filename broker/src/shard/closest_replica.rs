@@ -24,7 +24,7 @@ impl Shard {
         let (id, current) = (wanted.partition, wanted.current_epoch);
         let found = rack.and_then(|_| self.hosting.find(id));
         if let Some((group, partition)) = found.filter(|(group, _)| self.hears_leader_of(*group)) {
-            self.check_epoch(group, current)?;
+            self.check_epoch((group, partition), current)?;
             return Ok((group, partition, true));
         }
         let (group, partition) = self.readable(id, current)?;
@@ -66,8 +66,14 @@ impl Shard {
 
     /// Keeps the bytes of an entry that this broker takes from a leader, where consumers may read
     /// them here: otherwise only a restart or another leader would make them be read.
-    pub(super) fn keep_for_readers(&mut self, entry: &EntryDescriptor, payload: Bytes) {
-        if !self.node.settings.broker.rack_aware_reads {
+    pub(super) fn keep_for_readers(
+        &mut self,
+        group: RaftGroupId,
+        entry: &EntryDescriptor,
+        payload: Bytes,
+    ) {
+        let is_read_here = self.hosting.group_of(entry.partition()) == Some(group);
+        if !self.node.settings.broker.rack_aware_reads || !is_read_here {
             return;
         }
         if let Some((partition, tail)) = self.hosting.with_tail(entry.partition()) {

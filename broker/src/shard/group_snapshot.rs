@@ -4,11 +4,11 @@
 
 use bytes::Bytes;
 use model::{LogIndex, PartitionId};
-use s3_uploader::{GroupHead, Manifest};
+use s3_uploader::{Arrival, GroupHead, Manifest};
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::group::{decode_records, encode_records};
-use crate::partition::Partition;
+use crate::partition::{Origin, Partition};
 
 /// Keys and values of records.
 pub(crate) type GroupRecords = Vec<(Bytes, Bytes)>;
@@ -69,7 +69,13 @@ impl GroupSnapshot {
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, GroupSnapshotError> {
         let (GroupHead { edited, manifest }, rest) = GroupHead::decode(bytes)?;
         let mut reader = Reader::new(rest);
-        let partitions = reader.list("partitions", Partition::decode_snapshot)?;
+        let partitions = reader.list("partitions", |reader| {
+            let mut partition = Partition::decode_snapshot(reader)?;
+            if let Some(Arrival { id, epoch_base }) = manifest.arrival(partition.id()) {
+                partition.set_origin(Origin { index: LogIndex::default(), id, epoch_base });
+            }
+            Ok(partition)
+        })?;
         let offsets = reader.list("offsets", |reader| {
             let partition = PartitionId::new(reader.u64("offsets partition")?);
             Ok((partition, decode_records(reader)?))

@@ -1,7 +1,7 @@
 //! The partitions of a shard, and the entries of its raft groups that are not committed yet with
 //! who waits for each.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -47,6 +47,9 @@ struct Hosted {
 /// See the module's text.
 pub(crate) struct Hosting {
     partitions: BTreeMap<PartitionId, Hosted>,
+    /// Partitions that another group has here, or is about to have, as this one left them, or is
+    /// about to get them.
+    others: BTreeMap<(RaftGroupId, PartitionId), Partition>,
     tail: TailBudget,
     open: BTreeMap<RaftGroupId, VecDeque<OpenEntry>>,
 }
@@ -55,6 +58,7 @@ impl Hosting {
     pub(crate) fn new(tail_cache_size: usize) -> Self {
         Self {
             partitions: BTreeMap::new(),
+            others: BTreeMap::new(),
             tail: TailBudget::new(tail_cache_size),
             open: BTreeMap::new(),
         }
@@ -90,15 +94,59 @@ impl Hosting {
         Some((&mut self.partitions.get_mut(&partition)?.log, &mut self.tail))
     }
 
-    /// Starts a partition of a group that is not there yet.
-    pub(crate) fn ensure(&mut self, group: RaftGroupId, partition: PartitionId) {
-        let new = || Hosted { group, log: Partition::new(partition) };
-        self.partitions.entry(partition).or_insert_with(new);
+    /// A partition as a group has it, which may not be the one that the metadata names.
+    pub(crate) fn of(&self, group: RaftGroupId, partition: PartitionId) -> Option<&Partition> {
+        match self.partitions.get(&partition) {
+            Some(hosted) if hosted.group == group => Some(&hosted.log),
+            _ => self.others.get(&(group, partition)),
+        }
     }
 
-    /// Drops the partitions for which `keep` says no: their topics are deleted.
-    pub(crate) fn retain(&mut self, keep: impl Fn(PartitionId) -> bool) -> Vec<PartitionId> {
-        let gone: Vec<_> = self.partitions.keys().copied().filter(|id| !keep(*id)).collect();
+    /// The same, and the budget of the tail caches.
+    pub(crate) fn of_mut(
+        &mut self,
+        group: RaftGroupId,
+        partition: PartitionId,
+    ) -> Option<(&mut Partition, &mut TailBudget)> {
+        let log = match self.partitions.get_mut(&partition) {
+            Some(hosted) if hosted.group == group => &mut hosted.log,
+            _ => self.others.get_mut(&(group, partition))?,
+        };
+        Some((log, &mut self.tail))
+    }
+
+    /// Puts a partition where the metadata says that it is, and starts it if it is not there yet.
+    /// True if another group had it.
+    pub(crate) fn ensure(&mut self, group: RaftGroupId, partition: PartitionId) -> bool {
+        if self.group_of(partition) == Some(group) {
+            return false;
+        }
+        let arrived = self.others.remove(&(group, partition));
+        let log = arrived.unwrap_or_else(|| Partition::new(partition));
+        let left = self.partitions.insert(partition, Hosted { group, log });
+        let has_left = left.is_some();
+        if let Some(mut left) = left {
+            left.log.drop_tail(&mut self.tail);
+            self.others.insert((left.group, partition), left.log);
+        }
+        has_left
+    }
+
+    /// Drops the partitions for which `keep` says no: their topics are deleted, or they have left.
+    /// Returns those of which nothing is here any more.
+    pub(crate) fn retain(
+        &mut self,
+        keep: impl Fn(RaftGroupId, &Partition) -> bool,
+    ) -> Vec<PartitionId> {
+        self.others.retain(|(group, _), log| {
+            let kept = keep(*group, log);
+            if !kept {
+                log.drop_tail(&mut self.tail);
+            }
+            kept
+        });
+        let is_gone = |(id, it): (&PartitionId, &Hosted)| (!keep(it.group, &it.log)).then_some(*id);
+        let gone: Vec<_> = self.partitions.iter().filter_map(is_gone).collect();
         for id in &gone {
             if let Some(mut hosted) = self.partitions.remove(id) {
                 hosted.log.drop_tail(&mut self.tail);
@@ -107,9 +155,22 @@ impl Hosting {
         gone
     }
 
-    /// Takes a partition as a snapshot of its group has it.
+    /// A group has a partition no more.
+    pub(crate) fn remove(&mut self, group: RaftGroupId, partition: PartitionId) {
+        self.retain(|of, log| of != group || log.id() != partition);
+    }
+
+    /// Takes a partition as a snapshot of its group has it, or an entry that adopted it.
     pub(crate) fn restore(&mut self, group: RaftGroupId, log: Partition) {
-        self.partitions.insert(log.id(), Hosted { group, log });
+        let id = log.id();
+        let before = match self.partitions.get_mut(&id) {
+            Some(hosted) if hosted.group == group => Some(std::mem::replace(&mut hosted.log, log)),
+            Some(_) => self.others.insert((group, id), log),
+            None => self.partitions.insert(id, Hosted { group, log }).map(|hosted| hosted.log),
+        };
+        if let Some(mut before) = before {
+            before.drop_tail(&mut self.tail);
+        }
     }
 
     /// Takes an entry that recovery found in the log of a group, after those before it. With
@@ -125,8 +186,12 @@ impl Hosting {
     ) -> Result<(), crate::partition::ReplayError> {
         let id = descriptor.partition();
         let start = if compacted { descriptor.base_offset() } else { Offset::ZERO };
-        let new = || Hosted { group, log: Partition::starting_at(id, start) };
-        self.partitions.entry(id).or_insert_with(new).log.replay(index, term, descriptor)?;
+        if self.of(group, id).is_none() {
+            self.restore(group, Partition::starting_at(id, start));
+        }
+        if let Some((log, _)) = self.of_mut(group, id) {
+            log.replay(index, term, descriptor)?;
+        }
         self.push_open(group, index, (id, descriptor.batch_size()), None, None);
         Ok(())
     }
@@ -138,8 +203,7 @@ impl Hosting {
         group: RaftGroupId,
         partitions: Vec<Partition>,
     ) -> Vec<Waiter> {
-        let before: BTreeSet<_> = self.partitions(group).map(Partition::id).collect();
-        self.retain(|id| !before.contains(&id));
+        self.retain(|of, _| of != group);
         partitions.into_iter().for_each(|partition| self.restore(group, partition));
         let open = self.open.remove(&group).unwrap_or_default();
         open.into_iter().flat_map(|it| it.waiter.into_iter().chain(it.repeats)).collect()
@@ -147,13 +211,20 @@ impl Hosting {
 
     /// The partitions of a group, in order of their numbers.
     pub(crate) fn partitions(&self, group: RaftGroupId) -> impl Iterator<Item = &Partition> {
-        self.partitions.values().filter(move |it| it.group == group).map(|it| &it.log)
+        let here = self.partitions.values().filter(move |it| it.group == group).map(|it| &it.log);
+        let (first, last) = ((group, PartitionId::new(0)), (group, PartitionId::new(u64::MAX)));
+        let others = self.others.range(first..=last).map(|(_, log)| log);
+        let mut all: Vec<_> = here.chain(others).collect();
+        all.sort_unstable_by_key(|log| log.id());
+        all.into_iter()
     }
 
     /// Lets go of a group's batches up to an entry: they are in the object store.
     pub(crate) fn release_before(&mut self, group: RaftGroupId, index: LogIndex) {
-        for hosted in self.partitions.values_mut().filter(|it| it.group == group) {
-            hosted.log.release_before(index, &mut self.tail);
+        let here = self.partitions.values_mut().filter(|it| it.group == group);
+        let others = self.others.iter_mut().filter(|((of, _), _)| *of == group);
+        for log in here.map(|it| &mut it.log).chain(others.map(|(_, log)| log)) {
+            log.release_before(index, &mut self.tail);
         }
     }
 
@@ -202,15 +273,14 @@ impl Hosting {
     /// Drops entries at and after `from` that were never committed, the newest first.
     pub(crate) fn truncate(&mut self, group: RaftGroupId, from: LogIndex) -> Vec<Waiter> {
         let mut waiters = Vec::new();
-        let Some(entries) = self.open.get_mut(&group) else { return waiters };
-        while let Some(entry) = entries.pop_back_if(|entry| entry.index >= from) {
+        self.retain(|of, log| of != group || log.origin().index < from);
+        let is_replaced = |entry: &mut OpenEntry| entry.index >= from;
+        while let Some(entry) = self.open.get_mut(&group).and_then(|it| it.pop_back_if(is_replaced))
+        {
             waiters.extend(entry.waiter);
             waiters.extend(entry.repeats);
-            if let Some(hosted) = self.partitions.get_mut(&entry.partition) {
-                hosted
-                    .log
-                    .truncate(from, &mut self.tail)
-                    .expect("raft never replaces a committed entry");
+            if let Some((log, tail)) = self.of_mut(group, entry.partition) {
+                log.truncate(from, tail).expect("raft never replaces a committed entry");
             }
         }
         waiters
@@ -218,8 +288,9 @@ impl Hosting {
 
     /// Forgets producers that wrote nothing for `expiration_ms`.
     pub(crate) fn expire_producers(&mut self, now_ms: i64, expiration_ms: i64) {
-        for hosted in self.partitions.values_mut() {
-            hosted.log.expire_producers(now_ms, expiration_ms);
+        let here = self.partitions.values_mut().map(|hosted| &mut hosted.log);
+        for log in here.chain(self.others.values_mut()) {
+            log.expire_producers(now_ms, expiration_ms);
         }
     }
 
@@ -246,8 +317,8 @@ impl Shard {
                 self.metrics.commit.record(waited);
             }
             self.tiers[group].offload.committed(u64::from(entry.size), self.now.instant);
-            let hosted = self.hosting.partitions.get_mut(&entry.partition);
-            if hosted.is_some_and(|hosted| hosted.log.committed(entry.index)) {
+            let log = self.hosting.of_mut(group, entry.partition);
+            if log.is_some_and(|(log, _)| log.committed(entry.index)) {
                 self.wake_readers(entry.partition);
             }
             for waiter in entry.waiter.into_iter().chain(entry.repeats) {
@@ -274,14 +345,19 @@ impl Shard {
         if group == RaftGroupId::METADATA {
             return self.command_appended(&payload);
         }
-        if let Some(entry) = entry_of(descriptor).filter(|_| self.tiers.contains(group)) {
+        if !self.tiers.contains(group) {
+            return;
+        }
+        if let Some(entry) = entry_of(descriptor) {
             // A leader proposes what fits its log, and that is ours.
             let taken = self.hosting.recovered(group, index, term, &entry, true);
             taken.expect("entries follow one another in a partition");
-            self.keep_for_readers(&entry, payload);
+            self.keep_for_readers(group, &entry, payload);
             if let Some(producer) = entry.producer() {
                 self.refusals.forget(entry.partition(), producer.id);
             }
+        } else {
+            self.edit_appended(group, index, &payload);
         }
     }
 
@@ -301,6 +377,7 @@ impl Shard {
         let image = self.metadata.shared_image();
         self.host_partitions(&image);
         self.tiers[group].install(stored.manifest, stored.edited);
+        self.heed_seals(group);
         self.install_offsets(group, stored.offsets);
     }
 
@@ -315,11 +392,15 @@ impl Shard {
         } else if led && self.tiers.contains(group) {
             self.step_down(group);
         }
+        if self.tiers.contains(group) {
+            self.heed_seals(group);
+        }
     }
 
     /// This broker does not lead a data group any more.
     fn step_down(&mut self, group: RaftGroupId) {
         self.tier_steps_down(group);
+        self.moves.step_down(group);
         self.stop_coordinating(group);
         // What they wait for may be committed after all, or replaced: who leads will know. They
         // would hear of it only when this broker does, however long it is cut off.

@@ -1,8 +1,9 @@
 //! What a simulation sees of a shard, to check it, and the bugs that it plants.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{NodeId, Offset, PartitionId, RaftGroupId, Term};
+use model::{LogIndex, NodeId, Offset, PartitionId, RaftGroupId, Term};
 use s3_uploader::{Extent, Job, Manifest, ManifestFile, ObjectName};
 
 use super::Shard;
@@ -10,6 +11,7 @@ use super::tiers::JobOf;
 use crate::cluster::{Command, NodeState};
 use crate::config::HostPort;
 use crate::metrics::Metric;
+use crate::partition::Partition;
 
 /// A number of a manifest that no other one has.
 const LEAP: u64 = 1 << 40;
@@ -103,6 +105,23 @@ impl Shard {
         is_led && self.try_propose_command(&command).is_ok()
     }
 
+    pub(crate) fn move_partition(&mut self, topic: &str, index: i32, to: RaftGroupId) -> bool {
+        let Some(topic_id) = self.metadata.image().topic(topic).map(|topic| topic.id) else {
+            return false;
+        };
+        let Ok(index) = u32::try_from(index) else { return false };
+        let replaces = LogIndex::default();
+        let command = Command::MovePartition { topic_id, index, to, replaces };
+        let is_led = self.log.has_caught_up(RaftGroupId::METADATA);
+        is_led && self.try_propose_command(&command).is_ok()
+    }
+
+    pub(crate) fn moved(&self) -> Vec<u64> {
+        let partitions = self.metadata.image().partitions();
+        let moved = partitions.map(|(_, _, partition)| partition.moved.get());
+        moved.filter(|moved| *moved > 0).collect()
+    }
+
     pub(crate) fn standing(&self, node: NodeId) -> Option<Standing> {
         let image = self.metadata.image();
         image.cluster_id().map(|_| Standing {
@@ -128,7 +147,17 @@ impl Shard {
     }
 
     pub(crate) fn is_balanced(&self) -> bool {
-        self.metadata.image().groups().all(|group| group.leaving.is_empty())
+        let image = self.metadata.image();
+        let is_still = image.moving().next().is_none();
+        is_still && image.groups().all(|group| group.leaving.is_empty())
+    }
+
+    pub(crate) fn needed(&self, group: RaftGroupId) -> BTreeSet<ObjectName> {
+        let manifest = &self.tiers[group].manifest;
+        let own = manifest.live().copied().filter(|object| !manifest.is_foreign(object));
+        let here = self.metadata.image().partitions().filter(|(_, _, it)| it.group == group);
+        let objects = here.flat_map(|(_, _, partition)| manifest.objects_of(partition.id));
+        own.chain(objects.map(|(object, _)| object)).collect()
     }
 
     pub(crate) fn manifest(&self, group: RaftGroupId) -> &Manifest {
@@ -157,6 +186,12 @@ impl Shard {
         for topic in self.metadata.image().topics().filter(|topic| !topic.internal) {
             for (index, partition) in (0_i32..).zip(&topic.partitions) {
                 let Some((group, log)) = self.hosting.find(partition.id) else { continue };
+                // It may be in the log, and not in the manifest yet, or not even in the log.
+                let arrival = self.tiers[group].manifest.arrival(partition.id);
+                let brought = partition.moved.max(log.origin().id);
+                if arrival.map(|it| it.id).unwrap_or_default() < brought {
+                    continue;
+                }
                 states.push(PartitionState {
                     group,
                     topic: Arc::clone(&topic.name),
@@ -244,6 +279,18 @@ impl Shard {
         for group in image.groups().filter(|group| !group.leaving.is_empty()) {
             let command = Command::GroupSettled { group: group.id, asked: group.asked };
             let _ = self.try_propose_command(&command);
+        }
+    }
+
+    /// See `SimBroker`.
+    pub(crate) fn ignore_seals(&mut self) {
+        for group in self.tiers.groups().iter().copied() {
+            let ids: Vec<_> = self.hosting.partitions(group).map(Partition::id).collect();
+            for id in ids {
+                if let Some((log, _)) = self.hosting.of_mut(group, id) {
+                    log.set_sealed(false);
+                }
+            }
         }
     }
 

@@ -45,6 +45,8 @@ pub(crate) enum PartRequest {
         partition: PartitionId,
         before: Option<Offset>,
     },
+    /// Lets a group of the shard have a partition: an encoded `Adoption`. Not answered.
+    Adopt(Bytes),
 }
 
 /// The answers, variant by variant.

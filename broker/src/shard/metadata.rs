@@ -278,12 +278,17 @@ impl Shard {
             here.map(|(index, partition)| (partition.id, (index, partition.group))).collect()
         });
         self.retire_disks(&image);
-        let hosted = self.host_partitions(&image);
-        // One that the image has never had may be younger than it.
-        let gone = self.hosting.retain(|id| hosted.contains(&id) || !image.has_had(id));
+        let (hosted, left) = self.host_partitions(&image);
+        let gone = self.hosting.retain(|group, log| {
+            // One that the image has never had may be younger than it, and so may its move.
+            hosted.contains(&(group, log.id()))
+                || !image.has_had(log.id())
+                || log.origin().id > image.version()
+        });
+        self.follow_moves(&image);
         let old = std::mem::replace(&mut self.metadata.image, image);
         self.metrics.set(Metric::MetadataVersion, self.metadata.image.version().get());
-        for partition in gone {
+        for partition in gone.into_iter().chain(left) {
             self.wake_readers(partition);
         }
         self.metadata.ready = true;
@@ -292,15 +297,23 @@ impl Shard {
         self.load_offsets();
     }
 
-    /// Starts the partitions that an image puts here and that are not there yet; returns all that
-    /// it puts here.
-    pub(super) fn host_partitions(&mut self, image: &Image) -> BTreeSet<PartitionId> {
-        let partitions = image.topics().flat_map(|topic| &topic.partitions);
-        let mut hosted = BTreeSet::new();
-        for partition in partitions.filter(|it| self.tiers.contains(it.group)) {
-            self.hosting.ensure(partition.group, partition.id);
-            hosted.insert(partition.id);
+    /// Starts the partitions that an image puts here and that are not there yet. Returns all that
+    /// it puts here, or is about to put here, each with its group; and those that have left a group
+    /// for another one here.
+    pub(super) fn host_partitions(
+        &mut self,
+        image: &Image,
+    ) -> (BTreeSet<(RaftGroupId, PartitionId)>, Vec<PartitionId>) {
+        let (mut hosted, mut left) = (BTreeSet::new(), Vec::new());
+        for partition in image.topics().flat_map(|topic| &topic.partitions) {
+            if self.tiers.contains(partition.group) {
+                if self.hosting.ensure(partition.group, partition.id) {
+                    left.push(partition.id);
+                }
+                hosted.insert((partition.group, partition.id));
+            }
+            hosted.extend(partition.moving.map(|it| (it.to, partition.id)));
         }
-        hosted
+        (hosted, left)
     }
 }

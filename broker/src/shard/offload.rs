@@ -120,6 +120,11 @@ impl Offload {
         self.wanted = true;
     }
 
+    /// The same, unless an object is on its way.
+    pub(super) fn want_when_idle(&mut self) {
+        self.wanted |= matches!(self.phase, Phase::Idle);
+    }
+
     /// Bytes that are committed and not offloaded.
     pub(crate) fn pending(&self) -> u64 {
         self.pending
@@ -281,7 +286,7 @@ impl Shard {
             gathered.bytes += u64::from(batch.batch_size());
             // The batches of a deleted topic are left behind, and so are deleted records.
             let wanted = |log: &&Partition| batch.end_offset() > log.log_start();
-            if let Some(partition) = self.hosting.get(batch.partition()).filter(wanted) {
+            if let Some(partition) = self.hosting.of(group, batch.partition()).filter(wanted) {
                 let piece = partition.piece_of(gathered.upto, &batch);
                 gathered.batches.push((batch.partition(), meta_of(&batch), piece));
             }
@@ -491,8 +496,13 @@ impl Shard {
     }
 
     /// The log start of a partition moved: by retention, or because a client asked.
-    pub(super) fn log_start_moved(&mut self, partition: PartitionId, offset: Offset) {
-        if let Some((log, tail)) = self.hosting.with_tail(partition) {
+    pub(super) fn log_start_moved(
+        &mut self,
+        group: RaftGroupId,
+        partition: PartitionId,
+        offset: Offset,
+    ) {
+        if let Some((log, tail)) = self.hosting.of_mut(group, partition) {
             // Never above the high watermark: it was checked when the edit was proposed.
             let _ = log.trim_to(offset, tail);
         }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use model::{LogIndex, NodeId, RaftGroupId, Term};
+use s3_uploader::Adoption;
 use uring::ConnId;
 
 use super::Shard;
@@ -122,6 +123,11 @@ impl Shard {
                 groups
                     .into_iter()
                     .for_each(|group| self.hand_over_to_first(RaftGroupId::new(group)));
+            }
+            Control::HandOver { adoption } => {
+                if let Ok(found) = Adoption::decode(&adoption) {
+                    self.ask_to_adopt(found.group, adoption);
+                }
             }
             Control::MetadataStored { upto } => {
                 self.node.set_metadata_stored(LogIndex::new(upto));

@@ -20,7 +20,9 @@ use super::remote::{RemotePlace, RemoteRead};
 use super::remote_check::Check;
 use super::watches::Watches;
 use crate::metrics::Metric;
-use crate::partition::{Partition, Piece, ReadError, ReadPlan, Sought, StoredBatch, VisibleEnd};
+use crate::partition::{
+    Partition, Piece, ReadError, ReadPlan, Sought, StoredBatch, VisibleEnd, raised,
+};
 
 /// Bytes of one partition that a fetch reads from objects, unless it asks for more at least. The
 /// store's thread has the next ones ready by then.
@@ -206,21 +208,26 @@ impl Shard {
         if !self.log.has_caught_up(group) {
             return Err(ReadRefused::NotLeader);
         }
-        self.check_epoch(group, current)?;
+        self.check_epoch((group, partition), current)?;
         Ok((group, partition))
     }
 
     /// Compares the epoch that a client believes in.
     pub(super) fn check_epoch(
         &self,
-        group: RaftGroupId,
+        (group, partition): (RaftGroupId, &Partition),
         theirs: LeaderEpoch,
     ) -> Result<(), ReadRefused> {
-        let ours = self.node.leader_epoch(group);
+        let ours = self.epoch_of(group, partition);
         if theirs == LeaderEpoch::NONE || theirs == ours {
             return Ok(());
         }
         Err(if theirs < ours { ReadRefused::FencedEpoch } else { ReadRefused::UnknownEpoch })
+    }
+
+    /// The leader epoch of a partition that clients see; `NONE` if nobody is known to lead.
+    fn epoch_of(&self, group: RaftGroupId, partition: &Partition) -> LeaderEpoch {
+        raised(self.node.leader_epoch(group), partition.origin().epoch_base)
     }
 
     /// Finds an offset for ListOffsets.
@@ -229,7 +236,7 @@ impl Shard {
             Ok(found) => found,
             Err(refused) => return self.answer(origin, PartAnswer::FindOffset(Err(refused))),
         };
-        let epoch = self.node.leader_epoch(group);
+        let epoch = self.epoch_of(group, partition);
         let log_start = partition.log_start();
         let manifest = &self.tiers[group].manifest;
         let tiered_end = manifest.offloaded_end(id).unwrap_or(log_start).max(log_start);

@@ -113,7 +113,7 @@ impl Shard {
             if entry.index > self.tiers[group].edited {
                 self.apply_edit(group, entry.index, payload);
             } else {
-                self.repeat_edit(payload);
+                self.repeat_edit(group, entry.index, payload);
             }
             if let Some((origin, start)) = self.tiers[group].waiting.remove(&entry.index) {
                 self.answer(origin, PartAnswer::Trimmed(Ok(start)));
@@ -123,10 +123,17 @@ impl Shard {
 
     /// An edit that the manifest of the snapshot contains already. The partitions of that snapshot
     /// are as they were some entries before it, so a log start may have to be moved again.
-    fn repeat_edit(&mut self, payload: &Bytes) {
+    fn repeat_edit(&mut self, group: RaftGroupId, index: LogIndex, payload: &Bytes) {
         let (edit, _) = Edit::decode(payload).expect("a committed edit is well formed");
-        if let Edit::LogStart { partition, offset } = edit {
-            self.log_start_moved(partition, offset);
+        match edit {
+            Edit::LogStart { partition, offset } => self.log_start_moved(group, partition, offset),
+            // One that has come back since is that of the snapshot.
+            Edit::Lent { partition, .. }
+                if self.tiers[group].manifest.arrival(partition).is_none() =>
+            {
+                self.lent(group, index, partition);
+            }
+            _ => {}
         }
     }
 
@@ -147,11 +154,16 @@ impl Shard {
             Edit::Offloaded { upto, .. } => self.offloaded(group, upto),
             Edit::LogStart { partition, offset } => {
                 fail_point(FailPoint::LogStartApplied);
-                self.log_start_moved(partition, offset);
+                self.log_start_moved(group, partition, offset);
             }
             Edit::Merged { object, .. } => self.merge_ended(group, &object),
             Edit::Removed { .. } => fail_point(FailPoint::DeleteApplied),
-            Edit::Dropped { .. } => {}
+            Edit::Sealed { partition, .. } | Edit::Unsealed { partition } => {
+                self.heed_seal(group, partition);
+            }
+            Edit::Adopted(adoption) => self.adopted(group, index, &adoption),
+            Edit::Lent { partition, .. } => self.lent(group, index, partition),
+            Edit::Dropped { .. } | Edit::Released { .. } => {}
         }
     }
 }

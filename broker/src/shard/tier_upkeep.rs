@@ -76,23 +76,9 @@ impl Shard {
         }
         upkeep.next_round = Some(now + self.node.settings.broker.retention_check_interval);
         if self.log.has_caught_up(group) {
-            self.drop_deleted_partitions(group);
+            self.let_go_of_partitions(group);
             self.apply_retention(group);
             self.delete_retired(group);
-        }
-    }
-
-    /// Forgets the objects of partitions whose topics are deleted.
-    fn drop_deleted_partitions(&mut self, group: RaftGroupId) {
-        let hosting = &self.hosting;
-        let gone: Vec<PartitionId> = self.tiers[group]
-            .manifest
-            .partitions()
-            .filter(|id| hosting.get(*id).is_none())
-            .collect();
-        if !gone.is_empty() {
-            // Refused only by a full log: then the next round does it.
-            let _ = self.propose_edit(group, &Edit::Dropped { partitions: gone });
         }
     }
 
@@ -105,7 +91,8 @@ impl Shard {
                 continue;
             }
             for partition in topic.partitions.iter().filter(|it| it.group == group) {
-                let Some(log) = self.hosting.get(partition.id) else { continue };
+                let log = self.hosting.of(group, partition.id);
+                let Some(log) = log.filter(|log| !log.is_sealed()) else { continue };
                 let oldest = (config.retention_ms >= 0)
                     .then(|| self.now.unix_ms.saturating_sub(config.retention_ms));
                 let bytes = u64::try_from(config.retention_bytes).ok();
@@ -184,7 +171,7 @@ impl Shard {
         before: Option<Offset>,
     ) -> Result<(), TrimRefused> {
         let (group, log) = self.hosting.find(id).ok_or(TrimRefused::UnknownPartition)?;
-        if self.log.leads(group).is_none() || !self.has_quorum(group) {
+        if self.log.leads(group).is_none() || !self.has_quorum(group) || log.is_sealed() {
             return Err(TrimRefused::NotLeader);
         }
         let offset = before.unwrap_or_else(|| log.high_watermark());

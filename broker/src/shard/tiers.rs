@@ -47,6 +47,8 @@ pub(super) enum JobOf {
     Listing,
     /// The deletion of so many keys that no manifest knows of.
     Sweep(u64),
+    /// The newest manifest file of a group that has partitions which left this one.
+    Borrower(RaftGroupId),
 }
 
 impl Tiers {
@@ -183,6 +185,7 @@ impl Shard {
                 JobOf::Deletion(objects) => self.deletion_done(group, objects, &outcome),
                 JobOf::Listing => self.listed(group, outcome),
                 JobOf::Sweep(count) => self.swept(group, count, &outcome),
+                JobOf::Borrower(other) => self.borrower_found(group, other, outcome),
             }
         }
         self.check_on();

@@ -25,6 +25,8 @@ pub enum ApiKey {
     OffsetForLeaderEpoch = 23,
     DescribeConfigs = 32,
     ElectLeaders = 43,
+    AlterPartitionReassignments = 45,
+    ListPartitionReassignments = 46,
     DescribeCluster = 60,
     UnregisterBroker = 64,
     AddRaftVoter = 80,
@@ -69,6 +71,8 @@ pub const APIS: &[Api] = &[
     row(ApiKey::OffsetForLeaderEpoch, 2, 4, 4),
     row(ApiKey::DescribeConfigs, 1, 4, 4),
     row(ApiKey::ElectLeaders, 0, 2, 2),
+    row(ApiKey::AlterPartitionReassignments, 0, 1, 0),
+    row(ApiKey::ListPartitionReassignments, 0, 0, 0),
     row(ApiKey::DescribeCluster, 0, 2, 0),
     row(ApiKey::UnregisterBroker, 0, 0, 0),
     row(ApiKey::AddRaftVoter, 0, 0, 0),
@@ -134,7 +138,7 @@ mod tests {
             assert!(api.key.serves(api.max) && !api.key.serves(api.max + 1));
         }
         assert_eq!(ApiKey::from_code(999), None);
-        assert_eq!(APIS.len(), 23);
+        assert_eq!(APIS.len(), 25);
     }
 
     /// The first flexible version must be the codec's, which is generated from Kafka's sources.

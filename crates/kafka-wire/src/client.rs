@@ -118,6 +118,10 @@ codec_requests! {
     OffsetForLeaderEpoch: m::OffsetForLeaderEpochRequest => m::OffsetForLeaderEpochResponse;
     DescribeConfigs: m::DescribeConfigsRequest => m::DescribeConfigsResponse;
     ElectLeaders: m::ElectLeadersRequest => m::ElectLeadersResponse;
+    AlterPartitionReassignments: m::AlterPartitionReassignmentsRequest
+        => m::AlterPartitionReassignmentsResponse;
+    ListPartitionReassignments: m::ListPartitionReassignmentsRequest
+        => m::ListPartitionReassignmentsResponse;
     DescribeCluster: m::DescribeClusterRequest => m::DescribeClusterResponse;
     UnregisterBroker: m::UnregisterBrokerRequest => m::UnregisterBrokerResponse;
     AddRaftVoter: m::AddRaftVoterRequest => m::AddRaftVoterResponse;

@@ -81,6 +81,8 @@ pub(crate) fn of(api_key: ApiKey) -> &'static Layout {
         ApiKey::OffsetForLeaderEpoch => &OFFSET_FOR_LEADER_EPOCH,
         ApiKey::DescribeConfigs => &DESCRIBE_CONFIGS,
         ApiKey::ElectLeaders => &ELECT_LEADERS,
+        ApiKey::AlterPartitionReassignments => &ALTER_REASSIGNMENTS,
+        ApiKey::ListPartitionReassignments => &LIST_REASSIGNMENTS,
         ApiKey::DescribeCluster => &DESCRIBE_CLUSTER,
         ApiKey::UnregisterBroker => &UNREGISTER_BROKER,
         ApiKey::AddRaftVoter => &ADD_RAFT_VOTER,
@@ -300,6 +302,20 @@ static CONFIG_RESOURCE: Layout =
 static ELECT_LEADERS: Layout = body(&[since(1, I8), all(Array(&ELECTION_TOPIC)), all(I32)]);
 static ELECTION_TOPIC: Layout =
     element::<m::elect_leaders_request::TopicPartitions>(&[all(String), all(I32S)]);
+
+static ALTER_REASSIGNMENTS: Layout =
+    body(&[all(I32), since(1, BOOL), all(Array(&REASSIGNABLE_TOPIC))]);
+static REASSIGNABLE_TOPIC: Layout = element::<
+    m::alter_partition_reassignments_request::ReassignableTopic,
+>(&[all(String), all(Array(&REASSIGNABLE_PARTITION))]);
+static REASSIGNABLE_PARTITION: Layout = element::<
+    m::alter_partition_reassignments_request::ReassignablePartition,
+>(&[all(I32), all(I32S)]);
+
+static LIST_REASSIGNMENTS: Layout = body(&[all(I32), all(Array(&REASSIGNED_TOPIC))]);
+static REASSIGNED_TOPIC: Layout = element::<
+    m::list_partition_reassignments_request::ListPartitionReassignmentsTopics,
+>(&[all(String), all(I32S)]);
 
 static DESCRIBE_CLUSTER: Layout = body(&[all(BOOL), since(1, I8), since(2, BOOL)]);
 

@@ -46,6 +46,8 @@ pub enum Request {
     OffsetForLeaderEpoch(m::OffsetForLeaderEpochRequest),
     DescribeConfigs(m::DescribeConfigsRequest),
     ElectLeaders(m::ElectLeadersRequest),
+    AlterPartitionReassignments(m::AlterPartitionReassignmentsRequest),
+    ListPartitionReassignments(m::ListPartitionReassignmentsRequest),
     DescribeCluster(m::DescribeClusterRequest),
     UnregisterBroker(m::UnregisterBrokerRequest),
     AddRaftVoter(m::AddRaftVoterRequest),
@@ -138,6 +140,12 @@ fn decode_body(header: &RequestHeader, body: BytesMut) -> Result<Request, Decode
         ApiKey::OffsetForLeaderEpoch => Request::OffsetForLeaderEpoch(guard::decode(header, body)?),
         ApiKey::DescribeConfigs => Request::DescribeConfigs(guard::decode(header, body)?),
         ApiKey::ElectLeaders => Request::ElectLeaders(guard::decode(header, body)?),
+        ApiKey::AlterPartitionReassignments => {
+            Request::AlterPartitionReassignments(guard::decode(header, body)?)
+        }
+        ApiKey::ListPartitionReassignments => {
+            Request::ListPartitionReassignments(guard::decode(header, body)?)
+        }
         ApiKey::DescribeCluster => Request::DescribeCluster(guard::decode(header, body)?),
         ApiKey::UnregisterBroker => Request::UnregisterBroker(guard::decode(header, body)?),
         ApiKey::AddRaftVoter => Request::AddRaftVoter(guard::decode(header, body)?),

@@ -113,6 +113,8 @@ fn reencode(request: Request, version: i16) -> Bytes {
         Request::OffsetForLeaderEpoch(body) => to_frame(version, &body),
         Request::DescribeConfigs(body) => to_frame(version, &body),
         Request::ElectLeaders(body) => to_frame(version, &body),
+        Request::AlterPartitionReassignments(body) => to_frame(version, &body),
+        Request::ListPartitionReassignments(body) => to_frame(version, &body),
         Request::DescribeCluster(body) => to_frame(version, &body),
         Request::UnregisterBroker(body) => to_frame(version, &body),
         Request::AddRaftVoter(body) => to_frame(version, &body),
@@ -174,6 +176,16 @@ fn response(golden: &Golden) -> Response {
             Response::DescribeConfigs(body::<m::DescribeConfigsRequest>(golden))
         }
         ApiKey::ElectLeaders => Response::ElectLeaders(body::<m::ElectLeadersRequest>(golden)),
+        ApiKey::AlterPartitionReassignments => {
+            Response::AlterPartitionReassignments(body::<m::AlterPartitionReassignmentsRequest>(
+                golden,
+            ))
+        }
+        ApiKey::ListPartitionReassignments => {
+            Response::ListPartitionReassignments(body::<m::ListPartitionReassignmentsRequest>(
+                golden,
+            ))
+        }
         ApiKey::DescribeCluster => {
             Response::DescribeCluster(body::<m::DescribeClusterRequest>(golden))
         }

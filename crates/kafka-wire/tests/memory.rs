@@ -107,6 +107,12 @@ fn floods_stay_within_the_budget() {
     flood(ApiKey::OffsetFetch, 6, &[2, b'g'], &[1, 1, 0]);
     flood(ApiKey::JoinGroup, 6, &[1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1], &[1, 1, 0]);
     flood(ApiKey::ElectLeaders, 2, &[0], &[1, 1, 0]);
+    assert_eq!(
+        flood(ApiKey::AlterPartitionReassignments, 1, &[0, 0, 0, 1, 1], &[1, 1, 0]),
+        !refused
+    );
+    flood(ApiKey::AlterPartitionReassignments, 0, &[0, 0, 0, 1, 2, 1], &[0, 0, 0, 0, 1, 0]);
+    flood(ApiKey::ListPartitionReassignments, 0, &[0, 0, 0, 1], &[1, 1, 0]);
     flood(ApiKey::AddRaftVoter, 0, &[[1].as_slice(), &[0; 24]].concat(), &[1, 1, 0, 1, 0]);
     flood(ApiKey::Produce, 9, &[0, 0, 1, 0, 0, 0, 0], &[1, 1, 0]);
     flood(

@@ -62,10 +62,24 @@ every_golden_in_every_version! {
     offset_for_leader_epoch: OffsetForLeaderEpoch, m::OffsetForLeaderEpochRequest;
     describe_configs: DescribeConfigs, m::DescribeConfigsRequest;
     elect_leaders: ElectLeaders, m::ElectLeadersRequest;
+    alter_partition_reassignments: AlterPartitionReassignments,
+        m::AlterPartitionReassignmentsRequest;
+    list_partition_reassignments: ListPartitionReassignments, m::ListPartitionReassignmentsRequest;
     describe_cluster: DescribeCluster, m::DescribeClusterRequest;
     unregister_broker: UnregisterBroker, m::UnregisterBrokerRequest;
     add_raft_voter: AddRaftVoter, m::AddRaftVoterRequest;
     remove_raft_voter: RemoveRaftVoter, m::RemoveRaftVoterRequest;
+}
+
+/// Version 0 cannot say that the number of replicas is to stay.
+#[test]
+fn a_reassignment_that_keeps_the_factor() {
+    let response = m::AlterPartitionReassignmentsResponse::default()
+        .with_allow_replication_factor_change(false)
+        .with_error_message(None);
+    in_every_version::<m::AlterPartitionReassignmentsRequest>(
+        Response::AlterPartitionReassignments(response),
+    );
 }
 
 #[test]

@@ -7,13 +7,14 @@ mod clients;
 mod faults;
 mod finish;
 mod machine;
+mod moves;
 mod network;
 mod producer;
 mod report;
 mod reshape;
 mod settings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use broker::simulation::{GroupState, SimBroker};
@@ -56,6 +57,8 @@ pub enum Bug {
     SameVoter,
     /// A copy is forgotten that is to go, though the group counts on it still.
     ForgetEarly,
+    /// A partition that was handed over to another group takes records still.
+    IgnoreSeals,
 }
 
 /// Runs a seed. The same seed and bug always give the same result.
@@ -105,6 +108,8 @@ enum Event {
     Reset(u32),
     /// Brokers are added, drained and removed.
     Reshape,
+    /// A partition moves to another group.
+    Move,
 }
 
 struct Simulation {
@@ -139,6 +144,8 @@ struct Simulation {
     /// By node: it belongs to the cluster.
     takes_part: [bool; BROKER_COUNT],
     reshape: Reshape,
+    /// Moves that are over, by their entries of group 0.
+    moved: BTreeSet<u64>,
     /// No new batches, no new faults.
     is_ending: bool,
 }
@@ -176,6 +183,7 @@ impl Simulation {
             let_go: [0; BROKER_COUNT],
             takes_part: NODES.map(|node| node != NODES[JOINER]),
             reshape: Reshape::default(),
+            moved: BTreeSet::new(),
             is_ending: false,
         }
     }
@@ -186,6 +194,9 @@ impl Simulation {
             self.plan(0, Event::Start(node));
         }
         self.plan(self.settings.reshape_after, Event::Reshape);
+        if let Some(interval) = self.settings.move_interval_max {
+            self.plan(interval, Event::Move);
+        }
         for producer in 0..self.settings.producer_count {
             self.plan(0, Event::Produce(producer));
         }
@@ -280,6 +291,7 @@ impl Simulation {
             }
             Event::Reset(conn) => self.network.reset(self.now, conn),
             Event::Reshape => self.reshape(),
+            Event::Move => self.move_one(),
         }
         Ok(())
     }
@@ -317,6 +329,7 @@ impl Simulation {
                 Some(Bug::TrimBeforeEdit) => broker.trim_early(),
                 Some(Bug::OldLeaderWrites) => broker.write_as_old_leader(),
                 Some(Bug::ForgetEarly) => broker.settle_early(),
+                Some(Bug::IgnoreSeals) => broker.ignore_seals(),
                 Some(Bug::SameVoter) | None => {}
             }
             for to in broker.take_dials() {
@@ -379,6 +392,7 @@ impl Simulation {
                 let is_later = before.is_some_and(|before| first > before);
                 self.report.compactions += usize::from(is_later);
             }
+            self.moved.extend(broker.moved());
             for state in broker.partitions() {
                 let (start, local) = (state.log_start.get(), state.local_start.get());
                 let covered = covered_from(start, broker.extents(state.id));
@@ -463,6 +477,7 @@ impl Simulation {
         self.report.seconds = usize::try_from(self.now / 1_000_000).unwrap_or(usize::MAX);
         self.report.acknowledged = self.history.acknowledgements();
         self.report.terms = self.leaders.len();
+        self.report.moved = self.moved.len();
         self.report.objects_deleted = self.watch.deleted;
         Report { trace_hash: self.trace.hash(), ..self.report }
     }

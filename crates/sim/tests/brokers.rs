@@ -35,6 +35,7 @@ fn all_hold(seeds: Range<u64>) {
     }
     assert!(total.acknowledged > 100_000);
     assert!(total.disks_lost > 100 && total.disks_replaced > 100);
+    assert!(total.moved > 100);
     assert!(total.joined > 50 && total.drained > 50 && total.removed > 10);
     assert!(total.power_cuts > 500 && total.terms > 1_000 && total.snapshots > 100);
 }
@@ -85,6 +86,15 @@ fn a_voter_that_has_lost_its_disk_is_found() {
 #[test]
 fn a_copy_that_is_forgotten_too_early_is_found() {
     let found = find(Bug::ForgetEarly);
+    let is_loss = matches!(found, Violation::Lost { .. } | Violation::Refused { .. });
+    assert!(is_loss || matches!(found, Violation::Stuck { .. }), "{found}");
+}
+
+/// What it takes is lost when the other group has it, or stands where others stand.
+#[test]
+fn a_partition_that_takes_records_when_it_has_left_is_found() {
+    let found = find(Bug::IgnoreSeals);
+    println!("{found}");
     let is_loss = matches!(found, Violation::Lost { .. } | Violation::Refused { .. });
     assert!(is_loss || matches!(found, Violation::Stuck { .. }), "{found}");
 }

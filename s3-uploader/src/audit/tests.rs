@@ -1,6 +1,8 @@
 //! A bucket as a broker would leave it, which is in order; then with one thing wrong, which is
 //! found, and nothing else.
 
+mod moves;
+
 use proptest::prelude::*;
 use proptest::sample::Index;
 

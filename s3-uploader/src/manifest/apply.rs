@@ -21,11 +21,23 @@ impl Manifest {
     ///   under way.
     /// - `Merged`: each extent replaces the present ones that it covers. It has to end where one of
     ///   them ends, and to begin where one begins or where those before were deleted since. An
-    ///   extent whose partition was dropped, or whose records were deleted, is passed over.
+    ///   extent whose partition was dropped or is sealed, or whose records were deleted, is passed
+    ///   over.
     /// - `LogStart`: extents wholly below it are removed. It never goes back: a lower offset than
     ///   the present one changes nothing, since two may cross on their way into the log.
-    /// - `Dropped`: the partitions are forgotten. Unknown ones are passed over.
+    /// - `Dropped`: the partitions are forgotten, but not what is lent of them: another group may
+    ///   need it still. Unknown ones are passed over.
     /// - `Removed`: the objects are forgotten. Unknown ones are passed over, live ones refused.
+    /// - `Sealed`: the partition is sealed for that move, unless for a later one already.
+    /// - `Unsealed`: it is sealed for none.
+    /// - `Adopted`: the partition's state replaces all that was known of it; it is sealed no more.
+    ///   Void if it came by this move or a later one.
+    /// - `Lent`: all that its extents refer to is lent, and the rest of it forgotten. An unknown
+    ///   partition has nothing to lend.
+    /// - `Released`: the objects are lent no more. Those that are not are passed over.
+    ///
+    /// Of a partition with lent objects `Offloaded` and `LogStart` change nothing: it is another
+    /// group's, and what was under way when it left comes too late.
     ///
     /// # Errors
     ///
@@ -46,7 +58,7 @@ impl Manifest {
             }
             Edit::Dropped { partitions } => {
                 for partition in partitions {
-                    let known = self.partitions.remove(partition).unwrap_or_default();
+                    let known = self.forget(*partition);
                     self.release(&known.extents, now_ms);
                 }
             }
@@ -57,6 +69,18 @@ impl Manifest {
                 for retired in objects.iter().filter_map(|object| self.retired.remove(object)) {
                     self.retired_size -= retired.size;
                 }
+            }
+            Edit::Sealed { partition, id } => self.seal(*partition, *id),
+            Edit::Unsealed { partition } => {
+                self.sealed.remove(partition);
+            }
+            Edit::Adopted(adoption) => {
+                self.check_adopted(adoption)?;
+                self.adopt(adoption, now_ms);
+            }
+            Edit::Lent { partition, to, since } => self.lend(*partition, *to, *since, now_ms),
+            Edit::Released { partition, objects } => {
+                self.release_lent(*partition, objects, now_ms);
             }
         }
         Ok(())
@@ -134,6 +158,9 @@ impl Manifest {
 
     /// Indexes of the present extents that a merged one stands for.
     fn covered(&self, partition: PartitionId, merged: &Extent) -> Option<Range<usize>> {
+        if self.sealed.contains_key(&partition) {
+            return None; // Another group may have been told of the present ones.
+        }
         let extents = self.extents(partition);
         let first = extents.partition_point(|extent| extent.end <= merged.base);
         let last = extents.binary_search_by_key(&merged.end, |extent| extent.end).ok()?;
@@ -155,6 +182,9 @@ impl Manifest {
         self.offloaded_upto = upto;
         let mut extent_count = 0;
         for (partition, extent) in extents {
+            if self.is_lent(*partition) {
+                continue;
+            }
             let known = self.partitions.entry(*partition).or_default();
             known.end = Some(extent.end);
             if extent.end > known.log_start {
@@ -187,7 +217,7 @@ impl Manifest {
     }
 
     fn raise_log_start(&mut self, partition: PartitionId, offset: Offset, now_ms: i64) {
-        if offset <= self.log_start(partition) {
+        if offset <= self.log_start(partition) || self.is_lent(partition) {
             return;
         }
         let known = self.partitions.entry(partition).or_default();
@@ -201,7 +231,8 @@ impl Manifest {
     /// Lists an object that exists in the store: one of size 0 does not.
     fn add_object(&mut self, name: ObjectName, size: u64, extent_count: u32, now_ms: i64) {
         if extent_count > 0 {
-            self.live.insert(name, LiveObject { size, extent_count });
+            let object = LiveObject { size, extent_count, lent_count: 0, is_foreign: false };
+            self.live.insert(name, object);
             self.live_size += size;
             if size < SMALL_BELOW {
                 self.small.insert(name);
@@ -213,19 +244,30 @@ impl Manifest {
     }
 
     /// Takes away the references of extents that are gone; an object's last one retires it.
-    fn release(&mut self, extents: &[Extent], now_ms: i64) {
+    pub(super) fn release(&mut self, extents: &[Extent], now_ms: i64) {
         for extent in extents {
             let object = self.live.get_mut(&extent.object).expect("extents refer to live objects");
             object.extent_count -= 1;
-            if object.extent_count == 0 {
-                let size = object.size;
-                self.live.remove(&extent.object);
-                self.small.remove(&extent.object);
-                self.live_size -= size;
-                let retired = RetiredObject { size, retired_ms: now_ms };
-                self.retired.insert(extent.object, retired);
-                self.retired_size += size;
-            }
+            self.settle(extent.object, now_ms);
+        }
+    }
+
+    /// A live object has lost a reference. With the last one an own object is retired; a foreign
+    /// one is forgotten, since whether it is deleted is its own group's to say.
+    pub(super) fn settle(&mut self, name: ObjectName, now_ms: i64) {
+        let LiveObject { size, extent_count, lent_count, is_foreign } = self.live[&name];
+        if extent_count > 0 {
+            return;
+        }
+        self.small.remove(&name);
+        if lent_count > 0 {
+            return;
+        }
+        self.live.remove(&name);
+        self.live_size -= size;
+        if !is_foreign {
+            self.retired.insert(name, RetiredObject { size, retired_ms: now_ms });
+            self.retired_size += size;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes of a whole manifest. Normative: `docs/formats/manifest.md`.
 //!
 //! ```text
-//! version          u8 = 1
+//! version          u8
 //! offloaded_upto   u64
 //! live             list of: name, size u64                     names ascend
 //! retired          list of: name, size u64, retired_ms i64     names ascend, none is live
@@ -9,26 +9,42 @@
 //!                           list of: number of the object in `live` u32, extent
 //! ```
 //!
+//! Version 1 ends here: the group never gave a partition away nor got one. Version 2 goes on:
+//!
+//! ```text
+//! sealed           list of: partition u64, move u64
+//! arrivals         list of: partition u64, move u64, epoch_base u32
+//! foreign          list of: number of the object in `live` u32        numbers ascend
+//! lent             list of: partition u64, to u64, since u64,
+//!                           list of: number of the object in `live` u32
+//! ```
+//!
 //! A manifest has exactly one encoding: replicas that applied the same edits have equal bytes.
 //! There is no checksum: the snapshot or the manifest file that carries the bytes has one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use model::{LogIndex, Offset};
+use model::{LogIndex, Offset, PartitionId, RaftGroupId};
 
-use super::{LiveObject, Manifest, PartitionExtents, RetiredObject};
+use super::{Arrival, Lent, LiveObject, Manifest, PartitionExtents, RetiredObject};
 use crate::codec::{self, DecodeError, EXTENT_SIZE, NAME_SIZE, Reader};
 use crate::object::Extent;
 use crate::object_name::ObjectName;
 use crate::plan::SMALL_BELOW;
 
-const VERSION: u8 = 1;
+/// Without moves and with them.
+const VERSIONS: [u8; 2] = [1, 2];
 const NO_END: Offset = Offset::new(-1);
 const LIVE_SIZE: usize = NAME_SIZE + 8;
 const RETIRED_SIZE: usize = NAME_SIZE + 16;
 /// Of a partition without extents.
 const PARTITION_SIZE_MIN: usize = 28;
+const SEALED_SIZE: usize = 16;
+const ARRIVAL_SIZE: usize = 20;
+const NUMBER_SIZE: usize = 4;
+/// With one object.
+const LENT_SIZE_MIN: usize = 28 + NUMBER_SIZE;
 
 impl Manifest {
     pub fn encode(&self) -> Bytes {
@@ -38,7 +54,7 @@ impl Manifest {
         let fixed_size = 1 + 8 + 3 * 4;
         let size = fixed_size + objects_size + partitions_size + extents_size;
         let mut out = BytesMut::with_capacity(size);
-        out.put_u8(VERSION);
+        out.put_u8(VERSIONS[usize::from(self.has_moves())]);
         out.put_u64_le(self.offloaded_upto.get());
         codec::put_count(&mut out, self.live.len());
         for (name, object) in &self.live {
@@ -57,7 +73,40 @@ impl Manifest {
             out.put_u64_le(partition.get());
             known.encode(&mut out, &names);
         }
+        if self.has_moves() {
+            self.encode_moves(&mut out, &names);
+        }
         out.freeze()
+    }
+
+    /// Whether there is anything that version 1 has no place for.
+    fn has_moves(&self) -> bool {
+        let has_foreign = || self.live.values().any(|object| object.is_foreign);
+        !(self.sealed.is_empty() && self.arrivals.is_empty() && self.lent.is_empty())
+            || has_foreign()
+    }
+
+    fn encode_moves(&self, out: &mut BytesMut, names: &[&ObjectName]) {
+        codec::put_count(out, self.sealed.len());
+        for (partition, id) in &self.sealed {
+            out.put_u64_le(partition.get());
+            out.put_u64_le(id.get());
+        }
+        codec::put_count(out, self.arrivals.len());
+        for (partition, Arrival { id, epoch_base }) in &self.arrivals {
+            out.put_u64_le(partition.get());
+            out.put_u64_le(id.get());
+            out.put_u32_le(*epoch_base);
+        }
+        let foreign = self.live.iter().filter(|(_, object)| object.is_foreign);
+        put_numbers(out, names, foreign.map(|(name, _)| name));
+        codec::put_count(out, self.lent.len());
+        for (partition, lent) in &self.lent {
+            out.put_u64_le(partition.get());
+            out.put_u64_le(lent.to.get());
+            out.put_u64_le(lent.since);
+            put_numbers(out, names, lent.objects.iter());
+        }
     }
 
     /// # Errors
@@ -65,10 +114,14 @@ impl Manifest {
     /// The bytes are not a manifest that edits could have led to.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        reader.version(VERSION)?;
+        let version = reader.u8()?;
+        if !VERSIONS.contains(&version) {
+            return Err(DecodeError::Version { found: version });
+        }
         let offloaded_upto = LogIndex::new(reader.u64()?);
         let live = reader.list(LIVE_SIZE, |reader| {
-            Ok((reader.name()?, LiveObject { size: reader.u64()?, extent_count: 0 }))
+            let (name, size) = (reader.name()?, reader.u64()?);
+            Ok((name, LiveObject { size, extent_count: 0, lent_count: 0, is_foreign: false }))
         })?;
         let retired = reader.list(RETIRED_SIZE, |reader| {
             let (name, size) = (reader.name()?, reader.u64()?);
@@ -78,48 +131,125 @@ impl Manifest {
         let partitions = reader.list(PARTITION_SIZE_MIN, |reader| {
             Ok((reader.partition()?, PartitionExtents::decode(reader, &mut objects)?))
         })?;
-        reader.finish()?;
-        if objects.live.iter().any(|(_, object)| object.extent_count == 0) {
-            return Err(DecodeError::Inconsistent { field: "an object without extents" });
-        }
-        let live_size = total(objects.live.iter().map(|(_, object)| object.size))?;
-        let retired_size = total(retired.iter().map(|(_, object)| object.size))?;
-        total([live_size, retired_size].into_iter())?;
-        let small = objects.live.iter().filter(|(_, object)| object.size < SMALL_BELOW);
-        let small = small.map(|(name, _)| *name).collect();
-        let manifest = Self {
+        let mut manifest = Self {
             offloaded_upto,
-            small,
             partitions: ascending(partitions, "partitions")?,
-            live: ascending(objects.live, "live objects")?,
             retired: ascending(retired, "retired objects")?,
-            live_size,
-            retired_size,
+            ..Self::default()
         };
-        if manifest.retired.keys().any(|name| manifest.live.contains_key(name)) {
-            return Err(DecodeError::Inconsistent { field: "an object both live and retired" });
+        if version == VERSIONS[1] {
+            manifest.decode_moves(&mut reader, &mut objects)?;
+        }
+        reader.finish()?;
+        manifest.list_live(objects)?;
+        if version != VERSIONS[usize::from(manifest.has_moves())] {
+            return Err(DecodeError::Inconsistent { field: "the version" });
         }
         Ok(manifest)
     }
+
+    fn decode_moves(
+        &mut self,
+        reader: &mut Reader<'_>,
+        objects: &mut Objects,
+    ) -> Result<(), DecodeError> {
+        let sealed = reader
+            .list(SEALED_SIZE, |reader| Ok((reader.partition()?, LogIndex::new(reader.u64()?))))?;
+        self.sealed = ascending(sealed, "sealed partitions")?;
+        let arrivals = reader.list(ARRIVAL_SIZE, |reader| {
+            let (partition, id) = (reader.partition()?, LogIndex::new(reader.u64()?));
+            Ok((partition, Arrival { id, epoch_base: reader.u32()? }))
+        })?;
+        self.arrivals = ascending(arrivals, "arrivals")?;
+        for number in numbers_of(reader)? {
+            objects.at(number)?.1.is_foreign = true;
+        }
+        let lent = reader.list(LENT_SIZE_MIN, |reader| {
+            let (partition, to) = (reader.partition()?, RaftGroupId::new(reader.u64()?));
+            Ok((partition, Lent { to, since: reader.u64()?, objects: objects.lent(reader)? }))
+        })?;
+        self.lent = ascending(lent, "lent partitions")?;
+        let is_here = |partition: &PartitionId| {
+            self.partitions.contains_key(partition) || self.arrivals.contains_key(partition)
+        };
+        match self.lent.keys().any(is_here) {
+            true => Err(DecodeError::Inconsistent { field: "a partition both here and lent" }),
+            false => Ok(()),
+        }
+    }
+
+    /// Live objects, now that all that refers to them is counted.
+    fn list_live(&mut self, objects: Objects) -> Result<(), DecodeError> {
+        let is_needed = |object: &LiveObject| object.extent_count > 0 || object.lent_count > 0;
+        if !objects.live.iter().all(|(_, object)| is_needed(object)) {
+            return Err(DecodeError::Inconsistent { field: "an object without extents" });
+        }
+        self.live_size = total(objects.live.iter().map(|(_, object)| object.size))?;
+        self.retired_size = total(self.retired.values().map(|object| object.size))?;
+        total([self.live_size, self.retired_size].into_iter())?;
+        self.live = ascending(objects.live, "live objects")?;
+        let is_small = |object: &LiveObject| object.extent_count > 0 && object.size < SMALL_BELOW;
+        let small = self.live.iter().filter(|(_, object)| is_small(object));
+        self.small = small.map(|(name, _)| *name).collect();
+        if self.retired.keys().any(|name| self.live.contains_key(name)) {
+            return Err(DecodeError::Inconsistent { field: "an object both live and retired" });
+        }
+        Ok(())
+    }
 }
 
-/// Live objects in the order in which extents number them, with the extents counted.
+/// Live objects in the order in which they are numbered, with the references counted.
 struct Objects {
     live: Vec<(ObjectName, LiveObject)>,
 }
 
 impl Objects {
     fn extent(&mut self, reader: &mut Reader<'_>) -> Result<Extent, DecodeError> {
-        let number = usize::try_from(reader.u32()?).unwrap_or(usize::MAX);
-        let known = self.live.get_mut(number);
-        let (name, object) =
-            known.ok_or(DecodeError::Inconsistent { field: "the number of an object" })?;
+        let (name, object) = self.at(reader.u32()?)?;
         object.extent_count += 1;
         let extent = reader.extent(*name)?;
         if !extent.is_sound(object.size) {
             return Err(DecodeError::Inconsistent { field: "an extent's place in its object" });
         }
         Ok(extent)
+    }
+
+    fn lent(&mut self, reader: &mut Reader<'_>) -> Result<BTreeSet<ObjectName>, DecodeError> {
+        let mut names = BTreeSet::new();
+        for number in numbers_of(reader)? {
+            let (name, object) = self.at(number)?;
+            object.lent_count += 1;
+            names.insert(*name);
+        }
+        if names.is_empty() {
+            return Err(DecodeError::Inconsistent { field: "a lent partition without objects" });
+        }
+        Ok(names)
+    }
+
+    fn at(&mut self, number: u32) -> Result<&mut (ObjectName, LiveObject), DecodeError> {
+        let known = usize::try_from(number).ok().and_then(|number| self.live.get_mut(number));
+        known.ok_or(DecodeError::Inconsistent { field: "the number of an object" })
+    }
+}
+
+fn put_numbers<'a>(
+    out: &mut BytesMut,
+    names: &[&ObjectName],
+    objects: impl Iterator<Item = &'a ObjectName>,
+) {
+    let number = |name| names.binary_search(&name).expect("what is listed is live");
+    let numbers: Vec<usize> = objects.map(number).collect();
+    codec::put_count(out, numbers.len());
+    numbers.into_iter().for_each(|number| codec::put_count(out, number));
+}
+
+/// Numbers of objects that ascend.
+fn numbers_of(reader: &mut Reader<'_>) -> Result<Vec<u32>, DecodeError> {
+    let numbers = reader.list(NUMBER_SIZE, Reader::u32)?;
+    match numbers.is_sorted_by(|a, b| a < b) {
+        true => Ok(numbers),
+        false => Err(DecodeError::Inconsistent { field: "the order of objects" }),
     }
 }
 
@@ -142,21 +272,24 @@ impl PartitionExtents {
         let extents = reader.list(4 + EXTENT_SIZE, |reader| objects.extent(reader))?;
         let size = total(extents.iter().map(|extent| extent.size))?;
         let known = Self { log_start, end, size, extents };
-        if known.is_consistent() {
+        if known.is_known() && known.is_consistent() {
             Ok(known)
         } else {
             Err(DecodeError::Inconsistent { field: "a partition's extents" })
         }
     }
 
-    /// The invariants of `manifest.rs`, and that there is a reason to list the partition.
-    fn is_consistent(&self) -> bool {
-        let is_known = self.end.is_some() || self.log_start > Offset::ZERO;
+    /// Whether there is a reason to list the partition.
+    pub(super) fn is_known(&self) -> bool {
+        self.end.is_some() || self.log_start > Offset::ZERO
+    }
+
+    /// The invariants of `manifest.rs`.
+    pub(super) fn is_consistent(&self) -> bool {
         let ends_at_end = self.extents.last().is_none_or(|last| Some(last.end) == self.end);
         let starts_late = self.extents.first().is_none_or(|first| first.end > self.log_start);
         self.log_start >= Offset::ZERO
             && self.end.is_none_or(|end| end > Offset::ZERO)
-            && is_known
             && ends_at_end
             && starts_late
             && self.extents.is_sorted_by(|a, b| a.end == b.base)

@@ -1,12 +1,17 @@
-//! Case by case in `cases.rs`, random histories against a model in `histories.rs`.
+//! Case by case in `cases.rs` and `moves.rs`, random histories against a model in `histories.rs`,
+//! random bytes in `damage.rs`.
 
 mod cases;
+mod damage;
 mod histories;
+mod moves;
 
+use bytes::Bytes;
 use model::{RaftGroupId, Term};
 use proptest::prelude::*;
 
 use super::*;
+use crate::adoption::Adoption;
 use crate::edit::Edit;
 
 /// What one extent of data in tests takes, with its index.
@@ -112,6 +117,43 @@ fn any_extent(object: ObjectName) -> impl Strategy<Value = Extent> {
     })
 }
 
+/// Any adoption that can be written, whether it makes sense or not.
+pub(crate) fn any_adoption() -> impl Strategy<Value = Adoption> {
+    let objects = prop::collection::btree_map(any_name(), any::<u64>(), 0..4);
+    let objects = objects.prop_map(|objects| objects.into_iter().collect::<Vec<_>>());
+    let with_extents = objects.prop_flat_map(|objects| {
+        let places = prop::collection::vec(
+            (any::<prop::sample::Index>(), any_extent(merged_name(0))),
+            if objects.is_empty() { 0..1 } else { 0..5 },
+        );
+        places.prop_map(move |places| {
+            let within = |(at, extent): (prop::sample::Index, Extent)| {
+                let (object, _) = *at.get(&objects);
+                Extent { object, ..extent }
+            };
+            (objects.clone(), places.into_iter().map(within).collect::<Vec<_>>())
+        })
+    });
+    let end = prop::option::of(any::<i64>().prop_filter("none", |end| *end != -1));
+    let state = prop::collection::vec(any::<u8>(), 0..9).prop_map(Bytes::from);
+    let fields = (any::<[u64; 3]>(), any::<u32>(), any::<i64>(), end, state);
+    (fields, with_extents).prop_map(
+        |(([group, partition, id], epoch_base, log_start, end, state), (objects, extents))| {
+            Adoption {
+                group: RaftGroupId::new(group),
+                partition: PartitionId::new(partition),
+                id: LogIndex::new(id),
+                epoch_base,
+                log_start: Offset::new(log_start),
+                end: end.map(Offset::new),
+                objects,
+                extents,
+                state,
+            }
+        },
+    )
+}
+
 /// Any edit that can be written, whether it makes sense or not.
 pub(crate) fn any_edit() -> impl Strategy<Value = Edit> {
     let id = || any::<u64>().prop_map(PartitionId::new);
@@ -137,5 +179,14 @@ pub(crate) fn any_edit() -> impl Strategy<Value = Edit> {
         }),
         prop::collection::vec(id(), 0..5).prop_map(|partitions| Edit::Dropped { partitions }),
         prop::collection::vec(any_name(), 0..5).prop_map(|objects| Edit::Removed { objects }),
+        (id(), any::<u64>())
+            .prop_map(|(partition, id)| { Edit::Sealed { partition, id: LogIndex::new(id) } }),
+        id().prop_map(|partition| Edit::Unsealed { partition }),
+        any_adoption().prop_map(|adoption| Edit::Adopted(Box::new(adoption))),
+        (id(), any::<[u64; 2]>()).prop_map(|(partition, [to, since])| {
+            Edit::Lent { partition, to: RaftGroupId::new(to), since }
+        }),
+        (id(), prop::collection::vec(any_name(), 0..5))
+            .prop_map(|(partition, objects)| Edit::Released { partition, objects }),
     ]
 }

@@ -1,7 +1,9 @@
-use model::Offset;
+use bytes::Bytes;
+use model::{LogIndex, Offset, RaftGroupId, Term};
 use proptest::prelude::*;
 
 use super::*;
+use crate::adoption::Adoption;
 use crate::edit::Edit;
 use crate::manifest::tests::{Piece, laid_out, merged_name, offloaded};
 
@@ -63,6 +65,60 @@ fn separated(objects: &[Extents]) -> Option<Vec<(u64, usize)>> {
 
 fn repeat(object: &[(u64, u64)], count: usize) -> Vec<Extents> {
     vec![object.to_vec(); count]
+}
+
+/// Partition 1 comes with 32 tiny objects of another group, each with ten offsets of it.
+fn adopted_tiny() -> (Manifest, Vec<ObjectName>) {
+    let (other, own) = (RaftGroupId::new(5), RaftGroupId::new(3));
+    let names: Vec<ObjectName> =
+        (0..32).map(|number| ObjectName::merged(other, Term::new(1), number)).collect();
+    let (mut objects, mut extents) = (Vec::new(), Vec::new());
+    for (base, name) in (0..).step_by(10).zip(&names) {
+        let (laid, size) = laid_out(*name, &[(1, base, base + 10, 1)]);
+        extents.push(laid[0].1.clone());
+        objects.push((*name, size));
+    }
+    let adoption = Adoption {
+        group: own,
+        partition: PartitionId::new(1),
+        id: LogIndex::new(1),
+        epoch_base: 0,
+        log_start: Offset::ZERO,
+        end: Some(Offset::new(320)),
+        objects,
+        extents,
+        state: Bytes::new(),
+    };
+    let mut manifest = Manifest::default();
+    manifest.apply(&Edit::Adopted(Box::new(adoption)), 0).expect("fits");
+    (manifest, names)
+}
+
+#[test]
+fn objects_of_another_group_are_merged_into_own_ones() {
+    let (mut manifest, foreign) = adopted_tiny();
+    let plan = manifest.gather(&BTreeSet::new()).expect("32 of them");
+    assert_eq!(plan.objects.len(), foreign.len());
+    assert_eq!(merge(&mut manifest, &plan, 1), 1);
+    assert!(!manifest.is_foreign(&merged_name(1)));
+    assert!(foreign.iter().all(|name| !manifest.contains(name)), "nor is any retired");
+    assert_eq!(manifest.gather(&BTreeSet::new()), None);
+}
+
+#[test]
+fn what_is_only_lent_is_not_merged_and_what_is_also_lent_is_merged_once() {
+    let lent = Edit::Lent { partition: PartitionId::new(1), to: RaftGroupId::new(5), since: 1 };
+    let (mut manifest, _) = adopted_tiny();
+    manifest.apply(&lent, 0).expect("fits");
+    assert_eq!(manifest.totals().live_count, 32);
+    assert_eq!(manifest.gather(&BTreeSet::new()), None);
+
+    let mut manifest = with_bytes(&repeat(&[(1, 1), (2, 1)], 32));
+    manifest.apply(&lent, 0).expect("fits");
+    let plan = manifest.gather(&BTreeSet::new()).expect("partition 2 is here");
+    assert_eq!(shape(Some(&plan)), Some(vec![(2, 32)]));
+    assert_eq!(merge(&mut manifest, &plan, 1), 33, "partition 1 may need the others");
+    assert_eq!(manifest.gather(&BTreeSet::new()), None);
 }
 
 #[test]

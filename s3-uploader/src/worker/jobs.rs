@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use model::RaftGroupId;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -12,6 +13,7 @@ use super::client::Port;
 use super::{Job, Note, Outcome, WorkerConfig, merge};
 use crate::fail_point::{FailPoint, fail_point};
 use crate::fetcher::{FetchError, Fetcher};
+use crate::manifest_file::{ManifestFile, ManifestName};
 use crate::object::BuiltObject;
 use crate::object_name::ObjectName;
 use crate::pieces::Pieces;
@@ -89,6 +91,10 @@ impl Jobs {
                 let listed = self.store.list(&prefix, after.as_deref()).await;
                 listed.map_or_else(Outcome::Failed, Outcome::Listed)
             }
+            Job::NewestManifest { group } => {
+                let newest = Box::pin(self.newest_manifest(group)).await;
+                newest.map_or_else(Outcome::Failed, |file| Outcome::Manifest(file.map(Box::new)))
+            }
         }
     }
 
@@ -109,6 +115,22 @@ impl Jobs {
                 self.seal(merged, port).await
             }
             Err(error) => Outcome::Failed(error.into()),
+        }
+    }
+
+    /// The file with the highest number and no other: what an older one says may not hold any more.
+    async fn newest_manifest(
+        &self,
+        group: RaftGroupId,
+    ) -> Result<Option<ManifestFile>, StoreError> {
+        let listed = self.store.list_all(&ManifestName::prefix(group)).await?;
+        let names = listed.iter().filter_map(|listed| listed.key.parse::<ManifestName>().ok());
+        let Some(name) = names.max() else { return Ok(None) };
+        let key = name.to_string();
+        let (bytes, _) = self.store.get(&key).await?;
+        match ManifestFile::decode_as(&bytes, name, self.config.cluster_id) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) => Err(StoreError::Checksum { key, reason: error.to_string() }),
         }
     }
 

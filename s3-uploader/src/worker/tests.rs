@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::sample::{Folder, object};
-use crate::store::{Fault, Faults, Verb};
+use crate::store::{Fault, Faults, Put, Verb};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -116,6 +116,36 @@ fn every_job_is_done_and_answered() {
     assert_eq!(bed.outcome(list("group/")), Outcome::Listed(Page::default()));
     assert_eq!(bed.metrics().queue_depth.load(Relaxed), 0);
     assert_eq!(bed.clients[0].unanswered(), 0);
+}
+
+#[test]
+fn the_newest_manifest_of_a_group_is_read() {
+    let cluster_id = Some(Uuid::from_u128(7));
+    let bed = Bed::new("newest", 1, WorkerConfig { cluster_id, ..WorkerConfig::default() });
+    let newest = |group| bed.outcome(Job::NewestManifest { group: RaftGroupId::new(group) });
+    assert_eq!(newest(1), Outcome::Manifest(None));
+    for (sequence, state) in [(9, b"nine"), (10, b"tenn"), (2, b"twoo")] {
+        assert_eq!(bed.outcome(Job::PutManifest(manifest(sequence, state))), Outcome::Stored);
+    }
+    let found = Outcome::Manifest(Some(Box::new(manifest(10, b"tenn"))));
+    assert_eq!(newest(1), found);
+    assert_eq!(newest(2), Outcome::Manifest(None));
+    bed.faults.next(Verb::List, down(Verb::List));
+    bed.faults.next(Verb::Get, down(Verb::Get));
+    assert_eq!(newest(1), found, "an attempt of each fails");
+
+    // An older one is no answer: what it names may be needed no more, and the reverse.
+    let store = run(bed.folder.store(&Faults::default()));
+    let damaged = manifest(11, b"state").encode().slice(1..);
+    let others = ManifestFile { cluster_id: Uuid::from_u128(8), ..manifest(12, b"state") };
+    for (sequence, bytes) in [(11, damaged), (12, others.encode())] {
+        let key = manifest(sequence, b"").name().to_string();
+        assert_eq!(run(store.put_new(&key, vec![bytes])), Ok(Put::Created));
+        let Outcome::Failed(StoreError::Checksum { key: of, .. }) = newest(1) else {
+            panic!("file {sequence} is none of this cluster's")
+        };
+        assert_eq!(of, key);
+    }
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(super) struct Overview {
     leaderless: BTreeSet<String>,
     /// By name, with the replicas that are away.
     reduced: BTreeMap<String, Vec<NodeId>>,
+    /// By name, with the brokers that it goes to.
+    moving: BTreeMap<String, Vec<NodeId>>,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,11 @@ impl Overview {
             }
         }
         overview
+    }
+
+    /// The same, with the partitions that move.
+    pub(super) fn with_moves(self, moving: BTreeMap<String, Vec<NodeId>>) -> Self {
+        Self { moving, ..self }
     }
 
     fn count(&mut self, name: String, partition: &MetadataResponsePartition) {
@@ -91,17 +98,20 @@ impl Overview {
         }
         writeln!(
             out,
-            "{} partitions, {} without a leader, {} with replicas that are away",
+            "{} partitions, {} without a leader, {} with replicas that are away, {} that move",
             self.partition_count,
             self.leaderless.len(),
-            self.reduced.len()
+            self.reduced.len(),
+            self.moving.len()
         )?;
         for name in &self.leaderless {
             writeln!(out, "{name}: no leader")?;
         }
         for (name, away) in &self.reduced {
-            let away: Vec<_> = away.iter().map(NodeId::to_string).collect();
-            writeln!(out, "{name}: away are {}", away.join(", "))?;
+            writeln!(out, "{name}: away are {}", listed(away))?;
+        }
+        for (name, brokers) in &self.moving {
+            writeln!(out, "{name}: goes to {}", listed(brokers))?;
         }
         Ok(())
     }
@@ -130,6 +140,11 @@ impl Broker {
             self.held.to_string(),
         ]
     }
+}
+
+fn listed(nodes: &[NodeId]) -> String {
+    let nodes: Vec<_> = nodes.iter().map(NodeId::to_string).collect();
+    nodes.join(", ")
 }
 
 fn node(id: m::BrokerId) -> NodeId {

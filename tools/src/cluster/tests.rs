@@ -4,7 +4,13 @@ use std::thread;
 
 use clap::Parser;
 use kafka_wire::api_versions::ApiVersionsResponse;
+use kafka_wire::messages::alter_partition_reassignments_response::{
+    ReassignablePartitionResponse, ReassignableTopicResponse,
+};
 use kafka_wire::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
+use kafka_wire::messages::list_partition_reassignments_response::{
+    OngoingPartitionReassignment, OngoingTopicReassignment,
+};
 use kafka_wire::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -26,6 +32,15 @@ fn parse(line: &str) -> Result<ClusterCommand, String> {
 /// Runs a command against a broker that answers thus; what it printed, and how it ended.
 fn run(
     line: &str,
+    answer: impl FnMut(&Request) -> Response + Send,
+) -> (String, Result<(), String>) {
+    run_against(&ApiVersionsResponse::supported(), line, answer)
+}
+
+/// The same, against a broker that serves these APIs.
+fn run_against(
+    served: &ApiVersionsResponse,
+    line: &str,
     mut answer: impl FnMut(&Request) -> Response + Send,
 ) -> (String, Result<(), String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -35,21 +50,25 @@ fn run(
     let ended = thread::scope(|scope| {
         scope.spawn(|| {
             let (stream, _) = listener.accept().expect("the command connects");
-            serve(stream, &mut answer);
+            serve(stream, served, &mut answer);
         });
         command.run(&mut out).map_err(|error| error.to_string())
     });
     (String::from_utf8(out).expect("text"), ended)
 }
 
-fn serve(mut stream: TcpStream, answer: &mut dyn FnMut(&Request) -> Response) {
+fn serve(
+    mut stream: TcpStream,
+    served: &ApiVersionsResponse,
+    answer: &mut dyn FnMut(&Request) -> Response,
+) {
     let mut requests = FrameReader::new(FrameLimits::default());
     let mut bytes = [0; 4096];
     loop {
         while let Some(frame) = requests.next_frame().expect("framed") {
             let (header, request) = decode(frame).expect("a request");
             let response = match &request {
-                Request::ApiVersions(_) => Response::ApiVersions(ApiVersionsResponse::supported()),
+                Request::ApiVersions(_) => Response::ApiVersions(served.clone()),
                 other => answer(other),
             };
             let reply = encode(&header, response).expect("encodes").concat();
@@ -90,6 +109,26 @@ fn metadata(count: i32, partitions: &[(i32, &[i32], &[i32])]) -> m::MetadataResp
         .with_topics(vec![topic])
 }
 
+/// Partitions 0 and 3 of topic `t` move; the first one's brokers stay.
+fn moving() -> Response {
+    let ids = |ids: &[i32]| ids.iter().map(|id| (*id).into()).collect::<Vec<m::BrokerId>>();
+    let partition = |index, replicas: &[i32], adding: &[i32], removing: &[i32]| {
+        OngoingPartitionReassignment::default()
+            .with_partition_index(index)
+            .with_replicas(ids(replicas))
+            .with_adding_replicas(ids(adding))
+            .with_removing_replicas(ids(removing))
+    };
+    let topic = OngoingTopicReassignment::default()
+        .with_name(StrBytes::from_static_str("t").into())
+        .with_partitions(vec![
+            partition(0, &[2, 1], &[], &[]),
+            partition(3, &[3, 1, 2], &[3], &[2]),
+        ]);
+    let reply = m::ListPartitionReassignmentsResponse::default().with_error_message(None);
+    Response::ListPartitionReassignments(reply.with_topics(vec![topic]))
+}
+
 fn removed(code: ErrorCode) -> Response {
     Response::RemoveRaftVoter(
         m::RemoveRaftVoterResponse::default().with_error_code(code.code()).with_error_message(None),
@@ -109,7 +148,19 @@ fn commands_are_read() {
     };
     assert_eq!((args.broker, args.patience.timeout), (3, 5));
     assert!(matches!(parse("rebalance"), Ok(ClusterCommand::Rebalance(_))));
+    let ClusterCommand::Move(args) = parse("move t 3 4,1,2").unwrap() else { panic!("move") };
+    let expected = ("t", 3, &[4, 1, 2][..], false);
+    assert_eq!((&*args.topic, args.partition, &args.brokers[..], args.cancel), expected);
+    let ClusterCommand::Move(args) = parse("move t 3 --cancel").unwrap() else { panic!("move") };
+    assert!(args.cancel && args.brokers.is_empty());
     for (line, why) in [
+        ("move t", "<PARTITION>"),
+        ("move t 3", "<BROKER[,BROKER...]>"),
+        ("move t 3 4 1", "unexpected argument '1'"),
+        ("move t 3 4,-1", "-1 is not in 0.."),
+        ("move t 3 4,", "invalid"),
+        ("move t -1 4", "unexpected argument"),
+        ("move t 3 4 --cancel", "cannot be used with"),
         ("add 3", "is not ID@HOST:PORT"),
         ("add 3@h", "has no port"),
         ("drain -1", "unexpected argument"),
@@ -130,7 +181,12 @@ fn the_status_is_a_table_and_a_line_for_each_lack() {
         3,
         &[(1, &[1, 2], &[]), (2, &[2, 1], &[]), (-1, &[1, 3], &[1, 3]), (1, &[1, 2], &[2])],
     );
-    let (out, ended) = run("status", |_| Response::Metadata(metadata.clone()));
+    let answer = |request: &Request| match request {
+        Request::Metadata(_) => Response::Metadata(metadata.clone()),
+        Request::ListPartitionReassignments(request) if request.topics.is_none() => moving(),
+        other => panic!("{other:?}"),
+    };
+    let (out, ended) = run("status", answer);
     assert_eq!(ended, Ok(()));
     assert_eq!(
         out,
@@ -139,14 +195,102 @@ fn the_status_is_a_table_and_a_line_for_each_lack() {
             "     1  hostx:9092    -         2      4",
             "     2  hostxx:9092   west      1      3",
             "     3  hostxxx:9092  -         0      1",
-            "4 partitions, 1 without a leader, 2 with replicas that are away",
+            "4 partitions, 1 without a leader, 2 with replicas that are away, 2 that move",
             "t-2: no leader",
             "t-2: away are 1, 3",
             "t-3: away are 2",
+            "t-0: goes to 2, 1",
+            "t-3: goes to 3, 1",
             "",
         ]
         .join("\n")
     );
+}
+
+#[test]
+fn the_status_of_a_cluster_that_moves_nothing_is_shown_by_older_brokers_too() {
+    let last = "1 partitions, 0 without a leader, 0 with replicas that are away, 0 that move\n";
+    let mut older = ApiVersionsResponse::supported();
+    older.api_keys.retain(|api| api.api_key != ApiKey::ListPartitionReassignments.code());
+    let (out, ended) = run_against(&older, "status", |request| {
+        assert!(matches!(request, Request::Metadata(_)), "{request:?}");
+        Response::Metadata(metadata(1, &[(1, &[1], &[])]))
+    });
+    assert_eq!(ended, Ok(()));
+    assert!(out.ends_with(last), "{out}");
+    let reply = m::ListPartitionReassignmentsResponse::default()
+        .with_error_code(ErrorCode::ClusterAuthorizationFailed.code());
+    let (_, ended) = run("status", |request| match request {
+        Request::Metadata(_) => Response::Metadata(metadata(1, &[(1, &[1], &[])])),
+        _ => Response::ListPartitionReassignments(reply.clone()),
+    });
+    assert_eq!(ended.unwrap_err(), "cannot list what moves: CLUSTER_AUTHORIZATION_FAILED(31): ");
+}
+
+/// The reply to a request for one partition, with what it is asked for: topic, index, replicas.
+fn altered(request: &Request, code: ErrorCode) -> (Response, (String, i32, Option<Vec<i32>>)) {
+    let Request::AlterPartitionReassignments(request) = request else { panic!("{request:?}") };
+    assert!(request.allow_replication_factor_change);
+    let [topic] = &request.topics[..] else { panic!("{request:?}") };
+    let [partition] = &topic.partitions[..] else { panic!("{request:?}") };
+    let replicas = partition.replicas.as_ref().map(|ids| ids.iter().map(|id| id.0).collect());
+    let asked = (topic.name.to_string(), partition.partition_index, replicas);
+    let why = StrBytes::from_static_str("so it is");
+    let result = ReassignablePartitionResponse::default()
+        .with_partition_index(partition.partition_index)
+        .with_error_code(code.code())
+        .with_error_message((code != ErrorCode::None).then_some(why));
+    let topic = ReassignableTopicResponse::default()
+        .with_name(topic.name.clone())
+        .with_partitions(vec![result]);
+    let reply = m::AlterPartitionReassignmentsResponse::default().with_error_message(None);
+    (Response::AlterPartitionReassignments(reply.with_responses(vec![topic])), asked)
+}
+
+#[test]
+fn a_partition_is_moved_once_there_is_a_leader_to_take_it() {
+    let mut tries = 0;
+    let (out, ended) = run("move t 3 4,1", |request| {
+        tries += 1;
+        let code = if tries < 3 { ErrorCode::NotController } else { ErrorCode::None };
+        let (reply, asked) = altered(request, code);
+        assert_eq!(asked, ("t".to_owned(), 3, Some(vec![4, 1])));
+        reply
+    });
+    assert_eq!((ended, tries), (Ok(()), 3));
+    assert_eq!(out, "t-3 goes to 4, 1; `status` lists it until it is there\n");
+    let (out, ended) =
+        run("move t 0 9", |request| altered(request, ErrorCode::InvalidReplicaAssignment).0);
+    assert_eq!(out, "");
+    assert_eq!(ended.unwrap_err(), "cannot move t-0: INVALID_REPLICA_ASSIGNMENT(39): so it is");
+    let (_, ended) = run("move t 0 1", |_| {
+        let why = StrBytes::from_static_str("not you");
+        let reply = m::AlterPartitionReassignmentsResponse::default()
+            .with_error_code(ErrorCode::ClusterAuthorizationFailed.code());
+        Response::AlterPartitionReassignments(reply.with_error_message(Some(why)))
+    });
+    let why = "cannot move t-0: CLUSTER_AUTHORIZATION_FAILED(31): not you";
+    assert_eq!(ended.unwrap_err(), why, "of the whole request");
+}
+
+#[test]
+fn a_move_is_called_off() {
+    for (code, expected) in [
+        (ErrorCode::None, Ok(())),
+        (ErrorCode::NoReassignmentInProgress, Err("t-3 does not move".to_owned())),
+        (
+            ErrorCode::RequestTimedOut,
+            Err("cannot call off the move of t-3: REQUEST_TIMED_OUT(7): so it is".to_owned()),
+        ),
+    ] {
+        let (out, ended) = run("move t 3 --cancel", |request| {
+            let (reply, asked) = altered(request, code);
+            assert_eq!(asked, ("t".to_owned(), 3, None));
+            reply
+        });
+        assert_eq!(out, if expected.is_ok() { "t-3 stays\n" } else { "" });
+        assert_eq!(ended, expected);
+    }
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::PartitionId;
 
 /// The second one ends with the disks that were replaced, the third one with the racks of brokers,
-/// the fourth with what has changed of brokers and groups since the cluster began.
-const VERSIONS: [u8; 4] = [1, 2, 3, 4];
+/// the fourth with what has changed of brokers and groups since the cluster began, the fifth with
+/// the partitions that have moved, or move.
+const VERSIONS: [u8; 5] = [1, 2, 3, 4, 5];
 
 /// Topics and their partitions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -60,6 +61,15 @@ impl Topics {
                 reader.list(|reader| reader.take(4 + 2).map(drop))?; // leaving
                 reader.u64()?; // asked
                 reader.list(|reader| reader.u64().map(drop)) // founders
+            })?;
+        }
+        if version > 4 {
+            reader.list(|reader| {
+                reader.take(8 + 4 + 8 + 8)?; // partition, epoch base, moved, arrived
+                if reader.flag()? {
+                    reader.take(8 + 8)?; // to, id
+                }
+                Some(())
             })?;
         }
         reader.0.is_empty().then_some(topics)
@@ -183,7 +193,10 @@ mod tests {
         let changes = [&[1, 0, 0, 0][..], &[1; 8], &[1, 0, 0, 0], &[0; 6], &[9; 8], &[0; 4]];
         let tail = [standings.concat(), changes.concat()].concat();
         let changed = [&[4], &WITH_RACKS[1..], &tail].concat();
-        for golden in [GOLDEN, WITH_RACKS, &changed] {
+        // A partition that has moved, and one that moves.
+        let moved = [&[2, 0, 0, 0][..], &[1; 28], &[0], &[2; 28], &[1], &[3; 16]].concat();
+        let moved = [&[5], &changed[1..], &moved].concat();
+        for golden in [GOLDEN, WITH_RACKS, &changed, &moved] {
             let topics = Topics::decode(golden).expect("a known version");
             let names: Vec<_> = topics.names().map(|(id, name)| (id.get(), name)).collect();
             assert_eq!(names, [(1, "orders-0"), (2, "orders-1"), (3, "orders-2")]);

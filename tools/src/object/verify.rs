@@ -243,6 +243,9 @@ impl Verifier<'_> {
     }
 
     fn ranges(&self, ranges: &[OffsetRange]) -> String {
+        if ranges.is_empty() {
+            return "offsets of no partition that is here".to_owned();
+        }
         ranges.iter().map(|range| self.range(range)).collect::<Vec<_>>().join(", ")
     }
 

@@ -24,6 +24,9 @@ pub(super) fn to_version(mut response: Response, version: i16) -> Response {
         Response::CreateTopics(body) => create_topics(body, version),
         Response::DeleteTopics(body) => delete_topics(body, version),
         Response::ElectLeaders(body) if version < 1 => body.error_code = 0,
+        Response::AlterPartitionReassignments(body) if version < 1 => {
+            body.allow_replication_factor_change = true;
+        }
         Response::DescribeCluster(body) => describe_cluster(body, version),
         _ => {}
     }

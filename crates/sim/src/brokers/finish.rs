@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use broker::simulation::PartitionState;
 use model::{Offset, PartitionId, RaftGroupId};
-use s3_uploader::{Extent, Weather};
+use s3_uploader::{Manifest, Weather};
 
 use super::{Event, Simulation};
 use crate::hardware::End;
@@ -83,12 +83,12 @@ fn difference(it: &Simulation, group: RaftGroupId) -> Option<String> {
         if ends != leading {
             return Some(format!("node {node} has {ends:?}, the leader {leading:?}"));
         }
-        if manifest_of(it, node, group) != manifest_of(it, leader, group) {
-            return Some(format!("the manifests of nodes {node} and {leader} differ"));
-        }
         if theirs.edited != counters.edited {
             let (theirs, leading) = (theirs.edited, counters.edited);
             return Some(format!("node {node} has edits to {theirs}, the leader to {leading}"));
+        }
+        if manifest_of(it, node, group) != manifest_of(it, leader, group) {
+            return Some(format!("the manifests of nodes {node} and {leader} differ"));
         }
     }
     None
@@ -114,6 +114,10 @@ fn unrest_of_leader(it: &Simulation) -> Option<String> {
         if leading.iter().any(|(_, high_watermark, log_end)| high_watermark < log_end) {
             return Some(format!("entries are not committed: {leading:?}"));
         }
+        let sealed = |id: &PartitionId| manifest_of(it, leader, group)?.sealed(*id);
+        if leading.iter().any(|(id, ..)| sealed(id).is_some()) {
+            return Some(format!("partitions of group {group} take no records"));
+        }
         let state = it.state_of(leader, group)?;
         if state.pending_bytes > 0 {
             return Some(format!("bytes are not offloaded: {state:?}"));
@@ -131,15 +135,9 @@ fn ends_of(it: &Simulation, node: usize, group: RaftGroupId) -> Ends {
     states.map(|it| (it.id, it.high_watermark, it.log_end)).collect()
 }
 
-/// Where the records of each partition are, as a broker's manifest has it.
-fn manifest_of(
-    it: &Simulation,
-    node: usize,
-    group: RaftGroupId,
-) -> Vec<(PartitionId, Vec<Extent>)> {
-    let Some(broker) = it.machines[node].broker() else { return Vec::new() };
-    let manifest = broker.manifest(group);
-    manifest.partitions().map(|id| (id, manifest.extents(id).to_vec())).collect()
+/// Where the records of each partition are, and what moves, as a broker has it.
+fn manifest_of(it: &Simulation, node: usize, group: RaftGroupId) -> Option<&Manifest> {
+    Some(it.machines[node].broker()?.manifest(group))
 }
 
 /// Lets time pass until nothing is wrong any more.

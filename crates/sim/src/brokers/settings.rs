@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     /// between two such steps.
     pub(crate) reshape_after: u64,
     pub(crate) grows: bool,
+    /// Microseconds between two moves of partitions at most, where they move.
+    pub(crate) move_interval_max: Option<u64>,
     pub(crate) producer_count: usize,
     /// Microseconds between two batches of a producer at most.
     pub(crate) produce_interval_max: u64,
@@ -63,12 +65,16 @@ impl Settings {
             disk_delay_max[random.index(BROKER_COUNT)] = 100_000;
         }
         let skewed = random.chance(200);
+        let data_groups = [NonZeroU16::MIN, GROUPS_MAX][random.index(2)];
+        let may_move = data_groups == GROUPS_MAX && random.chance(700);
+        let move_interval_max = may_move.then(|| [500_000, 3_000_000, 10_000_000][random.index(3)]);
         let mut skew = || if skewed { random.below(SKEW_MAX) } else { 0 };
         let skew_ms = [(); BROKER_COUNT].map(|()| i64::try_from(skew()).expect("an hour"));
         Self {
             topic: Topic { name: "kept", partition_count: 3, retention_bytes: None },
             broker,
-            data_groups: [NonZeroU16::MIN, GROUPS_MAX][random.index(2)],
+            data_groups,
+            move_interval_max,
             delete_grace_ms: i64::try_from(grace).expect("seconds"),
             segment_count: random.between(8, 15),
             wal: WalOptions {

@@ -59,7 +59,7 @@ impl Watch {
         if std::mem::replace(&mut named.edited, state.edited) == state.edited {
             return Ok(());
         }
-        self.compare(state.group, broker.manifest(state.group), now_ms)
+        self.compare(state.group, broker.needed(state.group), now_ms)
     }
 
     /// Looks at what changed in the bucket.
@@ -82,18 +82,18 @@ impl Watch {
     fn compare(
         &mut self,
         group: RaftGroupId,
-        manifest: &Manifest,
+        live: BTreeSet<ObjectName>,
         now_ms: i64,
     ) -> Result<(), Violation> {
-        let live: BTreeSet<_> = manifest.live().copied().collect();
         let named = self.named.entry(group).or_default();
         let before = std::mem::replace(&mut named.live, live.clone());
         for object in live.difference(&before) {
             self.must_be_there(object, "the broker's manifest")?;
             self.released.remove(object);
         }
-        let released = before.difference(&live).map(|object| (*object, now_ms));
-        self.released.extend(released);
+        // How long an object stays is for the group that made it.
+        let own = before.difference(&live).filter(|object| object.group() == group);
+        self.released.extend(own.map(|object| (*object, now_ms)));
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl Watch {
         let known = self.named.get(&group).map_or(0, |named| named.newest.0);
         let Some(manifest) = manifest.filter(|_| sequence > known) else { return Ok(()) };
         self.manifest_files += 1;
-        let named: BTreeSet<_> = manifest.live().copied().collect();
+        let named: BTreeSet<_> = own(&manifest).collect();
         named.iter().try_for_each(|object| self.must_be_there(object, "the newest manifest"))?;
         self.named.entry(group).or_default().newest = (sequence, named);
         Ok(())
@@ -122,10 +122,12 @@ impl Watch {
         let Ok(object) = self.own(key).parse::<ObjectName>() else { return Ok(()) };
         self.deleted += 1;
         let missing = |namer| Violation::Missing { object: object.to_string(), namer };
-        let named = self.named.get(&object.group());
-        if named.is_some_and(|named| named.live.contains(&object)) {
+        // Also another group than the one that made it may name it.
+        if self.named.values().any(|named| named.live.contains(&object)) {
             return Err(missing("the broker's manifest"));
         }
+        // The file of a group that a partition has left again may be old, and is not read for it.
+        let named = self.named.get(&object.group());
         if named.is_some_and(|named| named.newest.1.contains(&object)) {
             return Err(missing("the newest manifest"));
         }
@@ -150,4 +152,9 @@ impl Watch {
     fn own<'a>(&self, key: &'a str) -> &'a str {
         &key[self.url.to_string().len() + 1..]
     }
+}
+
+/// The objects of a manifest that its group made.
+fn own(manifest: &Manifest) -> impl Iterator<Item = ObjectName> {
+    manifest.live().copied().filter(|object| !manifest.is_foreign(object))
 }

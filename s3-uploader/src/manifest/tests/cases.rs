@@ -6,7 +6,7 @@ const GOLDEN: &[u8] = include_bytes!("../../../testdata/manifest.v1.bin");
 const P: PartitionId = PartitionId::new(7);
 
 /// A manifest after edits that all fit, at times 1000, 1001 and so on.
-fn after(edits: &[Edit]) -> Manifest {
+pub(super) fn after(edits: &[Edit]) -> Manifest {
     let mut manifest = Manifest::default();
     for (edit, now_ms) in edits.iter().zip(1000..) {
         manifest.apply(edit, now_ms).unwrap_or_else(|error| panic!("{edit:?}: {error}"));
@@ -15,19 +15,19 @@ fn after(edits: &[Edit]) -> Manifest {
 }
 
 /// The error of an edit, having seen that it changes nothing.
-fn refusal(manifest: &mut Manifest, edit: &Edit) -> EditError {
+pub(super) fn refusal(manifest: &mut Manifest, edit: &Edit) -> EditError {
     let before = manifest.clone();
     let error = manifest.apply(edit, 2000).expect_err("must be refused");
     assert_eq!(*manifest, before);
     error
 }
 
-fn ranges(manifest: &Manifest, partition: u64) -> Vec<(i64, i64)> {
+pub(super) fn ranges(manifest: &Manifest, partition: u64) -> Vec<(i64, i64)> {
     let extents = manifest.extents(PartitionId::new(partition)).iter();
     extents.map(|extent| (extent.base.get(), extent.end.get())).collect()
 }
 
-fn names<'a>(names: impl Iterator<Item = &'a ObjectName>) -> Vec<ObjectName> {
+pub(super) fn names<'a>(names: impl Iterator<Item = &'a ObjectName>) -> Vec<ObjectName> {
     names.copied().collect()
 }
 

@@ -1,0 +1,415 @@
+//! Partitions that move from one raft group to another (ADR 0014).
+//!
+//! ```text
+//! leader of the group that has it             leader of the group that gets it
+//! offload what there is
+//! seal: an entry, after which it takes no more
+//! offload the rest
+//! hand over: where its records are, and what  adopt: an entry with all that
+//! else is known of it; again and again until  tell group 0: the metadata says that it is there
+//! the metadata says that it is gone
+//! ```
+//!
+//! Group 0 decides: of a move that was asked for again, or called off, the other group's entry
+//! counts for nothing, and the partition takes records again where it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use model::{LogIndex, PartitionId, RaftGroupId};
+use s3_uploader::{Adoption, Edit, Manifest};
+use uuid::Uuid;
+
+use super::Shard;
+use super::call::Origin;
+use super::message::PartRequest;
+use crate::cluster::{self, Command, Image};
+use crate::metrics::Metric;
+use crate::partition::{self, Partition};
+use crate::peer::frame::Control;
+
+/// How long a partition may take no records. Then it stays where it is for now.
+const SEALED_MAX: Duration = Duration::from_secs(3);
+/// How long after that it is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How often what may have been lost is said again.
+const SAY_INTERVAL: Duration = Duration::from_millis(100);
+/// How far leader epochs rise with a move: above those of all terms that the old group may come to
+/// before the metadata says that the partition is gone. It is sealed for seconds, and an election
+/// takes a tenth of one at least.
+const EPOCH_STEP: u32 = 1024;
+/// An extent's part of an entry that hands a partition over, at most.
+const EXTENT_SIZE_MAX: usize = 80;
+
+/// See the module's text.
+#[derive(Default)]
+pub(crate) struct Moves {
+    /// What the image says that moves from or to a group of this shard.
+    under_way: Vec<UnderWay>,
+    leaving: BTreeMap<PartitionId, Leaving>,
+    /// Moves that an entry was proposed for that adopts the partition.
+    adopting: BTreeMap<PartitionId, (RaftGroupId, LogIndex)>,
+    /// When group 0 was last told of a partition that arrived, or a seal was last taken back.
+    said: BTreeMap<PartitionId, Instant>,
+}
+
+#[derive(Clone, Copy)]
+struct UnderWay {
+    topic_id: Uuid,
+    index: u32,
+    partition: PartitionId,
+    from: RaftGroupId,
+    to: RaftGroupId,
+    id: LogIndex,
+    /// When the image first said so.
+    since: Instant,
+}
+
+/// What the leader of a partition's group has done for its move.
+struct Leaving {
+    group: RaftGroupId,
+    id: LogIndex,
+    /// The rest is short once the log is offloaded up to here.
+    flushed: LogIndex,
+    /// Where the seal is in the log, and when it was proposed.
+    sealed: Option<(LogIndex, Instant)>,
+    handed_over: Option<Instant>,
+    not_before: Option<Instant>,
+}
+
+impl Moves {
+    /// Another broker leads a group.
+    pub(super) fn step_down(&mut self, group: RaftGroupId) {
+        self.leaving.retain(|_, leaving| leaving.group != group);
+        self.adopting.retain(|_, (of, _)| *of != group);
+    }
+
+    /// May something be said of a partition that may have been lost?
+    fn may_say(&mut self, partition: PartitionId, now: Instant) -> bool {
+        let said = self.said.get(&partition);
+        let rested = said.is_none_or(|at| now.saturating_duration_since(*at) >= SAY_INTERVAL);
+        if rested {
+            self.said.insert(partition, now);
+        }
+        rested
+    }
+}
+
+impl UnderWay {
+    /// Another move in place of this one.
+    fn ask_for(&self, to: RaftGroupId) -> Command {
+        let Self { topic_id, index, id, .. } = *self;
+        Command::MovePartition { topic_id, index, to, replaces: id }
+    }
+}
+
+impl Shard {
+    /// Notes what an image says of moves, in place of the one before.
+    pub(super) fn follow_moves(&mut self, image: &Image) {
+        let now = self.now.instant;
+        let before = std::mem::take(&mut self.moves.under_way);
+        let seen = |id: PartitionId, by: LogIndex| {
+            before.iter().find(|it| it.partition == id && it.id == by).map(|it| it.since)
+        };
+        let here = |it: &UnderWay| self.tiers.contains(it.from) || self.tiers.contains(it.to);
+        let all = image.moving().map(|(topic, index, it, to)| UnderWay {
+            topic_id: topic.id,
+            index,
+            partition: it.id,
+            from: it.group,
+            to: to.to,
+            id: to.id,
+            since: seen(it.id, to.id).unwrap_or(now),
+        });
+        self.moves.under_way = all.filter(here).collect();
+        for gone in before {
+            let is_there = |it: &cluster::Partition| it.moved == gone.id;
+            let topic = image.topic_by_id(gone.topic_id);
+            let partition = topic.and_then(|topic| topic.partitions.get(gone.index as usize));
+            if partition.is_some_and(is_there) {
+                self.has_moved(&gone);
+            }
+        }
+        let moving: BTreeSet<_> = self.moves.under_way.iter().map(|it| it.partition).collect();
+        self.moves.leaving.retain(|id, _| moving.contains(id));
+        self.moves.adopting.retain(|id, _| moving.contains(id));
+    }
+
+    /// The metadata says that a partition is where it was to go.
+    fn has_moved(&mut self, moved: &UnderWay) {
+        let now = self.now.instant;
+        if self.log.leads(moved.to).is_some() {
+            self.metrics.add(Metric::PartitionMoves, 1);
+            self.metrics.moves.record(now.saturating_duration_since(moved.since));
+        }
+        let leaving = self.moves.leaving.remove(&moved.partition);
+        if let Some((_, sealed)) = leaving.and_then(|leaving| leaving.sealed) {
+            self.metrics.sealed.record(now.saturating_duration_since(sealed));
+        }
+    }
+
+    /// Moves on what moves as far as it goes without waiting; true if something was done.
+    pub(super) fn moves_on(&mut self) -> bool {
+        if self.moves.under_way.is_empty() {
+            return false;
+        }
+        let all = self.moves.under_way.clone();
+        all.iter().fold(false, |done, it| self.leave_on(it) | self.arrive_on(it) | done)
+    }
+
+    fn leave_on(&mut self, moving: &UnderWay) -> bool {
+        let (group, id) = (moving.from, moving.partition);
+        if !self.tiers.contains(group) || !self.log.has_caught_up(group) {
+            return false;
+        }
+        let flushed = self.log.committed(group);
+        let new = |not_before| Leaving {
+            group,
+            id: moving.id,
+            flushed,
+            sealed: None,
+            handed_over: None,
+            not_before,
+        };
+        let leaving = self.moves.leaving.entry(id).or_insert_with(|| new(None));
+        if leaving.id != moving.id {
+            *leaving = new(leaving.not_before);
+        }
+        match self.tiers[group].manifest.sealed(id) {
+            Some(by) if by == moving.id => self.hand_over_on(moving),
+            Some(_) => self.unseal(group, id),
+            None => self.seal_on(moving),
+        }
+    }
+
+    /// Seals a partition once little is left to offload, and there is who takes it.
+    fn seal_on(&mut self, moving: &UnderWay) -> bool {
+        let (group, id, now) = (moving.from, moving.partition, self.now.instant);
+        let Some(leaving) = self.moves.leaving.get(&id) else { return false };
+        if leaving.sealed.is_some() || leaving.not_before.is_some_and(|at| now < at) {
+            return false;
+        }
+        if self.tiers[group].offload.covered() < leaving.flushed {
+            self.tiers[group].offload.want_when_idle();
+            return false;
+        }
+        if self.node.leader(moving.to).is_none() || self.hosting.of(group, id).is_none() {
+            return false;
+        }
+        let extents = self.tiers[group].manifest.extents(id).len();
+        if extents.saturating_mul(EXTENT_SIZE_MAX) > self.log.entry_size_max() / 2 {
+            let name = self.metadata.image().name_of(id);
+            self.notes.push(format!(
+                "{name} stays where it is: it is in {extents} pieces in the object store, too many \
+                 for an entry of the log; move it when they are merged"
+            ));
+            self.command(moving.ask_for(group));
+            return true;
+        }
+        let edit = Edit::Sealed { partition: id, id: moving.id };
+        let Ok(index) = self.propose_edit(group, &edit) else { return false };
+        if let Some(leaving) = self.moves.leaving.get_mut(&id) {
+            leaving.sealed = Some((index, now));
+        }
+        if let Some((log, _)) = self.hosting.of_mut(group, id) {
+            log.set_sealed(true);
+        }
+        true
+    }
+
+    /// A partition that takes no more records goes once all of them are in the object store.
+    fn hand_over_on(&mut self, moving: &UnderWay) -> bool {
+        let (group, id, now) = (moving.from, moving.partition, self.now.instant);
+        let committed = self.log.committed(group);
+        let Some(leaving) = self.moves.leaving.get_mut(&id) else { return false };
+        let (upto, since) = *leaving.sealed.get_or_insert((committed, now));
+        if now.saturating_duration_since(since) >= SEALED_MAX {
+            // Asked for anew it is another move, and this one can be taken back.
+            leaving.not_before = Some(now + PAUSE);
+            leaving.sealed = Some((upto, now));
+            self.metrics.add(Metric::PartitionMovesPutOff, 1);
+            self.command(moving.ask_for(moving.to));
+            return true;
+        }
+        if self.tiers[group].offload.covered() < upto {
+            self.tiers[group].offload.want_when_idle();
+            return false;
+        }
+        if leaving.handed_over.is_some_and(|at| now.saturating_duration_since(at) < SAY_INTERVAL) {
+            return false;
+        }
+        leaving.handed_over = Some(now);
+        let Some(adoption) = self.adoption_of(moving) else { return false };
+        let bytes = adoption.encode();
+        match self.node.leader(moving.to) {
+            Some((node, _)) if node == self.node.id => self.ask_to_adopt(moving.to, bytes),
+            Some((node, _)) => {
+                self.peers.send_control(node, &Control::HandOver { adoption: bytes });
+            }
+            None => {}
+        }
+        true
+    }
+
+    /// What another group has to know of a partition that is sealed, and in the object store.
+    fn adoption_of(&self, moving: &UnderWay) -> Option<Adoption> {
+        let (group, id) = (moving.from, moving.partition);
+        let log = self.hosting.of(group, id)?;
+        let manifest = &self.tiers[group].manifest;
+        let epoch = u32::try_from(log.epoch_of(self.log.leads(group)?).get()).ok()?;
+        Some(Adoption {
+            group: moving.to,
+            partition: id,
+            id: moving.id,
+            epoch_base: epoch.saturating_add(EPOCH_STEP),
+            log_start: manifest.log_start(id),
+            end: manifest.offloaded_end(id),
+            objects: manifest.objects_of(id),
+            extents: manifest.extents(id).to_vec(),
+            state: log.encode_whole()?.into(),
+        })
+    }
+
+    /// Takes a seal back, for a move that is none any more.
+    fn unseal(&mut self, group: RaftGroupId, partition: PartitionId) -> bool {
+        self.moves.may_say(partition, self.now.instant)
+            && self.propose_edit(group, &Edit::Unsealed { partition }).is_ok()
+    }
+
+    /// At the tick: partitions that are sealed for a move that was called off take records again.
+    pub(super) fn unseal_what_stays(&mut self) {
+        let groups = self.tiers.groups();
+        for group in groups.iter().copied() {
+            if !self.log.has_caught_up(group) {
+                continue;
+            }
+            let manifest = &self.tiers[group].manifest;
+            let image = self.metadata.shared_image();
+            let sealed = manifest.sealed_partitions().filter(|(_, id)| image.version() >= *id);
+            let stays = |id: &PartitionId| {
+                let stays = |it: &cluster::Partition| it.group == group && it.moving.is_none();
+                image.partitions().any(|(_, _, it)| it.id == *id && stays(it))
+            };
+            let staying: Vec<_> = sealed.map(|(id, _)| id).filter(stays).collect();
+            for partition in staying {
+                self.unseal(group, partition);
+            }
+        }
+    }
+
+    /// Hands a partition to the shard of this broker that has the group which gets it.
+    pub(super) fn ask_to_adopt(&mut self, to: RaftGroupId, adoption: Bytes) {
+        if let Some(shard) = self.metadata.image().shard_of(to, self.node.id) {
+            let origin = Origin { call: self.calls.reserve(), part: 0 };
+            self.ask(shard, origin, PartRequest::Adopt(adoption));
+        }
+    }
+
+    /// Proposes the entry with which a group of this shard gets a partition.
+    pub(super) fn adopt(&mut self, adoption: &Bytes) {
+        let Ok(mut adoption) = Adoption::decode(adoption) else { return };
+        let (group, id, by) = (adoption.group, adoption.partition, adoption.id);
+        let is_it = |it: &&UnderWay| it.partition == id && it.to == group && it.id == by;
+        let is_wanted = self.moves.under_way.iter().any(|it| is_it(&it));
+        let Some(term) = self.log.leads(group).filter(|_| self.log.has_caught_up(group)) else {
+            return;
+        };
+        let is_news = is_news(&self.tiers[group].manifest, &adoption);
+        if !is_wanted || !is_news || self.moves.adopting.get(&id) == Some(&(group, by)) {
+            return;
+        }
+        let term = u32::try_from(term.get()).unwrap_or(u32::MAX);
+        adoption.epoch_base = adoption.epoch_base.saturating_sub(term);
+        let found = Partition::adopted(&adoption.state, partition::Origin::default());
+        if found.is_ok_and(|found| found.id() == id)
+            && self.propose_edit(group, &Edit::Adopted(Box::new(adoption))).is_ok()
+        {
+            self.moves.adopting.insert(id, (group, by));
+        }
+    }
+
+    /// Tells group 0 that a partition has arrived.
+    fn arrive_on(&mut self, moving: &UnderWay) -> bool {
+        let (group, id) = (moving.to, moving.partition);
+        if !self.tiers.contains(group) || !self.log.has_caught_up(group) {
+            return false;
+        }
+        let arrival = self.tiers[group].manifest.arrival(id).filter(|it| it.id == moving.id);
+        let Some(arrival) = arrival else { return false };
+        if !self.moves.may_say(id, self.now.instant) {
+            return false;
+        }
+        self.command(Command::PartitionArrived {
+            topic_id: moving.topic_id,
+            index: moving.index,
+            id: moving.id,
+            epoch_base: arrival.epoch_base,
+            // The manifest contains it: one with that many edits does, too.
+            arrived: self.tiers[group].edited,
+        });
+        true
+    }
+
+    /// An entry that adopts a partition is in a group's log: batches of it may follow.
+    pub(super) fn edit_appended(&mut self, group: RaftGroupId, index: LogIndex, payload: &Bytes) {
+        if let Ok((Edit::Adopted(adoption), _)) = Edit::decode(payload) {
+            self.take_adopted(group, index, &adoption);
+        }
+    }
+
+    fn take_adopted(&mut self, group: RaftGroupId, index: LogIndex, adoption: &Adoption) {
+        let here = self.hosting.of(group, adoption.partition);
+        let is_here = here.is_some_and(|it| it.origin().id >= adoption.id);
+        if is_news(&self.tiers[group].manifest, adoption) && !is_here {
+            self.hosting.restore(group, adopted(index, adoption));
+        }
+    }
+
+    /// The same entry is committed, and the manifest contains it.
+    pub(super) fn adopted(&mut self, group: RaftGroupId, index: LogIndex, adoption: &Adoption) {
+        let id = adoption.partition;
+        let is_here = |it: &Partition| it.origin().id >= adoption.id;
+        if !self.hosting.of(group, id).is_some_and(is_here) {
+            self.hosting.restore(group, adopted(index, adoption));
+        }
+        self.heed_seal(group, id);
+        self.moves.adopting.remove(&id);
+    }
+
+    /// The partition is another group's, and the manifest only lends its objects.
+    pub(super) fn lent(&mut self, group: RaftGroupId, index: LogIndex, partition: PartitionId) {
+        let is_left = |it: &Partition| it.origin().index < index;
+        if self.hosting.of(group, partition).is_some_and(is_left) {
+            self.hosting.remove(group, partition);
+        }
+    }
+
+    /// Partitions take records or not as the manifest says.
+    pub(super) fn heed_seals(&mut self, group: RaftGroupId) {
+        let ids: Vec<_> = self.hosting.partitions(group).map(Partition::id).collect();
+        ids.into_iter().for_each(|id| self.heed_seal(group, id));
+    }
+
+    pub(super) fn heed_seal(&mut self, group: RaftGroupId, partition: PartitionId) {
+        let is_sealed = self.tiers[group].manifest.sealed(partition).is_some();
+        if let Some((log, _)) = self.hosting.of_mut(group, partition) {
+            log.set_sealed(is_sealed);
+        }
+    }
+}
+
+/// A partition as an entry of a group's log brings it.
+///
+/// # Panics
+///
+/// The state is none: a leader looked at it before it proposed the entry.
+pub(crate) fn adopted(index: LogIndex, adoption: &Adoption) -> Partition {
+    let origin = partition::Origin { index, id: adoption.id, epoch_base: adoption.epoch_base };
+    Partition::adopted(&adoption.state, origin).expect("a leader's adoption")
+}
+
+/// Has the manifest of a group neither that adoption nor a later one of the partition?
+pub(crate) fn is_news(manifest: &Manifest, adoption: &Adoption) -> bool {
+    manifest.arrival(adoption.partition).is_none_or(|arrival| arrival.id < adoption.id)
+}
