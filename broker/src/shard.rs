@@ -242,7 +242,7 @@ impl Shard {
             PartRequest::DeleteRecords { partition, before } => {
                 self.delete_records(origin, partition, before);
             }
-            PartRequest::Adopt(adoption) => self.adopt(&adoption),
+            PartRequest::Adopt(adoption) => self.adopt(adoption),
         }
     }
 

@@ -30,7 +30,7 @@ use crate::shard::coordinate::Groups;
 use crate::shard::group_snapshot::{GroupSnapshot, Stored};
 use crate::shard::hosted::{Hosting, entry_of};
 use crate::shard::metadata::{METADATA_SHARD, Metadata};
-use crate::shard::moves::{adopted, is_news};
+use crate::shard::moves::is_news;
 use crate::shard::replicated_log::{ReplicatedLog, group_of};
 use crate::shard::tier::Tier;
 use crate::shard::tiers::Tiers;
@@ -278,7 +278,7 @@ fn rebuild(driver: &Driver, hosting: &mut Hosting, group: RaftGroupId) -> Result
             if let Some((Edit::Adopted(adoption), _)) = edit
                 && is_news(&stored.manifest, &adoption)
             {
-                hosting.restore(group, adopted(index, &adoption));
+                hosting.adopt(group, index, &adoption);
             }
             continue;
         }

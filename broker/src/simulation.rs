@@ -23,7 +23,9 @@ use crate::shard::group_snapshot::GroupSnapshot;
 use crate::shard::{Now, Shard};
 use crate::shard_thread::{Seeds, recover};
 
-pub use crate::shard::inspect::{ClusterChange, Counters, GroupState, PartitionState, Standing};
+pub use crate::shard::inspect::{
+    ClusterChange, Counters, GroupState, Homes, PartitionState, Standing,
+};
 
 const SHARD: ShardId = ShardId::new(0);
 
@@ -207,10 +209,15 @@ impl SimBroker {
         self.shard.moved()
     }
 
-    /// The objects that a group has to have, for all that it knows: its own, and those of other
-    /// groups where partitions are that came from there.
-    pub fn needed(&self, group: RaftGroupId) -> BTreeSet<ObjectName> {
-        self.shard.needed(group)
+    /// Where partitions are, for all that it knows.
+    pub fn homes(&self) -> Homes {
+        self.shard.homes()
+    }
+
+    /// The objects that a group has to have: its own, and those of other groups where partitions
+    /// are that came from there.
+    pub fn needed(&self, group: RaftGroupId, homes: &Homes) -> BTreeSet<ObjectName> {
+        self.shard.needed(group, homes)
     }
 
     /// What it knows of a broker; nothing before it has an image.

@@ -38,7 +38,7 @@ pub(crate) struct FetchCall {
     version: i16,
     read_committed: bool,
     response: FetchResponse,
-    /// By slot: topic and partition in the response, and the partition's group.
+    /// By slot: topic and partition in the response, and the partition as it was asked for.
     places: Vec<(usize, usize, cluster::Partition)>,
     /// What each shard is asked, again after each wake.
     reads: BTreeMap<ShardId, Read>,

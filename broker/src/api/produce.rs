@@ -31,7 +31,7 @@ const ACKS_ALL: i16 = -1;
 pub(crate) struct ProduceCall {
     acks: i16,
     response: ProduceResponse,
-    /// By part: topic and partition in the response, and the group that was asked.
+    /// By part: topic and partition in the response, and the partition as it was asked for.
     places: Vec<Place>,
     outstanding: usize,
     started: Instant,
@@ -163,8 +163,7 @@ impl ProduceCall {
                 }
                 *slot = ProducePartitionResponse::failed(slot.index, error_code(refused));
                 if refused == AppendRefused::NotLeader {
-                    let at = place.at;
-                    self.name_leader(shard, part, at);
+                    self.name_leader(shard, part);
                 }
             }
         }
@@ -181,10 +180,10 @@ impl ProduceCall {
     }
 
     /// Tells the client who leads instead (KIP-951).
-    fn name_leader(&mut self, shard: &Shard, part: u32, at: cluster::Partition) {
-        let leads = current_leader(shard, at.group, at.epoch_base);
-        let Some((leader, endpoint)) = leads else { return };
+    fn name_leader(&mut self, shard: &Shard, part: u32) {
         let place = &self.places[part as usize];
+        let leads = current_leader(shard, place.at.group, place.at.epoch_base);
+        let Some((leader, endpoint)) = leads else { return };
         self.response.topics[place.topic].partitions[place.partition].current_leader = Some(leader);
         if !self.response.node_endpoints.contains(&endpoint) {
             self.response.node_endpoints.push(endpoint);

@@ -4,6 +4,7 @@ use uuid::Uuid;
 use super::super::command::{Command, Endpoint};
 use super::super::creation::{Shape, bootstrap};
 use super::super::image::Node;
+use super::super::state::tests::apply_checked;
 use super::*;
 
 const NODES: [NodeId; 3] = [NodeId::new(1), NodeId::new(2), NodeId::new(3)];
@@ -29,16 +30,7 @@ impl World {
 
     fn apply(&mut self, command: Command) -> Outcome {
         self.1 = self.1.next();
-        let outcome = self.0.apply(self.1, command);
-        // Every state has one encoding, and is read back as it was.
-        let bytes = self.0.encode_snapshot();
-        let again = Cluster::decode_snapshot(&bytes, Arc::clone(self.0.settings()));
-        assert_eq!(again.as_ref(), Ok(&self.0));
-        for length in 0..bytes.len() {
-            let cut = Cluster::decode_snapshot(&bytes[..length], Arc::default());
-            assert!(cut.is_err(), "cut at {length}");
-        }
-        outcome
+        apply_checked(&mut self.0, self.1, command)
     }
 
     fn register(&mut self, node: NodeId) -> Outcome {

@@ -134,7 +134,7 @@ impl Image {
     /// Of partitions that are there; of one at least.
     pub(super) fn read_moves(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         let wrong = DecodeError::Range { field: "moves" };
-        let moves = reader.map("moves", |reader| {
+        let mut left: BTreeMap<PartitionId, Moved> = reader.map("moves", |reader| {
             let id = PartitionId::new(reader.u64("partition")?);
             let epoch_base = reader.u32("epoch base")?;
             let moved = LogIndex::new(reader.u64("moved")?);
@@ -147,7 +147,6 @@ impl Image {
             };
             Ok((id, Moved { epoch_base, moved, arrived, moving }))
         })?;
-        let mut left: BTreeMap<PartitionId, Moved> = moves;
         if left.is_empty() {
             return Err(wrong);
         }

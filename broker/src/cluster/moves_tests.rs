@@ -1,5 +1,6 @@
 use super::super::command::{Command, NewTopic, Replica};
 use super::super::membership::NodeState;
+use super::super::state::tests::apply_checked;
 use super::*;
 use model::{NodeId, ShardId};
 
@@ -33,16 +34,7 @@ impl World {
 
     fn apply(&mut self, command: Command) -> Outcome {
         self.1 = self.1.next();
-        let outcome = self.0.apply(self.1, command);
-        // Every state has one encoding, and is read back as it was.
-        let bytes = self.0.encode_snapshot();
-        let again = Cluster::decode_snapshot(&bytes, Arc::clone(self.0.settings()));
-        assert_eq!(again.as_ref(), Ok(&self.0));
-        for length in 0..bytes.len() {
-            let cut = Cluster::decode_snapshot(&bytes[..length], Arc::default());
-            assert!(cut.is_err(), "cut at {length}");
-        }
-        outcome
+        apply_checked(&mut self.0, self.1, command)
     }
 
     /// Asks for a move of partition 1; returns its number.

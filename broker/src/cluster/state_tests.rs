@@ -40,6 +40,23 @@ fn applied(commands: impl IntoIterator<Item = Command>) -> Cluster {
     cluster
 }
 
+/// Applies a command; every state has one encoding, and is read back as it was.
+pub(in crate::cluster) fn apply_checked(
+    cluster: &mut Cluster,
+    index: LogIndex,
+    command: Command,
+) -> Outcome {
+    let outcome = cluster.apply(index, command);
+    let bytes = cluster.encode_snapshot();
+    let again = Cluster::decode_snapshot(&bytes, Arc::clone(cluster.settings()));
+    assert_eq!(again.as_ref(), Ok(&*cluster));
+    for length in 0..bytes.len() {
+        let cut = Cluster::decode_snapshot(&bytes[..length], Arc::default());
+        assert!(cut.is_err(), "cut at {length}");
+    }
+    outcome
+}
+
 /// The state of the golden snapshot: every golden command of a cluster's beginning, its id last.
 fn golden_cluster() -> Cluster {
     let group_1 = Command::CreateGroup {

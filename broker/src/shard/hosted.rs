@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use model::{LogIndex, NodeId, Offset, PartitionId, RaftGroupId, Term};
 use replication::Descriptor;
+use s3_uploader::Adoption;
 
 use super::Shard;
 use super::call::Origin;
@@ -15,7 +16,7 @@ use super::group_snapshot::GroupSnapshot;
 use super::message::{AppendRefused, Appended, PartAnswer};
 use crate::group::AppendToken;
 use crate::metrics::Metric;
-use crate::partition::{EntryDescriptor, Partition, TailBudget};
+use crate::partition::{self, EntryDescriptor, Partition, TailBudget};
 
 /// Who hears when an entry is committed.
 pub(crate) enum Waiter {
@@ -173,6 +174,44 @@ impl Hosting {
         }
     }
 
+    /// Takes a partition that an entry of a group's log adopts; false if it is here already.
+    ///
+    /// # Panics
+    ///
+    /// Its state is none: a leader looked at it before it proposed the entry.
+    pub(crate) fn adopt(
+        &mut self,
+        group: RaftGroupId,
+        index: LogIndex,
+        adoption: &Adoption,
+    ) -> bool {
+        let here = self.of(group, adoption.partition);
+        if here.is_some_and(|log| log.origin().id >= adoption.id) {
+            return false;
+        }
+        let origin = partition::Origin { index, id: adoption.id, epoch_base: adoption.epoch_base };
+        let log = Partition::adopted(&adoption.state, origin).expect("a leader's adoption");
+        self.restore(group, log);
+        true
+    }
+
+    /// Gives a partition what its group's log has of it since it was adopted: that was here, and
+    /// went with what was dropped, since the metadata says that the partition has moved on.
+    pub(crate) fn replay_after(
+        &mut self,
+        group: RaftGroupId,
+        partition: PartitionId,
+        entries: impl Iterator<Item = (LogIndex, Term, EntryDescriptor)>,
+        committed: LogIndex,
+    ) {
+        let Some((log, _)) = self.of_mut(group, partition) else { return };
+        for (index, term, batch) in entries.filter(|(_, _, it)| it.partition() == partition) {
+            let taken = log.replay(index, term, &batch);
+            taken.expect("entries follow one another in a partition");
+        }
+        log.committed(committed);
+    }
+
     /// Takes an entry that recovery found in the log of a group, after those before it. With
     /// `compacted` a partition that the snapshot lacks may begin anywhere: its topic was deleted
     /// before the snapshot, and the next metadata image says so.
@@ -183,7 +222,7 @@ impl Hosting {
         term: Term,
         descriptor: &EntryDescriptor,
         compacted: bool,
-    ) -> Result<(), crate::partition::ReplayError> {
+    ) -> Result<(), partition::ReplayError> {
         let id = descriptor.partition();
         let start = if compacted { descriptor.base_offset() } else { Offset::ZERO };
         if self.of(group, id).is_none() {
@@ -439,4 +478,85 @@ pub(crate) fn appended_at(
     log_start: Offset,
 ) -> Appended {
     Appended { base_offset, log_append_time_ms, log_start_offset: log_start, throttle_ms: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::partition::{FirstSequence, Prepared, Submission};
+
+    const ID: PartitionId = PartitionId::new(9);
+    const GROUP: RaftGroupId = RaftGroupId::new(2);
+    const TERM: Term = Term::new(1);
+
+    /// Batches of 10 records each, one after the other.
+    fn batches(count: u64) -> Vec<EntryDescriptor> {
+        let mut log = Partition::new(ID);
+        let submission = Submission {
+            record_count: 10,
+            batch_size: 100,
+            max_timestamp: 0,
+            attributes: 0,
+            producer: None,
+            first_sequence: FirstSequence::Any,
+        };
+        let batch = |index| {
+            let Ok(Prepared::New(new)) = log.prepare(&submission, 0) else { panic!("it is new") };
+            log.replay(LogIndex::new(index), TERM, new.descriptor()).expect("it follows");
+            *new.descriptor()
+        };
+        (1..=count).map(batch).collect()
+    }
+
+    fn adoption() -> Adoption {
+        Adoption {
+            group: GROUP,
+            partition: ID,
+            id: LogIndex::new(40),
+            epoch_base: 0,
+            log_start: Offset::ZERO,
+            end: None,
+            objects: Vec::new(),
+            extents: Vec::new(),
+            state: Partition::new(ID).encode_whole().expect("it is empty").into(),
+        }
+    }
+
+    /// A follower that is behind with a group's log, and not with the metadata.
+    #[test]
+    fn what_was_dropped_between_an_adoption_and_its_commit_is_there_again() {
+        let batches = batches(3);
+        let entry = |at: usize| (LogIndex::new(6 + at as u64), TERM, batches[at]);
+        let mut hosting = Hosting::new(0);
+        let take = |hosting: &mut Hosting, at: usize| {
+            let (index, term, batch) = entry(at);
+            hosting.recovered(GROUP, index, term, &batch, true)
+        };
+        assert!(hosting.adopt(GROUP, LogIndex::new(5), &adoption()));
+        assert!(!hosting.adopt(GROUP, LogIndex::new(5), &adoption()), "it is here");
+        take(&mut hosting, 0).expect("it follows");
+        hosting.remove(GROUP, ID);
+        take(&mut hosting, 1).expect("of what is not here it may be the first");
+        assert!(hosting.adopt(GROUP, LogIndex::new(5), &adoption()));
+        hosting.replay_after(GROUP, ID, [entry(0), entry(1)].into_iter(), LogIndex::new(6));
+        take(&mut hosting, 2).expect("nothing is missing before it");
+        let log = hosting.of(GROUP, ID).expect("it is here");
+        assert_eq!((log.high_watermark(), log.log_end()), (Offset::new(10), Offset::new(30)));
+    }
+
+    #[test]
+    fn a_group_that_has_left_keeps_its_own_partition_apart() {
+        let (other, batches) = (RaftGroupId::new(1), batches(2));
+        let mut hosting = Hosting::new(0);
+        hosting.ensure(other, ID);
+        assert!(hosting.adopt(GROUP, LogIndex::new(5), &adoption()));
+        assert_eq!(hosting.group_of(ID), Some(other), "the metadata says so still");
+        assert!(hosting.ensure(GROUP, ID));
+        let late = hosting.recovered(other, LogIndex::new(3), TERM, &batches[0], true);
+        late.expect("it follows what that group has");
+        assert_eq!(hosting.get(ID).map(Partition::log_end), Some(Offset::ZERO));
+        assert_eq!(hosting.of(other, ID).map(Partition::log_end), Some(Offset::new(10)));
+        assert!(hosting.retain(|group, _| group == GROUP).is_empty());
+        assert!(hosting.of(other, ID).is_none());
+    }
 }

@@ -1,6 +1,6 @@
 //! What a simulation sees of a shard, to check it, and the bugs that it plants.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{LogIndex, NodeId, Offset, PartitionId, RaftGroupId, Term};
@@ -89,6 +89,14 @@ pub struct Standing {
     pub copies: usize,
 }
 
+/// The group of each partition.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Homes {
+    /// Of the metadata that says so.
+    pub version: u64,
+    pub groups: BTreeMap<PartitionId, RaftGroupId>,
+}
+
 impl Shard {
     pub(crate) fn change_cluster(&mut self, change: ClusterChange) -> bool {
         let set = |node, state| Command::SetNodeState { node: NodeId::new(node), state };
@@ -152,11 +160,17 @@ impl Shard {
         is_still && image.groups().all(|group| group.leaving.is_empty())
     }
 
-    pub(crate) fn needed(&self, group: RaftGroupId) -> BTreeSet<ObjectName> {
+    pub(crate) fn homes(&self) -> Homes {
+        let image = self.metadata.image();
+        let groups = image.partitions().map(|(_, _, partition)| (partition.id, partition.group));
+        Homes { version: image.version().get(), groups: groups.collect() }
+    }
+
+    pub(crate) fn needed(&self, group: RaftGroupId, homes: &Homes) -> BTreeSet<ObjectName> {
         let manifest = &self.tiers[group].manifest;
         let own = manifest.live().copied().filter(|object| !manifest.is_foreign(object));
-        let here = self.metadata.image().partitions().filter(|(_, _, it)| it.group == group);
-        let objects = here.flat_map(|(_, _, partition)| manifest.objects_of(partition.id));
+        let here = homes.groups.iter().filter(|(_, home)| **home == group);
+        let objects = here.flat_map(|(partition, _)| manifest.objects_of(*partition));
         own.chain(objects.map(|(object, _)| object)).collect()
     }
 

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_wire::StrBytes;
 use kafka_wire::validate::BatchInfo;
 use model::{LeaderEpoch, NodeId, Offset, PartitionId, RaftGroupId};
+use s3_uploader::Adoption;
 
 use super::call::{CallId, Origin};
 use crate::cluster::{Command, Image, Outcome};
@@ -45,8 +46,8 @@ pub(crate) enum PartRequest {
         partition: PartitionId,
         before: Option<Offset>,
     },
-    /// Lets a group of the shard have a partition: an encoded `Adoption`. Not answered.
-    Adopt(Bytes),
+    /// Lets a group of the shard have a partition. Not answered.
+    Adopt(Box<Adoption>),
 }
 
 /// The answers, variant by variant.

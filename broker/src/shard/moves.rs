@@ -13,7 +13,7 @@
 //! Group 0 decides: of a move that was asked for again, or called off, the other group's entry
 //! counts for nothing, and the partition takes records again where it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::Shard;
 use super::call::Origin;
+use super::hosted::entry_of;
 use super::message::PartRequest;
 use crate::cluster::{self, Command, Image};
 use crate::metrics::Metric;
@@ -46,7 +47,7 @@ const EXTENT_SIZE_MAX: usize = 80;
 #[derive(Default)]
 pub(crate) struct Moves {
     /// What the image says that moves from or to a group of this shard.
-    under_way: Vec<UnderWay>,
+    under_way: BTreeMap<PartitionId, UnderWay>,
     leaving: BTreeMap<PartitionId, Leaving>,
     /// Moves that an entry was proposed for that adopts the partition.
     adopting: BTreeMap<PartitionId, (RaftGroupId, LogIndex)>,
@@ -110,7 +111,7 @@ impl Shard {
         let now = self.now.instant;
         let before = std::mem::take(&mut self.moves.under_way);
         let seen = |id: PartitionId, by: LogIndex| {
-            before.iter().find(|it| it.partition == id && it.id == by).map(|it| it.since)
+            before.get(&id).filter(|it| it.id == by).map(|it| it.since)
         };
         let here = |it: &UnderWay| self.tiers.contains(it.from) || self.tiers.contains(it.to);
         let all = image.moving().map(|(topic, index, it, to)| UnderWay {
@@ -122,18 +123,19 @@ impl Shard {
             id: to.id,
             since: seen(it.id, to.id).unwrap_or(now),
         });
-        self.moves.under_way = all.filter(here).collect();
-        for gone in before {
+        self.moves.under_way = all.filter(here).map(|it| (it.partition, it)).collect();
+        for gone in before.values() {
             let is_there = |it: &cluster::Partition| it.moved == gone.id;
             let topic = image.topic_by_id(gone.topic_id);
             let partition = topic.and_then(|topic| topic.partitions.get(gone.index as usize));
             if partition.is_some_and(is_there) {
-                self.has_moved(&gone);
+                self.has_moved(gone);
             }
         }
-        let moving: BTreeSet<_> = self.moves.under_way.iter().map(|it| it.partition).collect();
-        self.moves.leaving.retain(|id, _| moving.contains(id));
-        self.moves.adopting.retain(|id, _| moving.contains(id));
+        let Moves { under_way, leaving, adopting, said } = &mut self.moves;
+        leaving.retain(|id, _| under_way.contains_key(id));
+        adopting.retain(|id, _| under_way.contains_key(id));
+        said.retain(|_, at| now.saturating_duration_since(*at) < SAY_INTERVAL);
     }
 
     /// The metadata says that a partition is where it was to go.
@@ -154,7 +156,7 @@ impl Shard {
         if self.moves.under_way.is_empty() {
             return false;
         }
-        let all = self.moves.under_way.clone();
+        let all: Vec<_> = self.moves.under_way.values().copied().collect();
         all.iter().fold(false, |done, it| self.leave_on(it) | self.arrive_on(it) | done)
     }
 
@@ -241,11 +243,11 @@ impl Shard {
         }
         leaving.handed_over = Some(now);
         let Some(adoption) = self.adoption_of(moving) else { return false };
-        let bytes = adoption.encode();
         match self.node.leader(moving.to) {
-            Some((node, _)) if node == self.node.id => self.ask_to_adopt(moving.to, bytes),
+            Some((node, _)) if node == self.node.id => self.ask_to_adopt(adoption),
             Some((node, _)) => {
-                self.peers.send_control(node, &Control::HandOver { adoption: bytes });
+                let adoption = adoption.encode();
+                self.peers.send_control(node, &Control::HandOver { adoption });
             }
             None => {}
         }
@@ -279,13 +281,12 @@ impl Shard {
 
     /// At the tick: partitions that are sealed for a move that was called off take records again.
     pub(super) fn unseal_what_stays(&mut self) {
-        let groups = self.tiers.groups();
+        let (groups, image) = (self.tiers.groups(), self.metadata.shared_image());
         for group in groups.iter().copied() {
             if !self.log.has_caught_up(group) {
                 continue;
             }
             let manifest = &self.tiers[group].manifest;
-            let image = self.metadata.shared_image();
             let sealed = manifest.sealed_partitions().filter(|(_, id)| image.version() >= *id);
             let stays = |id: &PartitionId| {
                 let stays = |it: &cluster::Partition| it.group == group && it.moving.is_none();
@@ -299,19 +300,18 @@ impl Shard {
     }
 
     /// Hands a partition to the shard of this broker that has the group which gets it.
-    pub(super) fn ask_to_adopt(&mut self, to: RaftGroupId, adoption: Bytes) {
-        if let Some(shard) = self.metadata.image().shard_of(to, self.node.id) {
+    pub(super) fn ask_to_adopt(&mut self, adoption: Adoption) {
+        if let Some(shard) = self.metadata.image().shard_of(adoption.group, self.node.id) {
             let origin = Origin { call: self.calls.reserve(), part: 0 };
-            self.ask(shard, origin, PartRequest::Adopt(adoption));
+            self.ask(shard, origin, PartRequest::Adopt(Box::new(adoption)));
         }
     }
 
     /// Proposes the entry with which a group of this shard gets a partition.
-    pub(super) fn adopt(&mut self, adoption: &Bytes) {
-        let Ok(mut adoption) = Adoption::decode(adoption) else { return };
+    pub(super) fn adopt(&mut self, mut adoption: Box<Adoption>) {
         let (group, id, by) = (adoption.group, adoption.partition, adoption.id);
-        let is_it = |it: &&UnderWay| it.partition == id && it.to == group && it.id == by;
-        let is_wanted = self.moves.under_way.iter().any(|it| is_it(&it));
+        let is_it = |it: &UnderWay| it.to == group && it.id == by;
+        let is_wanted = self.moves.under_way.get(&id).is_some_and(is_it);
         let Some(term) = self.log.leads(group).filter(|_| self.log.has_caught_up(group)) else {
             return;
         };
@@ -323,7 +323,7 @@ impl Shard {
         adoption.epoch_base = adoption.epoch_base.saturating_sub(term);
         let found = Partition::adopted(&adoption.state, partition::Origin::default());
         if found.is_ok_and(|found| found.id() == id)
-            && self.propose_edit(group, &Edit::Adopted(Box::new(adoption))).is_ok()
+            && self.propose_edit(group, &Edit::Adopted(adoption)).is_ok()
         {
             self.moves.adopting.insert(id, (group, by));
         }
@@ -353,25 +353,24 @@ impl Shard {
 
     /// An entry that adopts a partition is in a group's log: batches of it may follow.
     pub(super) fn edit_appended(&mut self, group: RaftGroupId, index: LogIndex, payload: &Bytes) {
-        if let Ok((Edit::Adopted(adoption), _)) = Edit::decode(payload) {
-            self.take_adopted(group, index, &adoption);
-        }
-    }
-
-    fn take_adopted(&mut self, group: RaftGroupId, index: LogIndex, adoption: &Adoption) {
-        let here = self.hosting.of(group, adoption.partition);
-        let is_here = here.is_some_and(|it| it.origin().id >= adoption.id);
-        if is_news(&self.tiers[group].manifest, adoption) && !is_here {
-            self.hosting.restore(group, adopted(index, adoption));
+        if let Ok((Edit::Adopted(adoption), _)) = Edit::decode(payload)
+            && is_news(&self.tiers[group].manifest, &adoption)
+        {
+            self.hosting.adopt(group, index, &adoption);
         }
     }
 
     /// The same entry is committed, and the manifest contains it.
     pub(super) fn adopted(&mut self, group: RaftGroupId, index: LogIndex, adoption: &Adoption) {
         let id = adoption.partition;
-        let is_here = |it: &Partition| it.origin().id >= adoption.id;
-        if !self.hosting.of(group, id).is_some_and(is_here) {
-            self.hosting.restore(group, adopted(index, adoption));
+        if self.hosting.adopt(group, index, adoption) {
+            let since = (index.next().get()..self.log.end_of(group).get()).map(LogIndex::new);
+            let entries = since.filter_map(|index| {
+                let entry = self.log.entry(group, index)?;
+                Some((index, entry.term, entry_of(&entry.descriptor?)?))
+            });
+            let committed = self.log.committed(group);
+            self.hosting.replay_after(group, id, entries, committed);
         }
         self.heed_seal(group, id);
         self.moves.adopting.remove(&id);
@@ -397,16 +396,6 @@ impl Shard {
             log.set_sealed(is_sealed);
         }
     }
-}
-
-/// A partition as an entry of a group's log brings it.
-///
-/// # Panics
-///
-/// The state is none: a leader looked at it before it proposed the entry.
-pub(crate) fn adopted(index: LogIndex, adoption: &Adoption) -> Partition {
-    let origin = partition::Origin { index, id: adoption.id, epoch_base: adoption.epoch_base };
-    Partition::adopted(&adoption.state, origin).expect("a leader's adoption")
 }
 
 /// Has the manifest of a group neither that adoption nor a later one of the partition?

@@ -125,8 +125,8 @@ impl Shard {
                     .for_each(|group| self.hand_over_to_first(RaftGroupId::new(group)));
             }
             Control::HandOver { adoption } => {
-                if let Ok(found) = Adoption::decode(&adoption) {
-                    self.ask_to_adopt(found.group, adoption);
+                if let Ok(adoption) = Adoption::decode(&adoption) {
+                    self.ask_to_adopt(adoption);
                 }
             }
             Control::MetadataStored { upto } => {

@@ -17,7 +17,7 @@ mod settings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use broker::simulation::{GroupState, SimBroker};
+use broker::simulation::{GroupState, Homes, SimBroker};
 use bytes::Bytes;
 use model::RaftGroupId;
 
@@ -131,6 +131,8 @@ struct Simulation {
     /// By group and term: who led.
     leaders: BTreeMap<(u64, u64), i32>,
     watch: Watch,
+    /// By the newest metadata that a broker ever had.
+    homes: Homes,
     /// By group: the last entry whose edit a broker's manifest contains.
     edited: BTreeMap<RaftGroupId, u64>,
     /// By node and group: the first entry of the log when it was last looked at.
@@ -165,6 +167,7 @@ impl Simulation {
             network: Network::new(Clients::CONN_END, delay_max, random.fork()),
             clients: Clients::new(&settings, &mut random),
             watch: Watch::new(store.bucket.clone(), store.url.clone(), settings.delete_grace_ms),
+            homes: Homes::default(),
             edited: BTreeMap::new(),
             history: History::new(settings.partitions()),
             store,
@@ -409,6 +412,12 @@ impl Simulation {
     /// has it that knows of the most edits.
     fn look_at_bucket(&mut self) -> Result<(), Violation> {
         let now_ms = unix_ms(self.now);
+        let homes = self.machines.iter().filter_map(|it| it.broker()).map(SimBroker::homes);
+        if let Some(newest) = homes.max_by_key(|homes| homes.version)
+            && newest.version > self.homes.version
+        {
+            self.homes = newest;
+        }
         for group in self.settings.groups() {
             let Some((node, state)) = self.most_edited(group) else { return Ok(()) };
             let known = self.edited.get(&group).copied().unwrap_or(0);
@@ -417,7 +426,7 @@ impl Simulation {
                 return Ok(());
             };
             self.edited.insert(group, state.edited);
-            self.watch.look(broker, &state, now_ms)?;
+            self.watch.look(broker, &state, &self.homes, now_ms)?;
         }
         self.watch.look_at_bucket(now_ms)
     }

@@ -278,7 +278,7 @@ impl Simulation {
             self.trace.note(now, 0, &[4, first], || format!("the log begins at {first}"));
         }
         self.first_index = group.first_index;
-        self.watch.look(broker, &group, now_ms)?;
+        self.watch.look(broker, &group, &broker.homes(), now_ms)?;
         self.watch.look_at_bucket(now_ms)?;
         for state in broker.partitions() {
             let Some(place) = self.settings.place(&state.topic, state.index) else { continue };

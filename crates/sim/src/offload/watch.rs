@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kafka::violation::Violation;
-use broker::simulation::{GroupState, SimBroker, manifest_of};
+use broker::simulation::{GroupState, Homes, SimBroker, manifest_of};
 use model::RaftGroupId;
 use s3_uploader::{Bucket, Change, Manifest, ManifestFile, ObjectName, StoreUrl};
 
@@ -27,7 +27,8 @@ pub(crate) struct Watch {
 /// The objects of a group that something refers to.
 #[derive(Default)]
 struct Named {
-    edited: u64,
+    /// What the manifest contains, and of which metadata it was.
+    seen: (u64, u64),
     /// The broker's manifest.
     live: BTreeSet<ObjectName>,
     /// The bucket's newest manifest: its number, and what it refers to.
@@ -48,18 +49,20 @@ impl Watch {
         }
     }
 
-    /// Looks at what changed in the manifest of a group.
+    /// Looks at what changed in the manifest of a group; `homes` by the newest metadata.
     pub(crate) fn look(
         &mut self,
         broker: &SimBroker,
         state: &GroupState,
+        homes: &Homes,
         now_ms: i64,
     ) -> Result<(), Violation> {
         let named = self.named.entry(state.group).or_default();
-        if std::mem::replace(&mut named.edited, state.edited) == state.edited {
+        let seen = (state.edited, homes.version);
+        if std::mem::replace(&mut named.seen, seen) == seen {
             return Ok(());
         }
-        self.compare(state.group, broker.needed(state.group), now_ms)
+        self.compare(state.group, broker.needed(state.group, homes), now_ms)
     }
 
     /// Looks at what changed in the bucket.
