@@ -39,13 +39,15 @@ impl Shard {
         // First of all: what a follower knows of a producer may be old, and its word on a sequence
         // number, even on a repeat, would be taken for the leader's. So would the refusal of one
         // that stood still while another was elected.
-        let term = self.log.leads(group).ok_or(AppendRefused::NotLeader)?;
-        if partition.is_sealed() {
-            // Soon another group leads it, or this one again.
-            return Err(AppendRefused::NotLeader);
-        }
-        let (epoch, now_ms) = (partition.epoch_of(term), self.now.unix_ms);
         let submission = Submission::from(&append.info);
+        let Some(term) = self.log.leads(group).filter(|_| !partition.is_sealed()) else {
+            // Soon another one leads it, or another group has it; or this one leads it again before
+            // the next batch comes, which then is ahead of this one.
+            let refused = Err(AppendRefused::NotLeader);
+            self.remember_refusal(append.partition, submission.producer, refused);
+            return refused;
+        };
+        let (epoch, now_ms) = (partition.epoch_of(term), self.now.unix_ms);
         let log_start = partition.log_start();
         let prepared = partition.prepare(&submission, now_ms).map_err(|error| {
             self.refusal_of(group, append.partition, submission.producer, error)
@@ -122,9 +124,12 @@ impl Shard {
         let Some(producer) = producer else { return };
         match proposed {
             Ok(()) => self.refusals.forget(partition, producer.id),
-            Err(AppendRefused::Full | AppendRefused::Behind | AppendRefused::NotInSync) => {
-                self.refusals.note(partition, producer, self.now.instant);
-            }
+            Err(
+                AppendRefused::Full
+                | AppendRefused::Behind
+                | AppendRefused::NotInSync
+                | AppendRefused::NotLeader,
+            ) => self.refusals.note(partition, producer, self.now.instant),
             Err(_) => {}
         }
     }

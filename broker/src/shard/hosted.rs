@@ -225,7 +225,10 @@ impl Hosting {
     ) -> Result<(), partition::ReplayError> {
         let id = descriptor.partition();
         let start = if compacted { descriptor.base_offset() } else { Offset::ZERO };
-        if self.of(group, id).is_none() {
+        // A broker that is behind may have dropped what went to another group, and hear from the
+        // metadata that it has come back before the log says that it went.
+        let lacks_all = |log: &Partition| log.log_end() == Offset::ZERO && start > Offset::ZERO;
+        if self.of(group, id).is_none_or(lacks_all) {
             self.restore(group, Partition::starting_at(id, start));
         }
         if let Some((log, _)) = self.of_mut(group, id) {

@@ -151,7 +151,10 @@ impl Shard {
                  wanted {wanted:?}"
             )
         };
-        self.log.groups().into_iter().map(describe).collect()
+        let ups: Vec<_> = self.peers.nodes().filter(|node| self.peers.is_up(*node)).collect();
+        let (id, room) = (self.node.voter(), self.log.room());
+        let first = format!("is {id}, reaches {ups:?}, its WAL has room for {room}");
+        std::iter::once(first).chain(self.log.groups().into_iter().map(describe)).collect()
     }
 
     pub(crate) fn is_balanced(&self) -> bool {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{PartitionId, RaftGroupId};
-use s3_uploader::{Edit, GroupHead, Job, Manifest, ManifestFile, ObjectName, Outcome};
+use s3_uploader::{Edit, GroupHead, Job, ManifestFile, ObjectName, Outcome};
 
 use super::Shard;
 use super::tiers::JobOf;
@@ -50,7 +50,9 @@ impl Shard {
             if all.get(&id).is_some_and(|there| there.destination() == group) {
                 continue; // It comes, or is here as soon as the log says how.
             }
-            match all.get(&id).filter(|there| was_here(manifest, there)) {
+            // Also one that only came for a move that was called off: it may have been here before,
+            // and been lent on to where it is, which the group that had it first relies on.
+            match all.get(&id) {
                 Some(there) => left.push(**there),
                 None => gone.push(id),
             }
@@ -91,12 +93,4 @@ impl Shard {
             let _ = self.propose_edit(group, &edit);
         }
     }
-}
-
-/// Did a partition leave the group of a manifest that knows it? One that only came for a move that
-/// was called off did not, but it may have been there before, and then objects are the group's.
-fn was_here(manifest: &Manifest, there: &Partition) -> bool {
-    let is_own = |object: &ObjectName| !manifest.is_foreign(object);
-    manifest.arrival(there.id).is_none_or(|arrival| arrival.id <= there.moved)
-        || manifest.objects_of(there.id).iter().any(|(object, _)| is_own(object))
 }

@@ -288,10 +288,13 @@ impl Shard {
         self.log.members(group).is_some_and(has_it)
     }
 
-    /// The same of all its groups.
+    /// The same of all its groups, and of those that it is to have.
     #[cfg(feature = "simulation")]
     pub(crate) fn votes(&self) -> bool {
-        self.log.groups().into_iter().all(|group| self.has_place_in(group))
+        let image = self.metadata.image();
+        let wanted = image.groups().filter(|group| group.is_on(self.node.id)).map(|it| it.id);
+        let mut groups = self.log.groups().into_iter().chain(wanted);
+        image.cluster_id().is_some() && groups.all(|group| self.has_place_in(group))
     }
 
     /// Counts what comes to a broker that has no vote yet: what its replacement costs.

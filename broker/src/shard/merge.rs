@@ -41,7 +41,7 @@ pub(crate) struct Merging {
     /// Bytes due for a merge: as counted so far, and by the last look that came around.
     due_so_far: u64,
     due: u64,
-    /// Damaged or missing objects, and until when they are left alone.
+    /// Objects that cannot be read, or not be spared, and until when they are left alone.
     aside: BTreeSet<ObjectName>,
     aside_until: Option<Instant>,
 }
@@ -136,6 +136,11 @@ impl Shard {
 
     fn begin_merge(&mut self, group: RaftGroupId, plan: MergePlan) {
         let Some(term) = self.log.leads(group) else { return };
+        let others = self.not_at_home(group, plan.sections.iter().map(|(partition, _)| *partition));
+        if !others.is_empty() {
+            let objects = plan.objects.into_keys();
+            return objects.for_each(|object| self.set_aside(group, object));
+        }
         self.tiers[group].merging.number += 1;
         let object = ObjectName::merged(group, term, self.tiers[group].merging.number);
         let size = plan.size();
@@ -161,13 +166,13 @@ impl Shard {
             outcome => {
                 self.metrics.add(Metric::MergeFailures, 1);
                 self.tiers[group].merging.rest(now + PAUSE);
-                self.set_aside(group, &outcome);
+                self.set_aside_damaged(group, &outcome);
             }
         }
     }
 
     /// An object that is damaged or gone would fail every merge that it is part of.
-    fn set_aside(&mut self, group: RaftGroupId, outcome: &Outcome) {
+    fn set_aside_damaged(&mut self, group: RaftGroupId, outcome: &Outcome) {
         let Outcome::Failed(
             StoreError::Checksum { key, .. }
             | StoreError::NotFound { key }
@@ -177,13 +182,23 @@ impl Shard {
             return;
         };
         if let Ok(object) = key.parse() {
-            let until = self.now.instant + ASIDE;
-            self.tiers[group].merging.aside.insert(object);
-            self.tiers[group].merging.aside_until.get_or_insert(until);
+            self.set_aside(group, object);
         }
     }
 
-    fn record_merge(&mut self, group: RaftGroupId, edit: Box<Edit>, object: ObjectName) {
+    fn set_aside(&mut self, group: RaftGroupId, object: ObjectName) {
+        let until = self.now.instant + ASIDE;
+        self.tiers[group].merging.aside.insert(object);
+        self.tiers[group].merging.aside_until.get_or_insert(until);
+    }
+
+    fn record_merge(&mut self, group: RaftGroupId, mut edit: Box<Edit>, object: ObjectName) {
+        if let Edit::Merged { extents, .. } = &mut *edit {
+            // One may have left meanwhile, and be in the manifest again for a move that was called
+            // off: what its extents refer to is needed as it is.
+            let others = self.not_at_home(group, extents.iter().map(|(partition, _)| *partition));
+            extents.retain(|(partition, _)| !others.contains(partition));
+        }
         // The reserve for the broker's own entries may be used up for now: then it is tried again.
         let outcome = self.propose_edit(group, &edit);
         if outcome == Err(Refused::NotLeader) {

@@ -13,7 +13,7 @@
 //! Group 0 decides: of a move that was asked for again, or called off, the other group's entry
 //! counts for nothing, and the partition takes records again where it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use super::Shard;
 use super::call::Origin;
 use super::hosted::entry_of;
 use super::message::PartRequest;
+use super::tier::Tier;
 use crate::cluster::{self, Command, Image};
 use crate::metrics::Metric;
 use crate::partition::{self, Partition};
@@ -180,6 +181,9 @@ impl Shard {
         }
         match self.tiers[group].manifest.sealed(id) {
             Some(by) if by == moving.id => self.hand_over_on(moving),
+            // The seal for this move is on its way: one taken back behind it would let records in
+            // that are not handed over. And the seal of a later move is for whoever knows that one.
+            Some(by) if by > moving.id || leaving.sealed.is_some() => false,
             Some(_) => self.unseal(group, id),
             None => self.seal_on(moving),
         }
@@ -279,13 +283,37 @@ impl Shard {
             && self.propose_edit(group, &Edit::Unsealed { partition }).is_ok()
     }
 
+    /// Does a group have a partition, by the metadata and by its manifest? One that came for a move
+    /// that was called off is in the manifest too, with objects that whoever has it needs.
+    pub(super) fn is_at_home(&self, group: RaftGroupId, partition: &cluster::Partition) -> bool {
+        let arrival = self.tiers[group].manifest.arrival(partition.id);
+        partition.group == group
+            && partition.moved == arrival.map(|it| it.id).unwrap_or_default()
+            && !self.moves.adopting.contains_key(&partition.id)
+    }
+
+    /// The same of many partitions: those of which it is not so.
+    pub(super) fn not_at_home(
+        &self,
+        group: RaftGroupId,
+        partitions: impl IntoIterator<Item = PartitionId>,
+    ) -> BTreeSet<PartitionId> {
+        let mut others: BTreeSet<_> = partitions.into_iter().collect();
+        for (_, _, partition) in self.metadata.image().partitions() {
+            if others.contains(&partition.id) && self.is_at_home(group, partition) {
+                others.remove(&partition.id);
+            }
+        }
+        others
+    }
+
     /// At the tick: partitions that are sealed for a move that was called off take records again.
     pub(super) fn unseal_what_stays(&mut self) {
-        let (groups, image) = (self.tiers.groups(), self.metadata.shared_image());
-        for group in groups.iter().copied() {
-            if !self.log.has_caught_up(group) {
-                continue;
-            }
+        let has_some = |tier: &Tier| tier.manifest.sealed_partitions().next().is_some();
+        let groups = self.tiers.iter().filter(|(_, tier)| has_some(tier));
+        let groups = groups.map(|(group, _)| group).filter(|it| self.log.has_caught_up(*it));
+        let image = self.metadata.shared_image();
+        for group in groups.collect::<Vec<_>>() {
             let manifest = &self.tiers[group].manifest;
             let sealed = manifest.sealed_partitions().filter(|(_, id)| image.version() >= *id);
             let stays = |id: &PartitionId| {

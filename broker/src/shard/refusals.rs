@@ -1,8 +1,9 @@
-//! Batches that idempotent producers were refused for want of room, or of replicas in sync. What a
-//! producer had under way behind such a batch does not follow what is in the log, which is no
-//! mistake of its: it gets the same answer until the refused batch has come again, also where
-//! another broker led meanwhile. For OUT_OF_ORDER_SEQUENCE_NUMBER librdkafka takes a new epoch and
-//! sends again what it had no answer to, on other partitions too.
+//! Batches that idempotent producers were refused for want of room, or of replicas in sync, or
+//! since this broker did not lead, or a move was to take the partition away. What a producer had
+//! under way behind such a batch does not follow what is in the log, which is no mistake of its: it
+//! gets an answer on which it tries again until the refused batch has come, also where another
+//! broker led meanwhile. For OUT_OF_ORDER_SEQUENCE_NUMBER librdkafka takes a new epoch and sends
+//! again what it had no answer to, on other partitions too.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

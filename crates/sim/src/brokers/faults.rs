@@ -113,9 +113,8 @@ impl Simulation {
     /// The broker whose disk was lost has its place again.
     pub(super) fn look_at_replacement(&mut self) {
         let Some(node) = self.lost else { return };
-        let has_place = |at: usize| !self.machines[at].runs_on_old() && self.has_its_place(at);
         // All know it, and had time to write that down.
-        let is_over = self.nodes().into_iter().all(has_place);
+        let is_over = self.nodes().into_iter().all(|at| self.has_its_place(at));
         self.over_since = is_over.then(|| self.over_since.unwrap_or(self.now));
         if self.over_since.is_some_and(|since| self.now >= since + WRITTEN_AFTER) {
             self.note(node, &[16], || "has its place again".to_owned());
@@ -124,8 +123,10 @@ impl Simulation {
         }
     }
 
+    /// It votes where it is to, and not with a disk that it will lose again.
     pub(super) fn has_its_place(&self, node: usize) -> bool {
-        self.machines[node].broker().is_some_and(SimBroker::votes)
+        let machine = &self.machines[node];
+        !machine.runs_on_old() && machine.broker().is_some_and(SimBroker::votes)
     }
 
     fn pause(&mut self, node: usize) {
