@@ -1,14 +1,15 @@
-//! What goes over a connection between two brokers once they have met: raft messages as
-//! `docs/formats/raft-message.md` has them, and control messages, each a frame with the same first
-//! twelve bytes. Normative: `docs/formats/peer.md`.
+//! What goes over a connection between two brokers once they have met: raft messages and
+//! heartbeats as `docs/formats/raft-message.md` has them, and control messages, each a frame with
+//! the same first twelve bytes. Normative: `docs/formats/peer.md`.
 
 use bytes::{Bytes, BytesMut};
-use replication::MessageError;
+use replication::{Heartbeats, Message, MessageError};
 
 use crate::codec::{DecodeError, Reader, Writer};
 
-const RAFT_MAGIC: &[u8] = b"TRM1";
-const CONTROL_MAGIC: &[u8] = b"TRC1";
+const RAFT_MAGIC: [u8; 4] = *b"TRM1";
+const HEARTBEATS_MAGIC: [u8; 4] = *b"TRB1";
+const CONTROL_MAGIC: [u8; 4] = *b"TRC1";
 /// Checksum, magic and size of a frame.
 const HEAD_SIZE: usize = 12;
 /// Room around an entry of the largest size, and for the heads of many small ones.
@@ -17,7 +18,8 @@ const OVERHEAD_MAX: usize = 1 << 20;
 /// One message from another broker.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Frame {
-    Raft(replication::Message),
+    Raft(Message),
+    Heartbeats(Heartbeats),
     Control(Control),
 }
 
@@ -79,7 +81,7 @@ pub(crate) fn take_frame(
     let [_, _, _, _, a, b, c, d, size @ ..] = *head;
     let found = [a, b, c, d];
     let size = usize::try_from(u32::from_le_bytes(size)).unwrap_or(usize::MAX);
-    if found != RAFT_MAGIC && found != CONTROL_MAGIC {
+    if ![RAFT_MAGIC, HEARTBEATS_MAGIC, CONTROL_MAGIC].contains(&found) {
         return Err(FrameError::Magic { found });
     }
     if !(HEAD_SIZE..=size_max).contains(&size) {
@@ -89,10 +91,12 @@ pub(crate) fn take_frame(
         return Ok(None);
     }
     let frame = buffer.split_to(size).freeze();
-    if found == RAFT_MAGIC {
-        return Ok(Some(Frame::Raft(replication::Message::decode(frame)?)));
-    }
-    Control::decode(&frame).map(|control| Some(Frame::Control(control)))
+    let frame = match found {
+        RAFT_MAGIC => Frame::Raft(Message::decode(frame)?),
+        HEARTBEATS_MAGIC => Frame::Heartbeats(Heartbeats::decode(&frame)?),
+        _ => Frame::Control(Control::decode(&frame)?),
+    };
+    Ok(Some(frame))
 }
 
 impl Control {
@@ -251,10 +255,13 @@ mod tests {
         let raft = include_bytes!("../../../crates/replication/testdata/raft-message.v1.bin");
         let mut stream = raft.to_vec();
         controls().iter().for_each(|(_, bytes)| stream.extend_from_slice(bytes));
+        let beats = include_bytes!("../../../crates/replication/testdata/raft-heartbeats.v1.bin");
+        stream.extend_from_slice(beats);
         stream.extend_from_slice(raft);
         let whole = take_all(&stream).expect("frames");
-        assert_eq!(whole.len(), 10);
-        assert!(matches!((&whole[0], &whole[9]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
+        assert_eq!(whole.len(), 11);
+        assert!(matches!(&whole[9], Frame::Heartbeats(beats) if beats.count() == 3));
+        assert!(matches!((&whole[0], &whole[10]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
         for step in [1, 2, 7, 100] {
             let mut buffer = BytesMut::new();
             let mut frames = Vec::new();

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use model::NodeId;
+use replication::{Heartbeats, Message};
 use uring::ConnId;
 
 use self::frame::{Control, Frame, take_frame};
@@ -275,9 +276,15 @@ impl Peers {
     }
 
     /// Sends a message of raft; false if it is lost, since the broker is away or takes nothing.
-    pub(crate) fn send(&mut self, node: NodeId, message: &replication::Message) -> bool {
+    pub(crate) fn send(&mut self, node: NodeId, message: &Message) -> bool {
         let pieces = message.encode(&mut self.arena);
         self.send_pieces(node, pieces)
+    }
+
+    /// Sends the heartbeats of all groups, and the answers to those of the other broker.
+    pub(crate) fn send_heartbeats(&mut self, node: NodeId, heartbeats: &Heartbeats) -> bool {
+        let frame = heartbeats.encode(&mut self.arena);
+        self.send_pieces(node, vec![frame])
     }
 
     pub(crate) fn send_control(&mut self, node: NodeId, control: &Control) -> bool {
@@ -305,7 +312,8 @@ impl Peers {
     /// Is there anything among the events beside words of brokers that they are there?
     pub(crate) fn hears_work(&self) -> bool {
         let is_work = |event: &PeerEvent| match event {
-            PeerEvent::Frame { frame: Frame::Raft(message), .. } => !message.is_heartbeat(),
+            PeerEvent::Frame { frame: Frame::Raft(_), .. } => true,
+            PeerEvent::Frame { frame: Frame::Heartbeats(_), .. } => false,
             PeerEvent::Frame { frame: Frame::Control(control), .. } => {
                 !matches!(control, Control::WalRoom { .. } | Control::MetadataStored { .. })
             }

@@ -13,6 +13,8 @@ use crate::metrics::Metric;
 use crate::net::NetAction;
 use crate::peer::frame::Control;
 
+/// Between two looks at who leads and who should.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the preferred leader must have been there, with all that is committed, before it leads.
 const REST: Duration = Duration::from_secs(10);
 /// The same where leadership came back again and again soon after it was handed over.
@@ -29,6 +31,8 @@ const LET_GO_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct Leadership {
     /// By group: how leadership went to and fro.
     led: BTreeMap<RaftGroupId, Led>,
+    /// When it is looked next at who leads.
+    next_look: Option<Instant>,
     /// When the clients are let go, unless a leader is known by then.
     let_go_at: Option<Instant>,
 }
@@ -90,7 +94,6 @@ impl Shard {
             return;
         }
         self.let_clients_go();
-        self.metrics.set(Metric::FollowerLag, self.log.follower_lag());
         if self.log.disk_is_slow(self.now.instant) {
             let shard = self.id;
             self.notes.push(format!(
@@ -100,6 +103,12 @@ impl Shard {
             self.metrics.add(Metric::HandOvers, 1);
             return self.hand_over();
         }
+        let now = self.now.instant;
+        if self.leadership.next_look.is_some_and(|at| now < at) {
+            return;
+        }
+        self.leadership.next_look = Some(now + LOOK_INTERVAL);
+        self.metrics.set(Metric::FollowerLag, self.log.follower_lag());
         if self.node.settings.broker.auto_leader_rebalance {
             self.log.groups().into_iter().for_each(|group| self.prefer_first_replica(group));
         }

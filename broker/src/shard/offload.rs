@@ -125,6 +125,11 @@ impl Offload {
         self.wanted |= matches!(self.phase, Phase::Idle);
     }
 
+    /// Is there anything to offload, or under way?
+    fn is_busy(&self) -> bool {
+        self.pending > 0 || !matches!(self.phase, Phase::Idle)
+    }
+
     /// Bytes that are committed and not offloaded.
     pub(crate) fn pending(&self) -> u64 {
         self.pending
@@ -211,8 +216,9 @@ impl Offload {
 impl Shard {
     /// Moves the offload of all groups on as far as it goes without waiting.
     pub(crate) fn offload_on(&mut self) {
-        let groups = self.tiers.groups();
-        groups.iter().for_each(|group| self.offload_group_on(*group));
+        let busy = self.tiers.iter().filter(|(_, tier)| tier.offload.is_busy());
+        let busy: Vec<_> = busy.map(|(group, _)| group).collect();
+        busy.into_iter().for_each(|group| self.offload_group_on(group));
     }
 
     fn offload_group_on(&mut self, group: RaftGroupId) {

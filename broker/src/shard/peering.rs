@@ -40,6 +40,10 @@ impl Shard {
                     self.note_catching_up(&message);
                     self.log.handle_message(from, message, self.now.instant);
                 }
+                PeerEvent::Frame { from, frame: Frame::Heartbeats(heartbeats) } => {
+                    let from = self.voter_at(from);
+                    self.log.handle_heartbeats(from, &heartbeats, self.now.instant);
+                }
                 PeerEvent::Frame { from, frame: Frame::Control(control) } => {
                     self.hear_control(from, control);
                 }
@@ -74,6 +78,11 @@ impl Shard {
             if !node.is_some_and(|node| self.peers.send(node, &message)) && message.has_entries() {
                 // It goes on when the next answer comes; until then nothing piles up.
                 self.log.report_unreachable(to);
+            }
+        }
+        for (to, heartbeats) in self.log.take_heartbeats() {
+            if let Some(node) = self.node_at(to) {
+                self.peers.send_heartbeats(node, &heartbeats);
             }
         }
         self.actions.append(&mut self.peers.take_actions());

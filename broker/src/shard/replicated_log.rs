@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use model::{LogIndex, RaftGroupId, Term};
 use replication::{
-    Action, CommittedEntry, CompactError, Descriptor, Driver, LogEntry, Message, PersistEntry,
-    ProposeError, Role, Ticket,
+    Action, CommittedEntry, CompactError, Descriptor, Driver, Heartbeats, LogEntry, Message,
+    PersistEntry, ProposeError, Role, Ticket,
 };
 use s3_uploader::{FailPoint, fail_point};
 use uring::DiskDone;
@@ -33,9 +33,9 @@ use crate::partition::{KIND_EDIT, entry_kind};
 
 /// The tick of what is not urgent.
 const TICK: Duration = Duration::from_millis(100);
-/// Raft's tick with other brokers: ten without a word of the leader, and up to ten more, are an
-/// election.
-const RAFT_TICK: Duration = Duration::from_millis(20);
+/// Raft's tick with other brokers, and how often a leader says that it is there: five without a
+/// word of it, and up to five more, are an election.
+const RAFT_TICK: Duration = Duration::from_millis(40);
 
 /// Bytes proposed and not yet taken by the WAL; past that proposals are refused.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
@@ -84,7 +84,7 @@ pub(crate) struct ReplicatedLog {
     write_rate: WriteRate,
     driver: Driver,
     /// Groups of this shard and whether each has applied an entry of its current term.
-    groups: Vec<GroupState>,
+    groups: BTreeMap<RaftGroupId, GroupState>,
     steps: Steps,
     queued_bytes: usize,
     /// Proposed since raft was last asked what to write: on the way into `steps`.
@@ -108,6 +108,7 @@ pub(crate) struct ReplicatedLog {
     events: VecDeque<LogEvent>,
     /// For other brokers, by their number among the voters.
     outgoing: Vec<(u64, Message)>,
+    heartbeats: Vec<(u64, Heartbeats)>,
     catch_up: CatchUp,
     followers_have_room: bool,
     slow_disk: SlowDisk,
@@ -123,7 +124,6 @@ pub(crate) struct ReplicatedLog {
 /// As the shard knows it: it moves on with the events that the shard took, so that a broker leads
 /// only when its shard has heard of all that is in the log.
 struct GroupState {
-    group: RaftGroupId,
     /// This broker leads the group in this term.
     leads: Option<Term>,
     /// An entry of the term in which it leads is applied: so is everything before it.
@@ -144,7 +144,8 @@ impl ReplicatedLog {
         now: Instant,
     ) -> Self {
         let raft_tick = raft_tick(has_peers);
-        let groups = groups.into_iter().map(|group| GroupState::new(&driver, group)).collect();
+        let groups =
+            groups.into_iter().map(|group| (group, GroupState::new(&driver, group))).collect();
         Self {
             appended_end: wal.durable_lsn(),
             room: WalRoom::new(wal.capacity(), wal.segment_size(), reserve_percent),
@@ -162,6 +163,7 @@ impl ReplicatedLog {
             unpersisted: VecDeque::new(),
             events: VecDeque::new(),
             outgoing: Vec::new(),
+            heartbeats: Vec::new(),
             catch_up: CatchUp::default(),
             followers_have_room: true,
             slow_disk: SlowDisk::default(),
@@ -175,12 +177,12 @@ impl ReplicatedLog {
 
     /// The term in which this broker leads a group.
     pub(crate) fn leads(&self, group: RaftGroupId) -> Option<Term> {
-        self.groups.iter().find(|state| state.group == group)?.leads
+        self.groups.get(&group)?.leads
     }
 
     /// The groups of this shard.
     pub(crate) fn groups(&self) -> Vec<RaftGroupId> {
-        self.groups.iter().map(|state| state.group).collect()
+        self.groups.keys().copied().collect()
     }
 
     /// Is everything applied that was committed before the present leader's term?
@@ -191,7 +193,7 @@ impl ReplicatedLog {
 
     /// Does this broker lead a group, with all that earlier leaders committed applied?
     pub(crate) fn has_caught_up(&self, group: RaftGroupId) -> bool {
-        self.groups.iter().any(|state| state.group == group && state.caught_up)
+        self.groups.get(&group).is_some_and(|state| state.caught_up)
     }
 
     /// Is every group led in which this broker takes part: by this one, with all that earlier
@@ -200,9 +202,9 @@ impl ReplicatedLog {
     pub(crate) fn all_led(&self) -> bool {
         let own = self.driver.node();
         let takes_part = |group| self.driver.members(group).is_some_and(|it| it.contains(own));
-        self.groups.iter().all(|state| match state.leads {
+        self.groups.iter().all(|(group, state)| match state.leads {
             Some(_) => state.caught_up,
-            None => !takes_part(state.group) || self.driver.leader(state.group).is_some(),
+            None => !takes_part(*group) || self.driver.leader(*group).is_some(),
         })
     }
 
@@ -308,7 +310,7 @@ impl ReplicatedLog {
         let event = self.events.pop_front()?;
         match &event {
             LogEvent::RoleChanged { group, leads, .. } => {
-                if let Some(state) = self.groups.iter_mut().find(|state| state.group == *group) {
+                if let Some(state) = self.groups.get_mut(group) {
                     (state.leads, state.caught_up) = (*leads, false);
                 }
             }
@@ -477,12 +479,13 @@ impl ReplicatedLog {
                 self.trim();
             }
             Action::Send { to, message } => self.outgoing.push((to, message)),
+            Action::SendHeartbeats { to, heartbeats } => self.heartbeats.push((to, heartbeats)),
             Action::ReadPayload { group, term, index, location } => {
                 self.catch_up.want(group, term, index, location);
             }
             Action::InstallSnapshot { group, index, data: snapshot, .. } => {
                 // The one that was under the log at start was installed when it was recovered.
-                if self.groups.iter().any(|it| it.group == group && it.compacted < index) {
+                if self.groups.get(&group).is_some_and(|it| it.compacted < index) {
                     self.events.push_back(LogEvent::Installed { group, index, snapshot });
                 }
             }
@@ -503,7 +506,7 @@ impl ReplicatedLog {
     }
 
     fn note_applied(&mut self, group: RaftGroupId, entries: &[CommittedEntry]) {
-        let Some(state) = self.groups.iter_mut().find(|state| state.group == group) else { return };
+        let Some(state) = self.groups.get_mut(&group) else { return };
         let last = entries.last().map(|entry| entry.term);
         state.caught_up |= state.leads.is_some() && state.leads == last;
     }
@@ -567,7 +570,7 @@ impl ReplicatedLog {
 impl GroupState {
     fn new(driver: &Driver, group: RaftGroupId) -> Self {
         let compacted = LogIndex::new(driver.first_index(group).get() - 1);
-        Self { group, leads: None, caught_up: false, compacted }
+        Self { leads: None, caught_up: false, compacted }
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use model::{LogIndex, RaftGroupId, Term};
 
-use crate::{Descriptor, Message};
+use crate::{Descriptor, Heartbeats, Message};
 
 /// One thing to do, in the order in which [`crate::Driver::poll_action`] returns it.
 #[derive(Clone, Debug)]
@@ -22,6 +22,9 @@ pub enum Action {
     },
     /// Send to another node. A lost message costs time, never safety.
     Send { to: u64, message: Message },
+    /// The same for the heartbeats of all groups, and answers to those of the other node: one
+    /// message.
+    SendHeartbeats { to: u64, heartbeats: Heartbeats },
     /// Everything up to `index` is durable on a majority: acknowledge it.
     Committed { group: RaftGroupId, index: LogIndex },
     /// Committed entries in log order, without gaps, durable on this node.

@@ -10,6 +10,7 @@ use raft::eraftpb::MessageType;
 use crate::action::{Action, Role, Ticket};
 use crate::descriptor::Descriptor;
 use crate::group::{Group, Shared};
+use crate::heartbeats::Heartbeats;
 use crate::members::{MemberChange, Members, entry_type};
 use crate::message::Message;
 use crate::recovery::{RecoverError, Recovery};
@@ -41,13 +42,14 @@ pub struct DriverConfig {
 }
 
 impl DriverConfig {
-    /// Limits that suit a tick of 20 ms and a network of 10 Gbit/s.
+    /// Limits that suit a tick of 40 ms and a network of 10 Gbit/s. With a heartbeat in every tick
+    /// those of all groups go out together.
     pub fn new(node: u64, seed: u64) -> Self {
         Self {
             node,
             seed,
-            election_ticks: 10,
-            heartbeat_ticks: 2,
+            election_ticks: 5,
+            heartbeat_ticks: 1,
             inflight_max: 64,
             message_bytes: 1 << 20,
             payload_window_bytes: 64 << 20,
@@ -116,6 +118,10 @@ pub struct Driver {
     /// Where descriptors and state records are encoded, many to an allocation.
     arena: BytesMut,
     next_ticket: u64,
+    /// On their way out, by the node that they are for. Answers wait for the next tick, and go with
+    /// what this node has to say then.
+    heartbeats: BTreeMap<u64, Heartbeats>,
+    ticked: bool,
 }
 
 impl Driver {
@@ -131,6 +137,8 @@ impl Driver {
             actions: VecDeque::new(),
             arena: BytesMut::new(),
             next_ticket: 0,
+            heartbeats: BTreeMap::new(),
+            ticked: false,
         }
     }
 
@@ -237,13 +245,47 @@ impl Driver {
         self.with_group(id, |group, shared| group.step(body, shared));
     }
 
+    /// Does the log hold what a message's entries follow? If not, the answer tells the leader where
+    /// to go on from, whatever becomes of the entries.
+    pub fn continues(&self, message: &Message) -> bool {
+        let (index, term) = (message.body.index, message.body.log_term);
+        let group = self.groups.get(&message.group());
+        group.is_some_and(|group| group.raw.raft.raft_log.match_term(index, term))
+    }
+
+    /// Heartbeats of the node `from`, and its answers to those of this one.
+    pub fn handle_heartbeats(&mut self, from: u64, all: &Heartbeats) {
+        if all.from != from || all.to != self.config.node {
+            return;
+        }
+        for answer in &all.answers {
+            let Some(group) = self.groups.get_mut(&answer.group) else { continue };
+            if !group.note_at_once(from, answer) {
+                let body = all.body(MessageType::MsgHeartbeatResponse, answer);
+                self.with_group(answer.group, |group, shared| group.step(body, shared));
+            }
+        }
+        for beat in &all.beats {
+            let Some(group) = self.groups.get_mut(&beat.group) else { continue };
+            if let Some(answer) = group.answer_at_once(from, beat) {
+                let answers = self.heartbeats.entry(from);
+                answers.or_insert_with(|| Heartbeats::new(all.to, from)).answers.push(answer);
+            } else {
+                let body = all.body(MessageType::MsgHeartbeat, beat);
+                self.with_group(beat.group, |group, shared| group.step(body, shared));
+            }
+        }
+    }
+
     /// One tick of every group's clock.
     pub fn handle_tick(&mut self) {
+        self.ticked = true;
         let mut shared = Shared {
             config: &self.config,
             actions: &mut self.actions,
             arena: &mut self.arena,
             next_ticket: &mut self.next_ticket,
+            heartbeats: &mut self.heartbeats,
         };
         for (id, group) in &mut self.groups {
             group.tick(&mut shared);
@@ -308,10 +350,15 @@ impl Driver {
     }
 
     /// The next thing to do. Groups are looked at only when nothing else is left, so that what came
-    /// in together goes out together.
+    /// in together goes out together; after a tick the heartbeats of all of them come last.
     pub fn poll_action(&mut self) -> Option<Action> {
         while self.actions.is_empty() {
-            let id = self.dirty.pop_front()?;
+            let Some(id) = self.dirty.pop_front() else {
+                let heartbeats = self.ticked.then(|| self.heartbeats.pop_first()).flatten();
+                self.ticked = heartbeats.is_some();
+                return heartbeats
+                    .map(|(to, heartbeats)| Action::SendHeartbeats { to, heartbeats });
+            };
             if let Some(group) = self.groups.get_mut(&id) {
                 group.dirty = false;
             }
@@ -495,6 +542,7 @@ impl Driver {
             actions: &mut self.actions,
             arena: &mut self.arena,
             next_ticket: &mut self.next_ticket,
+            heartbeats: &mut self.heartbeats,
         };
         work(group, &mut shared);
         if group.has_work() {

@@ -1,6 +1,6 @@
 //! One raft group on this node: the raft library's state machine and what it waits for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use model::{LogIndex, RaftGroupId, Term};
@@ -10,6 +10,7 @@ use raft::{RawNode, Ready, SnapshotStatus, StateRole, Storage};
 use crate::action::{Action, CommittedEntry, PersistEntry, Role, Ticket};
 use crate::descriptor::Descriptor;
 use crate::driver::DriverConfig;
+use crate::heartbeats::{Heartbeats, is_heartbeat};
 use crate::held::HeldMessages;
 use crate::members::{MemberChange, Members};
 use crate::state::{Mark, SnapshotRecord};
@@ -24,6 +25,8 @@ pub(crate) struct Shared<'a> {
     pub(crate) actions: &'a mut VecDeque<Action>,
     pub(crate) arena: &'a mut BytesMut,
     pub(crate) next_ticket: &'a mut u64,
+    /// By the node that they are for.
+    pub(crate) heartbeats: &'a mut BTreeMap<u64, Heartbeats>,
 }
 
 pub(crate) struct Group {
@@ -167,6 +170,11 @@ impl Group {
             self.hand_out(shared);
         }
         self.after_step(shared);
+    }
+
+    /// Is there anything of this group that the disk has not done yet?
+    pub(crate) fn awaits_disk(&self) -> bool {
+        self.barrier || !self.pending.is_empty()
     }
 
     /// Proposes an entry on the leader; its index, or `None` if raft has no room for it now.
@@ -455,6 +463,11 @@ impl Group {
 
     fn send(&mut self, messages: Vec<Body>, shared: &mut Shared<'_>) {
         for body in messages {
+            if is_heartbeat(&body) {
+                let all = shared.heartbeats.entry(body.to);
+                all.or_insert_with(|| Heartbeats::new(body.from, body.to)).add(self.id, &body);
+                continue;
+            }
             let (to, is_snapshot) = (body.to, body.msg_type == MessageType::MsgSnapshot);
             let storage = self.raw.store();
             if !self.held.send(self.id, body, storage, shared.actions) {
@@ -511,7 +524,7 @@ impl Group {
     }
 
     pub(crate) fn is_alone(&self) -> bool {
-        self.members().iter().eq([self.raw.raft.id])
+        self.members().are_only(self.raw.raft.id)
     }
 
     fn is_alone_and_idle(&self) -> bool {

@@ -19,7 +19,9 @@ mod action;
 mod descriptor;
 mod driver;
 mod group;
+mod heartbeats;
 mod held;
+mod idle;
 mod members;
 mod message;
 mod payload;
@@ -31,6 +33,7 @@ mod storage;
 pub use action::{Action, CommittedEntry, PersistEntry, Role, Ticket};
 pub use descriptor::{APP_SIZE_MAX, AppBytes, DESCRIPTOR_SIZE_MAX, Descriptor, DescriptorError};
 pub use driver::{CompactError, Driver, DriverConfig, LogEntry, ProposeError, SNAPSHOT_SIZE_MAX};
+pub use heartbeats::Heartbeats;
 pub use members::{MemberChange, Members};
 #[doc(hidden)]
 pub use message::fuzz;

@@ -69,6 +69,11 @@ impl Members {
         self.voters.iter().chain(left).chain(&self.learners).copied()
     }
 
+    /// Is there none but that one?
+    pub(crate) fn are_only(&self, member: u64) -> bool {
+        self.voters == [member] && self.learners.is_empty() && self.outgoing.is_empty()
+    }
+
     /// Has it a vote?
     pub fn is_voter(&self, member: u64) -> bool {
         self.voters.contains(&member) || self.outgoing.contains(&member)

@@ -46,16 +46,15 @@ const FLAG_TRANSFER: u8 = 2;
 /// What raft-rs puts into the context of a vote request that a leader asked for.
 const CAMPAIGN_TRANSFER: &[u8] = b"CampaignTransfer";
 
-/// Kinds on the wire. Proposals are not among them: a client goes to the leader itself.
-const KINDS: [(u8, MessageType); 10] = [
+/// Kinds on the wire. Proposals are not among them, since a client goes to the leader itself, nor
+/// are heartbeats: those travel together ([`crate::Heartbeats`]).
+const KINDS: [(u8, MessageType); 8] = [
     (1, MessageType::MsgAppend),
     (2, MessageType::MsgAppendResponse),
     (3, MessageType::MsgRequestVote),
     (4, MessageType::MsgRequestVoteResponse),
     (5, MessageType::MsgRequestPreVote),
     (6, MessageType::MsgRequestPreVoteResponse),
-    (7, MessageType::MsgHeartbeat),
-    (8, MessageType::MsgHeartbeatResponse),
     (9, MessageType::MsgSnapshot),
     (10, MessageType::MsgTimeoutNow),
 ];
@@ -109,11 +108,6 @@ impl Message {
     /// Whether a follower's log would grow by it: losing it is worth telling.
     pub fn has_entries(&self) -> bool {
         !self.body.entries.is_empty()
-    }
-
-    /// It says no more than that its sender is there and what is committed, or that this was heard.
-    pub fn is_heartbeat(&self) -> bool {
-        matches!(self.body.msg_type, MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse)
     }
 
     /// The entries that travel with the message: of each its descriptor, empty for the first entry

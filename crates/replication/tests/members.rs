@@ -76,21 +76,29 @@ impl Cluster {
     /// Lets everything happen that needs no time.
     fn settle(&mut self) {
         loop {
-            let mut sent = Vec::new();
+            let (mut sent, mut beats) = (Vec::new(), Vec::new());
             for (from, node) in &mut self.0 {
                 while let Some(action) = node.driver.poll_action() {
                     match action {
                         Action::Send { to, message } => sent.push((*from, to, message)),
+                        Action::SendHeartbeats { to, heartbeats } => {
+                            beats.push((*from, to, heartbeats));
+                        }
                         action => node.act(action),
                     }
                 }
             }
-            if sent.is_empty() {
+            if sent.is_empty() && beats.is_empty() {
                 return;
             }
             for (from, to, message) in sent {
                 if let Some(node) = self.0.get_mut(&to) {
                     node.driver.handle_message(from, message);
+                }
+            }
+            for (from, to, heartbeats) in beats {
+                if let Some(node) = self.0.get_mut(&to) {
+                    node.driver.handle_heartbeats(from, &heartbeats);
                 }
             }
         }

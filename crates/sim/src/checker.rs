@@ -36,7 +36,7 @@ pub enum Violation {
         "healed, but group {group} did not commit on node {node}: applied {applied} of {expected}"
     )]
     Stuck { node: u64, group: u64, applied: u64, expected: u64 },
-    #[error("healed, but group {group} has no leader")]
+    #[error("healed, but group {group} has no leader that takes entries")]
     NoLeader { group: u64 },
     #[error("panic: {message}")]
     Panic { message: String },

@@ -165,6 +165,14 @@ impl Cluster {
         NODES.iter().try_for_each(|id| self.start(*id))
     }
 
+    /// Ends the timeline with how each node stands.
+    pub(crate) fn tell_state(&mut self) {
+        for node in &self.nodes {
+            let lines = node.describe(&self.groups);
+            lines.into_iter().for_each(|line| self.world.note(node.id, &[14], || line));
+        }
+    }
+
     /// Lets a node work, sends what it says and looks when its disk reports next.
     pub(crate) fn with(
         &mut self,

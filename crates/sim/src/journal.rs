@@ -10,8 +10,11 @@ use wal_uring::{AppendError, Appended};
 
 use crate::Bug;
 use crate::checker::{Applied, Write};
-use crate::log::{Kind, NodeLog};
+use crate::log::{Kind, NodeLog, SEGMENT_SIZE};
 use crate::world::World;
+
+/// What the WAL writes around an entry, and for its descriptor.
+pub(crate) const ENTRY_OVERHEAD: u64 = 256;
 
 pub(crate) struct Journal {
     pub(crate) log: NodeLog,
@@ -122,6 +125,25 @@ impl Journal {
         !self.unwritten.is_empty()
     }
 
+    /// Whether entries so large fit into the WAL behind what waits for it, with something left over
+    /// where a segment ends, and so many segments free. What did not fit would hold up the states
+    /// that make room.
+    pub(crate) fn has_room(&self, size: u64, segments: u64) -> bool {
+        let waiting = self.unwritten.iter().map(|step| match step {
+            Step::Entry { entry, .. } => entry.payload.len() as u64 + ENTRY_OVERHEAD,
+            Step::State { .. } | Step::Submit | Step::Report { .. } => 0,
+        });
+        let size = size + waiting.sum::<u64>();
+        size + size / 2 + segments * SEGMENT_SIZE <= self.log.room()
+    }
+
+    /// How it stands, for a reader.
+    pub(crate) fn describe(&self) -> String {
+        let (room, waiting) = (self.log.room(), self.unwritten.len());
+        let (end, durable) = (self.end, self.log.durable());
+        format!("WAL: room {room}, {waiting} steps wait for it, end {end}, durable {durable}")
+    }
+
     /// What became durable: the checkers hear of it, and the tickets come back.
     pub(crate) fn durable(&mut self, id: u64, world: &mut World) -> Vec<Ticket> {
         let durable = self.log.durable();
@@ -139,9 +161,22 @@ impl Journal {
         tickets
     }
 
+    /// Where the first of the state records lies that are the last of their kind.
+    pub(crate) fn first_state(&self) -> u64 {
+        self.states.values().copied().min().unwrap_or(0)
+    }
+
     /// Gives up what no group needs any more: every durable state record stays, and every log from
-    /// its first entry.
+    /// its first entry. As long as a snapshot is not durable the log begins where it did before it,
+    /// whatever raft says.
     pub(crate) fn trim(&mut self, driver: &Driver) {
+        let is_snapshot = |kind: Kind| kind == Kind::Snapshot;
+        let waits = |step: &Step| matches!(step, Step::State { kind, .. } if is_snapshot(*kind));
+        let writes =
+            |(_, it): &(u64, Done)| matches!(it, Done::State { kind, .. } if is_snapshot(*kind));
+        if self.unwritten.iter().any(waits) || self.under_way.iter().any(writes) {
+            return;
+        }
         let first_entry = |group| driver.entry(group, driver.first_index(group))?.location;
         let entries = driver.groups().filter_map(first_entry);
         if let Some(to) = self.states.values().copied().chain(entries).min() {

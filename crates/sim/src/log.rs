@@ -10,14 +10,14 @@ use uuid::Uuid;
 use wal_uring::format::ZeroFill;
 use wal_uring::sim::{Faults, SimDisk, SimDiskOptions};
 use wal_uring::{
-    AppendError, Appended, FormatOptions, Identity, Location, Lsn, Pressure, Record, Recovered,
-    StreamId, Wal, WalOptions, format,
+    AppendError, Appended, FormatOptions, Identity, Location, Lsn, Pressure, ReadError, Record,
+    Recovered, StreamId, Wal, WalOptions, format,
 };
 
 use crate::random::Random;
 
 const BLOCK_SIZE: u32 = 512;
-const SEGMENT_SIZE: u64 = 64 << 10;
+pub(crate) const SEGMENT_SIZE: u64 = 64 << 10;
 /// Beyond the segments: superblocks, and what a format leaves unused at a device's ends.
 const OVERHEAD_SIZE: u64 = 128 << 10;
 
@@ -130,11 +130,17 @@ impl NodeLog {
         self.wal.submit(&mut self.disk);
     }
 
-    /// Whether a read of an entry's data could be started.
-    pub(crate) fn read(&mut self, now: u64, location: u64, len: u32, token: u64) -> bool {
+    /// Starts a read of an entry's data, unless there are too many, or it is gone.
+    pub(crate) fn read(
+        &mut self,
+        now: u64,
+        location: u64,
+        len: u32,
+        token: u64,
+    ) -> Result<(), ReadError> {
         self.catch_up_with(now);
         let at = Location { lsn: Lsn::new(location), len };
-        self.wal.read(&mut self.disk, at, token).is_ok()
+        self.wal.read(&mut self.disk, at, token)
     }
 
     /// Takes every completion up to now; returns the reads among them.
@@ -156,6 +162,11 @@ impl NodeLog {
 
     pub(crate) fn durable(&self) -> u64 {
         self.wal.durable_lsn().get()
+    }
+
+    /// Bytes that it has room for.
+    pub(crate) fn room(&self) -> u64 {
+        self.wal.room()
     }
 
     pub(crate) fn is_under_pressure(&self) -> bool {

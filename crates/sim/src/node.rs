@@ -1,22 +1,25 @@
 //! One broker's shard in miniature: a driver, its WAL, and what they still owe each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use model::{LogIndex, RaftGroupId, Term};
 use replication::{
-    Action, AppBytes, CommittedEntry, Descriptor, Driver, DriverConfig, Message, Role,
+    Action, AppBytes, CommittedEntry, Descriptor, Driver, DriverConfig, Heartbeats, Message, Role,
 };
+use wal_uring::ReadError;
 
 use crate::Bug;
 use crate::checker::{Applied, Violation};
-use crate::journal::Journal;
+use crate::journal::{ENTRY_OVERHEAD, Journal};
 use crate::log::{Disk, Found, LogSettings, NodeLog};
 use crate::random::Random;
 use crate::world::World;
 
-/// Bytes that a WAL grows by from one relief to the next at least.
+/// Bytes that a WAL grows by from one relief to the next at least, or so many microseconds pass if
+/// there is anything to be won.
 const RELIEF_SIZE: u64 = 64 << 10;
+const RELIEF_PAUSE: u64 = 200_000;
 
 /// A node, up or down.
 pub(crate) struct Node {
@@ -35,19 +38,23 @@ enum State {
     Moving,
 }
 
+type EntryId = (RaftGroupId, Term, LogIndex);
+
 struct Running {
     driver: Driver,
     journal: Journal,
     /// Proposals whose clients wait, by group and index.
     waiting: BTreeMap<(u64, u64), Applied>,
+    /// Entries to be read, and where they begin; the WAL takes only so many reads at once.
+    wanted: VecDeque<(EntryId, u64)>,
     /// Reads under way, by token.
-    reads: BTreeMap<u64, (RaftGroupId, Term, LogIndex)>,
+    reads: BTreeMap<u64, EntryId>,
     next_read: u64,
     arena: BytesMut,
     /// Groups whose compaction has to be durable before the WAL is trimmed.
     compacting: usize,
-    /// Durable LSN when the WAL was last relieved: doing it again makes sense only some way on.
-    relieved_at: u64,
+    /// Durable LSN, and the time, when the WAL was last relieved.
+    relieved_at: (u64, u64),
 }
 
 /// A frame on its way to another node.
@@ -100,11 +107,12 @@ impl Node {
             driver,
             journal: Journal::new(log, states),
             waiting: BTreeMap::new(),
+            wanted: VecDeque::new(),
             reads: BTreeMap::new(),
             next_read: 0,
             arena: BytesMut::new(),
             compacting: 0,
-            relieved_at: 0,
+            relieved_at: (0, 0),
         }));
         Ok(())
     }
@@ -134,6 +142,9 @@ impl Node {
     /// A slow beat, for the WAL.
     pub(crate) fn tick_log(&mut self) {
         if let State::Up(running) = &mut self.state {
+            if running.compacting == 0 {
+                running.journal.trim(&running.driver);
+            }
             running.journal.log.tick();
         }
     }
@@ -171,9 +182,18 @@ impl Node {
         // Damaged bytes are as good as lost, and so are entries for which the WAL has no room now:
         // nothing but what is already accepted may stand between the WAL and the states that let it
         // be trimmed.
-        let Ok(message) = Message::decode(frame) else { return Ok(()) };
-        if message.payload_size() > 0 && self.running().is_some_and(Running::is_short_of_room) {
-            return Ok(());
+        if let Ok(heartbeats) = Heartbeats::decode(&frame) {
+            return self.handle(world, outgoing, |it| it.handle_heartbeats(from, &heartbeats));
+        }
+        let Ok(mut message) = Message::decode(frame) else { return Ok(()) };
+        if let Some(running) = self.running()
+            && message.has_entries()
+        {
+            let count = running.fitting(&message);
+            if count == 0 && running.driver.continues(&message) {
+                return Ok(());
+            }
+            message.truncate(count);
         }
         self.handle(world, outgoing, |driver| driver.handle_message(from, message))
     }
@@ -205,7 +225,9 @@ impl Node {
         payload: Bytes,
     ) -> Option<u64> {
         let State::Up(running) = &mut self.state else { return None };
-        if running.is_short_of_room() {
+        // A follower's WAL may be fuller than this one.
+        let has_room = running.journal.has_room(payload.len() as u64 + ENTRY_OVERHEAD, 2);
+        if running.is_short_of_room() || !has_room {
             return None;
         }
         let app = AppBytes::new(payload.get(..8).unwrap_or_default())?;
@@ -214,6 +236,25 @@ impl Node {
         let entry = Applied { term: term.get(), payload_crc: descriptor.payload_crc };
         running.waiting.insert((group.get(), index.get()), entry);
         Some(index.get())
+    }
+
+    /// How it stands, for a reader: its WAL, then each group.
+    pub(crate) fn describe(&self, groups: &[RaftGroupId]) -> Vec<String> {
+        let Some(running) = self.running() else { return vec!["is down".to_owned()] };
+        let (driver, journal) = (&running.driver, &running.journal);
+        let describe = |group: &RaftGroupId| {
+            let (role, term, leader) =
+                (driver.role(*group), driver.term(*group), driver.leader(*group));
+            let (first, last) = (driver.first_index(*group), driver.last_index(*group));
+            let (committed, applied) = (driver.committed(*group), driver.applied(*group));
+            format!(
+                "group {group}: {role:?} in term {term}, leader {leader:?}, has {first}..={last}, \
+                 committed {committed}, applied {applied}"
+            )
+        };
+        let compacting = running.compacting;
+        let wal = format!("{}, {compacting} compactions under way", journal.describe());
+        std::iter::once(wal).chain(groups.iter().map(describe)).collect()
     }
 
     fn running(&self) -> Option<&Running> {
@@ -239,7 +280,7 @@ impl Running {
                 self.act(id, bug, action, world, outgoing)?;
             }
             let early = self.journal.write(id, &mut self.driver, world);
-            if early.is_empty() {
+            if !self.start_reads(world) && early.is_empty() {
                 break;
             }
             early.into_iter().for_each(|ticket| self.driver.handle_persisted(ticket));
@@ -252,12 +293,18 @@ impl Running {
     /// the end.
     fn relieve(&mut self, world: &World) {
         let durable = self.journal.log.durable();
-        let lately = durable < self.relieved_at + RELIEF_SIZE;
-        if self.compacting > 0 || lately || !self.journal.log.is_under_pressure() {
+        if self.compacting > 0 || !self.journal.log.is_under_pressure() {
             return;
         }
-        self.relieved_at = durable;
+        let (before, at) = self.relieved_at;
         let groups: Vec<_> = self.driver.groups().collect();
+        let is_won = |it: &RaftGroupId| self.driver.applied(*it) >= self.driver.first_index(*it);
+        let wins = groups.iter().any(is_won) || self.journal.first_state() < before;
+        let wins = wins && world.now >= at + RELIEF_PAUSE;
+        if durable < before + RELIEF_SIZE && !wins {
+            return;
+        }
+        self.relieved_at = (durable, world.now);
         for group in groups {
             let applied = self.driver.applied(group);
             let snapshot = world.snapshot(group.get(), applied.get()).into();
@@ -266,6 +313,19 @@ impl Running {
             }
             self.compacting += 1;
         }
+    }
+
+    /// How many of a message's entries there is room for.
+    fn fitting(&self, message: &Message) -> usize {
+        if self.is_short_of_room() && message.payload_size() > 0 {
+            return 0;
+        }
+        let mut size = 0;
+        let fits = |(_, payload_size): &(&[u8], usize)| {
+            size += *payload_size as u64 + ENTRY_OVERHEAD;
+            self.journal.has_room(size, 1)
+        };
+        message.entries().take_while(fits).count()
     }
 
     fn is_short_of_room(&self) -> bool {
@@ -297,6 +357,9 @@ impl Running {
                 let frame = message.encode(&mut self.arena).concat().into();
                 outgoing.push(Outgoing { to, frame });
             }
+            Action::SendHeartbeats { to, heartbeats } => {
+                outgoing.push(Outgoing { to, frame: heartbeats.encode(&mut self.arena) });
+            }
             Action::Committed { group, index } => self.acknowledge(id, group, index, world)?,
             Action::Apply { group, entries } => {
                 if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
@@ -324,7 +387,7 @@ impl Running {
                 }
             }
             Action::ReadPayload { group, term, index, location } => {
-                self.read(group, term, index, location, world);
+                self.wanted.push_back(((group, term, index), location));
             }
             Action::InstallSnapshot { group, index, data, .. } => {
                 self.forget(group.get(), 0);
@@ -365,23 +428,31 @@ impl Running {
         self.waiting.retain(|(of, index), _| *of != group || *index < from);
     }
 
-    fn read(
-        &mut self,
-        group: RaftGroupId,
-        term: Term,
-        index: LogIndex,
-        location: u64,
-        world: &World,
-    ) {
-        let entry = self.driver.entry(group, index).and_then(|entry| entry.descriptor);
-        let size = entry.map_or(0, |d| d.encoded_size() + d.payload_len as usize);
-        let len = u32::try_from(size).unwrap_or(u32::MAX);
-        self.next_read += 1;
-        if self.journal.log.read(world.now, location, len, self.next_read) {
-            self.reads.insert(self.next_read, (group, term, index));
-        } else {
-            self.driver.handle_payload(group, term, index, None);
+    /// Gives the WAL the reads that it takes; whether the driver has heard of one that it will not
+    /// get.
+    fn start_reads(&mut self, world: &World) -> bool {
+        let mut any_lost = false;
+        while let Some((entry, location)) = self.wanted.pop_front() {
+            let (group, term, index) = entry;
+            let found = self.driver.entry(group, index).and_then(|entry| entry.descriptor);
+            let size = found.map_or(0, |it| it.encoded_size() + it.payload_len as usize);
+            let len = u32::try_from(size).unwrap_or(u32::MAX);
+            self.next_read += 1;
+            match self.journal.log.read(world.now, location, len, self.next_read) {
+                Ok(()) => {
+                    self.reads.insert(self.next_read, entry);
+                }
+                Err(ReadError::Busy) => {
+                    self.wanted.push_front((entry, location));
+                    break;
+                }
+                Err(_) => {
+                    self.driver.handle_payload(group, term, index, None);
+                    any_lost = true;
+                }
+            }
         }
+        any_lost
     }
 }
 

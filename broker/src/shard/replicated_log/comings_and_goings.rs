@@ -15,7 +15,7 @@ impl ReplicatedLog {
     }
 
     pub(crate) fn has_group(&self, group: RaftGroupId) -> bool {
-        self.groups.iter().any(|state| state.group == group)
+        self.groups.contains_key(&group)
     }
 
     /// Makes a group that this broker does not have. Without voters it waits until the others have
@@ -23,8 +23,7 @@ impl ReplicatedLog {
     pub(crate) fn create_group(&mut self, group: RaftGroupId, voters: &[u64]) {
         self.act_all();
         self.driver.create_group(group, voters);
-        self.groups.push(GroupState::new(&self.driver, group));
-        self.groups.sort_unstable_by_key(|state| state.group);
+        self.groups.insert(group, GroupState::new(&self.driver, group));
     }
 
     /// Forgets a group of which this broker is no member any more; what it has in the WAL is void
@@ -32,7 +31,7 @@ impl ReplicatedLog {
     pub(crate) fn remove_group(&mut self, group: RaftGroupId) {
         self.act_all();
         let Some(record) = self.driver.remove_group(group) else { return };
-        self.groups.retain(|state| state.group != group);
+        self.groups.remove(&group);
         self.queued_bytes -= self.steps.forget(group);
         self.unpersisted.retain(|(_, ticket, _)| ticket.group() != group);
         self.snapshots.retain(|ticket| ticket.group() != group);

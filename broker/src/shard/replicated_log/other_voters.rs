@@ -6,32 +6,42 @@
 use std::time::{Duration, Instant};
 
 use model::{LogIndex, RaftGroupId};
-use replication::{MemberChange, Members, Message};
+use replication::{Heartbeats, MemberChange, Members, Message};
 use wal_uring::Lsn;
 
-use super::{FRAMES_OF_EDIT, GroupState, RAFT_TICK, Refused, ReplicatedLog, is_vital};
+use super::{FRAMES_OF_EDIT, RAFT_TICK, Refused, ReplicatedLog, is_vital};
 
-/// A voter that has heard the leader elects no other one for ten ticks; less what a message is
-/// under way.
-const LEASE: Duration = RAFT_TICK.saturating_mul(7);
+/// A voter that has heard the leader elects no other one for five ticks, of which the first may be
+/// short; less what a message is under way.
+const LEASE: Duration = Duration::from_millis(140);
+const _: () = assert!(LEASE.as_millis() < 4 * RAFT_TICK.as_millis());
 /// What the WAL writes around an entry, and for its descriptor.
 const ENTRY_OVERHEAD: usize = 256;
 
 impl ReplicatedLog {
     /// Takes in a message of another broker. Entries that the WAL has no room for count as lost:
     /// what waited for room would hold up the snapshot that makes it. What is vital has room of its
-    /// own.
+    /// own. A leader that does not know where this log ends hears of that all the same, or it would
+    /// never find that a snapshot is due.
     pub(crate) fn handle_message(&mut self, from: u64, mut message: Message, now: Instant) {
         self.act_all();
         self.heard.insert(from, now);
         if message.has_entries() {
             let count = self.fitting(&message);
-            if count == 0 {
+            if count == 0 && self.driver.continues(&message) {
                 return;
             }
             message.truncate(count);
         }
         self.driver.handle_message(from, message);
+        self.act_all();
+    }
+
+    /// Takes in the heartbeats of another broker, and its answers to those of this one.
+    pub(crate) fn handle_heartbeats(&mut self, from: u64, heartbeats: &Heartbeats, now: Instant) {
+        self.act_all();
+        self.heard.insert(from, now);
+        self.driver.handle_heartbeats(from, heartbeats);
         self.act_all();
     }
 
@@ -148,9 +158,9 @@ impl ReplicatedLog {
     /// Has another voter, of those that can be reached, lead what this broker leads.
     pub(crate) fn hand_over(&mut self, is_there: impl Fn(u64) -> bool) {
         self.act_all();
-        for state in self.groups.iter().filter(|state| state.leads.is_some()) {
-            if let Some(to) = self.driver.successor(state.group, &is_there) {
-                self.driver.transfer_leader(state.group, to);
+        for (group, _) in self.groups.iter().filter(|(_, state)| state.leads.is_some()) {
+            if let Some(to) = self.driver.successor(*group, &is_there) {
+                self.driver.transfer_leader(*group, to);
             }
         }
     }
@@ -162,8 +172,8 @@ impl ReplicatedLog {
 
     /// Entries of the groups led here that the voter furthest behind does not have durably.
     pub(crate) fn follower_lag(&self) -> u64 {
-        let led = self.groups.iter().filter(|state| state.leads.is_some());
-        let lags = led.flat_map(|&GroupState { group, .. }| {
+        let led = self.groups.iter().filter(|(_, state)| state.leads.is_some());
+        let lags = led.flat_map(|(&group, _)| {
             let last = self.driver.last_index(group).get();
             let voters = self.driver.members(group).map_or(&[][..], |members| &members.voters);
             let matched = voters.iter().filter_map(move |voter| self.driver.matched(group, *voter));
@@ -198,7 +208,7 @@ impl ReplicatedLog {
     }
 
     pub(crate) fn leads_any(&self) -> bool {
-        self.groups.iter().any(|state| state.leads.is_some())
+        self.groups.values().any(|state| state.leads.is_some())
     }
 
     /// A broker has stopped.
@@ -216,5 +226,10 @@ impl ReplicatedLog {
     /// What is to be sent to other brokers, in order.
     pub(crate) fn take_outgoing(&mut self) -> Vec<(u64, Message)> {
         std::mem::take(&mut self.outgoing)
+    }
+
+    /// Heartbeats, and answers to those of others: they come after what is outgoing.
+    pub(crate) fn take_heartbeats(&mut self) -> Vec<(u64, Heartbeats)> {
+        std::mem::take(&mut self.heartbeats)
     }
 }

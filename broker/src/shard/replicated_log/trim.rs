@@ -4,7 +4,7 @@ use model::{LogIndex, RaftGroupId};
 use s3_uploader::{FailPoint, fail_point};
 use wal_uring::Lsn;
 
-use super::{GroupState, ReplicatedLog, group_of};
+use super::{ReplicatedLog, group_of};
 
 impl ReplicatedLog {
     /// Gives up the prefix of the WAL that no group needs. Groups whose state records lie in it
@@ -13,12 +13,12 @@ impl ReplicatedLog {
         let durable = self.wal.durable_lsn();
         self.forgetting.retain(|_, end| end.is_none_or(|end| end > durable));
         let is_settled = self.rewriting.is_empty() && self.forgetting.is_empty();
-        if !is_settled || !self.snapshots.is_empty() {
+        let is_settled = is_settled && self.snapshots.is_empty();
+        if !is_settled || self.wal.trimmable(durable) == 0 {
             return;
         }
-        let needed =
-            |state: &GroupState| self.place_of(state.group, self.driver.first_index(state.group));
-        let entries = self.groups.iter().map(needed).min().unwrap_or(self.appended_end);
+        let needed = |group: &RaftGroupId| self.place_of(*group, self.driver.first_index(*group));
+        let entries = self.groups.keys().map(needed).min().unwrap_or(self.appended_end);
         if self.wal.trimmable(entries) == 0 {
             return;
         }

@@ -1,0 +1,45 @@
+//! Heartbeats that tell nothing new, and the answers to them: hardly anything else happens in a
+//! group in which nothing is written. Raft would do the same with them, in ten times as long.
+
+use raft::{INVALID_INDEX, StateRole};
+
+use crate::group::Group;
+use crate::heartbeats::Beat;
+
+impl Group {
+    /// Takes in a heartbeat and returns the answer; `None` if it is for raft.
+    pub(crate) fn answer_at_once(&mut self, from: u64, beat: &Beat) -> Option<Beat> {
+        let awaits_disk = self.awaits_disk();
+        let raft = &mut self.raw.raft;
+        let is_known = raft.state == StateRole::Follower
+            && raft.leader_id == from
+            && raft.term == beat.term
+            && raft.raft_log.committed >= beat.commit
+            && raft.pending_request_snapshot == INVALID_INDEX;
+        if awaits_disk || !is_known {
+            return None;
+        }
+        raft.election_elapsed = 0;
+        Some(Beat { commit: raft.raft_log.committed, ..*beat })
+    }
+
+    /// Takes in an answer on the leader; false if it is for raft, as that of a node is which lacks
+    /// something.
+    pub(crate) fn note_at_once(&mut self, from: u64, answer: &Beat) -> bool {
+        let awaits_disk = self.awaits_disk();
+        let raft = &mut self.raw.raft;
+        if awaits_disk || raft.state != StateRole::Leader || raft.term != answer.term {
+            return false;
+        }
+        let last = raft.raft_log.last_index();
+        let Some(progress) = raft.mut_prs().get_mut(from) else { return false };
+        let lacks_nothing =
+            progress.matched == last && progress.pending_request_snapshot == INVALID_INDEX;
+        if lacks_nothing {
+            progress.update_committed(answer.commit);
+            progress.recent_active = true;
+            progress.resume();
+        }
+        lacks_nothing
+    }
+}
