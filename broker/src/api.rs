@@ -4,6 +4,7 @@
 //! A request is served on the core of its connection. What other shards own is asked of them in
 //! parts; the request waits as a [`CallState`] until the last part is answered.
 
+mod alter_configs;
 mod cluster;
 mod commands;
 mod config;
@@ -14,6 +15,7 @@ mod fetch;
 mod group;
 mod group_calls;
 mod list_offsets;
+mod log_dirs;
 mod membership;
 mod metadata;
 mod offsets;
@@ -40,6 +42,7 @@ use self::epoch_end::EpochEndCall;
 use self::fetch::FetchCall;
 use self::group_calls::GroupCall;
 use self::list_offsets::OffsetsCall;
+use self::log_dirs::LogDirsCall;
 use self::produce::ProduceCall;
 use crate::cluster::Partition;
 use crate::shard::Shard;
@@ -56,6 +59,7 @@ pub(crate) enum CallState {
     Groups(Box<GroupCall>),
     Commands(Box<CommandCall>),
     Election(Box<ElectionCall>),
+    LogDirs(Box<LogDirsCall>),
 }
 
 /// A part of a call and the shard to ask.
@@ -112,6 +116,7 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
             let response = reassignments::list(shard.metadata.image(), &request);
             shard.respond(reply_to, &header, Response::ListPartitionReassignments(response));
         }
+        Request::DescribeLogDirs(request) => log_dirs::serve(shard, reply_to, header, request),
         Request::ElectLeaders(request) => elect_leaders::serve(shard, reply_to, header, &request),
         Request::DeleteRecords(request) => delete_records::serve(shard, reply_to, header, &request),
         Request::Metadata(_)
@@ -121,9 +126,9 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
         | Request::AddRaftVoter(_)
         | Request::RemoveRaftVoter(_)
         | Request::UnregisterBroker(_)
-        | Request::AlterPartitionReassignments(_) => {
-            commands::serve(shard, reply_to, header, request)
-        }
+        | Request::AlterPartitionReassignments(_)
+        | Request::AlterConfigs(_)
+        | Request::IncrementalAlterConfigs(_) => commands::serve(shard, reply_to, header, request),
         Request::FindCoordinator(_)
         | Request::JoinGroup(_)
         | Request::SyncGroup(_)
@@ -170,6 +175,7 @@ pub(crate) fn answered(shard: &mut Shard, origin: Origin, answer: PartAnswer) {
         (CallState::Commands(state), PartAnswer::Command(answer)) => {
             state.answered(shard, &call.header, part, answer)
         }
+        (CallState::LogDirs(state), PartAnswer::Log(answer)) => state.described(shard, answer),
         _ => unreachable!("an answer has the kind of its question"),
     };
     match progress {
@@ -209,7 +215,8 @@ pub(crate) fn overdue(shard: &mut Shard, id: CallId) {
         CallState::Offsets(_)
         | CallState::EpochEnd(_)
         | CallState::Trims(_)
-        | CallState::Groups(_) => None,
+        | CallState::Groups(_)
+        | CallState::LogDirs(_) => None,
     };
     match response {
         Some(response) => shard.respond(call.reply_to, &call.header, response),

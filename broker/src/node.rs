@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::cluster::{Endpoint, GROUPS_MAX, Shape};
 use crate::config::NodeSettings;
+use crate::data_dir::wal_path;
 use crate::metrics::ShardMetrics;
 use crate::partition::leader_epoch;
 use crate::peer::dialer::Dialer;
@@ -36,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) settings: NodeSettings,
     pub(crate) cluster_id: Uuid,
     pub(crate) shard_count: u16,
+    /// The WAL's file or device, by its absolute path: what Kafka's tools call a log directory.
+    pub(crate) log_dir: String,
     /// One for the whole broker, or one for each shard with `--shard-listeners`.
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) switchboard: Arc<Switchboard>,
@@ -65,6 +68,7 @@ impl Node {
         Self {
             id: identity.node,
             incarnation: identity.incarnation,
+            log_dir: log_dir(&settings),
             settings,
             cluster_id: identity.cluster_id,
             shard_count,
@@ -187,6 +191,11 @@ impl Node {
     pub(crate) fn healthy(&self) -> bool {
         self.all_ready() && !self.stopping()
     }
+}
+
+fn log_dir(settings: &NodeSettings) -> String {
+    let path = wal_path(&settings.data_dir, settings.wal.as_deref());
+    std::path::absolute(&path).unwrap_or(path).display().to_string()
 }
 
 /// A leader as one number: its node in the upper half, counted from 1, and the epoch in the lower.

@@ -63,7 +63,7 @@ use self::leadership::Leadership;
 use self::log_event::LogEvent;
 use self::mailbox::Mailbox;
 use self::members::Joining;
-use self::message::{Message, PartAnswer, PartRequest};
+use self::message::{LogUse, Message, PartAnswer, PartRequest};
 use self::metadata::Metadata;
 use self::moves::Moves;
 use self::read::Reads;
@@ -242,6 +242,7 @@ impl Shard {
             PartRequest::DeleteRecords { partition, before } => {
                 self.delete_records(origin, partition, before);
             }
+            PartRequest::DescribeLog => self.describe_log(origin),
             PartRequest::Adopt(adoption) => self.adopt(adoption),
         }
     }
@@ -368,6 +369,12 @@ impl Shard {
             self.ready = true;
             self.node.shard_is_ready();
         }
+    }
+
+    fn describe_log(&mut self, origin: Origin) {
+        let (capacity, free) = self.log.capacity_and_free();
+        let partitions = self.hosting.local_sizes().collect();
+        self.answer(origin, PartAnswer::Log(LogUse { capacity, free, partitions }));
     }
 
     fn publish_gauges(&mut self) {

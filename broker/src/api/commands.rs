@@ -1,17 +1,20 @@
 //! The APIs that change metadata: topics are created and deleted, producer ids reserved, brokers
-//! come and go, partitions move. Each change is a command to group 0; the request waits until all
-//! of its commands are applied.
+//! come and go, partitions move, settings are altered. Each change is a command to group 0; the
+//! request waits until all of its commands are applied.
 
 use std::time::{Duration, Instant};
 
 use kafka_wire::messages::MetadataRequest;
 use kafka_wire::{ErrorCode, Request, RequestHeader, Response};
 
+use super::alter_configs::{self, AlterPlan};
 use super::group_calls::coordinators;
 use super::membership::{self, MemberPlan};
 use super::reassignments::{self, ReassignmentPlan};
 use super::topic::{CreatePlan, DeletePlan};
-use super::{Ask, CallState, ClientView, Progress, metadata, open, producer_id, topic, with_view};
+use super::{
+    Ask, CallState, ClientView, Progress, broker_of, metadata, open, producer_id, topic, with_view,
+};
 use crate::cluster::{Command, Outcome};
 use crate::config::BrokerSettings;
 use crate::shard::Shard;
@@ -36,6 +39,7 @@ enum Purpose {
     Delete(DeletePlan),
     Member(MemberPlan),
     Reassign(ReassignmentPlan),
+    Alter(AlterPlan),
     /// Producer ids were used up: the request is served again with new ones.
     ProducerId(Request),
     /// Topics had to be created first; then the request is answered as things stand.
@@ -90,8 +94,27 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
             let timeout = request.timeout_ms;
             start(shard, reply_to, header, Purpose::Reassign(plan), commands, Some(timeout));
         }
+        Request::IncrementalAlterConfigs(_) | Request::AlterConfigs(_) => {
+            alter(shard, reply_to, header, &request);
+        }
         _ => unreachable!("the dispatcher sends only requests that change metadata"),
     }
+}
+
+fn alter(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader, request: &Request) {
+    let image = shard.metadata.image();
+    let (settings, broker) = (&shard.node.settings.broker, broker_of(shard));
+    let plan = match request {
+        Request::AlterConfigs(request) => {
+            alter_configs::plan_whole(image, settings, broker, request)
+        }
+        Request::IncrementalAlterConfigs(request) => {
+            alter_configs::plan_incremental(image, settings, broker, request)
+        }
+        _ => unreachable!("only these two alter configs"),
+    };
+    let commands = plan.commands();
+    start(shard, reply_to, header, Purpose::Alter(plan), commands, None);
 }
 
 /// Metadata creates the topics that its client asks for and that are not there yet.
@@ -165,6 +188,13 @@ impl CommandCall {
             Purpose::Delete(plan) => plan.settle(slot, result),
             Purpose::Member(plan) => plan.settle(result),
             Purpose::Reassign(plan) => plan.settle(slot, result),
+            Purpose::Alter(plan) => {
+                let image = shard.metadata.image();
+                if let Some(again) = plan.settle(slot, result, image, &self.settings) {
+                    let ask = (METADATA_SHARD, PartRequest::Command(Box::new(again)));
+                    return Progress::AskAgain { part, asks: vec![ask] };
+                }
+            }
             Purpose::ProducerId(_) => match result {
                 Ok(Outcome::ProducerIdBlock { start, count, .. }) => {
                     shard.metadata.producer_ids.refill(*start, *count);
@@ -190,6 +220,7 @@ impl CommandCall {
             Purpose::Reassign(plan) => {
                 Progress::Done(Response::AlterPartitionReassignments(plan.response()))
             }
+            Purpose::Alter(plan) => Progress::Done(plan.response()),
         }
     }
 
@@ -201,6 +232,7 @@ impl CommandCall {
             Purpose::Delete(plan) => Some(Response::DeleteTopics(plan.response())),
             Purpose::Member(plan) => Some(plan.response()),
             Purpose::Reassign(plan) => Some(Response::AlterPartitionReassignments(plan.response())),
+            Purpose::Alter(plan) => Some(plan.response()),
             Purpose::ProducerId(_) => Some(exhausted()),
             Purpose::Then(_) => None,
         }

@@ -8,12 +8,12 @@ use kafka_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use kafka_wire::{ErrorCode, StrBytes};
 use model::NodeId;
 
-use crate::cluster::{Image, check_topic_name};
+use crate::cluster::{Image, Topic, check_topic_name};
 use crate::config::{BrokerSettings, ConfigKey, ConfigSource, EffectiveValue, TOPIC_KEYS};
 
 /// `resource_type` of topics and of brokers.
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(super) const TOPIC: i8 = 2;
+pub(super) const BROKER: i8 = 4;
 
 /// Type and documentation are told from this version on.
 const TYPE_VERSION_MIN: i16 = 3;
@@ -72,13 +72,7 @@ impl Description<'_> {
         &self,
         resource: &DescribeConfigsResource,
     ) -> Result<Vec<DescribeConfigsResourceResult>, (ErrorCode, String)> {
-        let name = &resource.resource_name;
-        check_topic_name(name)
-            .map_err(|error| (ErrorCode::InvalidTopicException, error.to_string()))?;
-        let topic = self.image.topic(name).ok_or_else(|| {
-            let message = "This server does not host this topic-partition.".to_owned();
-            (ErrorCode::UnknownTopicOrPartition, message)
-        })?;
+        let topic = find_topic(self.image, &resource.resource_name)?;
         let asked = TOPIC_KEYS.iter().filter(|key| is_asked(resource, key));
         Ok(asked
             .map(|key| {
@@ -94,15 +88,9 @@ impl Description<'_> {
         resource: &DescribeConfigsResource,
     ) -> Result<Vec<DescribeConfigsResourceResult>, (ErrorCode, String)> {
         let name = resource.resource_name.as_str();
+        check_broker(self.broker, name)?;
         if name.is_empty() {
             return Ok(Vec::new());
-        }
-        if name.parse::<i32>().ok() != Some(self.broker.get()) {
-            let broker = self.broker;
-            let message = format!(
-                "Unexpected broker id, expected {broker} or empty string, but received {name}"
-            );
-            return Err((ErrorCode::InvalidRequest, message));
         }
         let asked = self.settings.effective().filter(|(key, _)| is_asked(resource, key));
         // Settings are given at start and never change while the broker runs.
@@ -125,6 +113,30 @@ impl Description<'_> {
             .with_config_type(if self.with_type { key.kind.wire() } else { 0 })
             .with_documentation(documentation)
     }
+}
+
+/// The topic of a resource.
+pub(super) fn find_topic<'a>(
+    image: &'a Image,
+    name: &str,
+) -> Result<&'a Topic, (ErrorCode, String)> {
+    check_topic_name(name)
+        .map_err(|error| (ErrorCode::InvalidTopicException, error.to_string()))?;
+    let topic = image.topic(name).ok_or_else(|| {
+        let message = "This server does not host this topic-partition.".to_owned();
+        (ErrorCode::UnknownTopicOrPartition, message)
+    })?;
+    Ok(topic)
+}
+
+/// Is it this broker, or all of them?
+pub(super) fn check_broker(broker: NodeId, name: &str) -> Result<(), (ErrorCode, String)> {
+    if name.is_empty() || name.parse::<i32>().ok() == Some(broker.get()) {
+        return Ok(());
+    }
+    let message =
+        format!("Unexpected broker id, expected {broker} or empty string, but received {name}");
+    Err((ErrorCode::InvalidRequest, message))
 }
 
 /// A value under the name that it was given by: a topic's defaults have the broker's names.

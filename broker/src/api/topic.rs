@@ -365,7 +365,7 @@ impl Refusal {
         Self::new(code_of(error), error.to_string())
     }
 
-    fn unknown_topic(by_name: bool) -> Self {
+    pub(super) fn unknown_topic(by_name: bool) -> Self {
         if by_name {
             let message = "This server does not host this topic-partition.";
             Self::new(ErrorCode::UnknownTopicOrPartition, message)

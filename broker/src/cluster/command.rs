@@ -91,6 +91,14 @@ pub enum Command {
         /// The entry of that group's log that adopted it.
         arrived: LogIndex,
     },
+    /// What is set on a topic is to be something else.
+    SetTopicConfigs {
+        topic_id: Uuid,
+        /// Only if this is what is set: of two that change it at once, the second one starts anew
+        /// from what the first one made of it, and neither is lost.
+        from: BTreeMap<String, String>,
+        to: BTreeMap<String, String>,
+    },
 }
 
 /// An address that clients connect to, listed as a broker of its own.
@@ -176,6 +184,11 @@ impl Command {
                 writer.u32(*epoch_base);
                 writer.u64(arrived.get());
             }
+            Self::SetTopicConfigs { topic_id, from, to } => {
+                writer.uuid(*topic_id);
+                write_configs(&mut writer, from);
+                write_configs(&mut writer, to);
+            }
         }
         writer.finish()
     }
@@ -219,7 +232,8 @@ impl Command {
         Ok(command)
     }
 
-    /// What changes while the cluster runs: who belongs to it, and where copies and partitions are.
+    /// What changes while the cluster runs: who belongs to it, where copies and partitions are, and
+    /// what topics are set to.
     fn decode_change(kind: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(match kind {
             8 => Self::AddNode {
@@ -251,6 +265,11 @@ impl Command {
                 epoch_base: reader.u32("epoch base")?,
                 arrived: LogIndex::new(reader.u64("arrived")?),
             },
+            14 => Self::SetTopicConfigs {
+                topic_id: reader.uuid("topic id")?,
+                from: read_configs(reader)?,
+                to: read_configs(reader)?,
+            },
             found => return Err(DecodeError::Kind { found }),
         })
     }
@@ -270,6 +289,7 @@ impl Command {
             Self::GroupSettled { .. } => 11,
             Self::MovePartition { .. } => 12,
             Self::PartitionArrived { .. } => 13,
+            Self::SetTopicConfigs { .. } => 14,
         }
     }
 }
@@ -451,6 +471,9 @@ pub(super) mod tests {
         let moves = Command::MovePartition { topic_id, index: 1, to, replaces };
         let (id, arrived) = (LogIndex::new(41), LogIndex::new(9));
         let arrives = Command::PartitionArrived { topic_id, index: 1, id, epoch_base: 5, arrived };
+        let (from, to) = (topic.configs.clone(), configs[1..].iter());
+        let to = to.map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let sets = Command::SetTopicConfigs { topic_id, from, to };
         vec![
             (initialize, golden!("initialize-cluster")),
             (register, golden!("register-broker")),
@@ -465,6 +488,7 @@ pub(super) mod tests {
             (settled, golden!("group-settled")),
             (moves, golden!("move-partition")),
             (arrives, golden!("partition-arrived")),
+            (sets, golden!("set-topic-configs")),
         ]
     }
 
@@ -512,7 +536,7 @@ pub(super) mod tests {
     #[test]
     fn other_versions_and_kinds_are_refused() {
         assert_eq!(Command::decode(&[2, 1]), Err(DecodeError::Version { found: 2 }));
-        for kind in [0, 14, 255] {
+        for kind in [0, 15, 255] {
             assert_eq!(Command::decode(&[1, kind]), Err(DecodeError::Kind { found: kind }));
         }
     }
@@ -530,20 +554,29 @@ pub(super) mod tests {
 
     #[test]
     fn a_config_given_twice_is_refused() {
-        let mut writer = Writer::default();
-        for byte in [VERSION, 4] {
-            writer.u8(byte);
+        let new_topic = |writer: &mut Writer| {
+            writer.text("t");
+            writer.uuid(Uuid::from_u128(1));
+            writer.flag(false);
+            writer.count(0);
+        };
+        let other_configs = |writer: &mut Writer| {
+            writer.uuid(Uuid::from_u128(1));
+            writer.count(0);
+        };
+        for (kind, before) in [(4, &new_topic as &dyn Fn(&mut Writer)), (14, &other_configs)] {
+            let mut writer = Writer::default();
+            for byte in [VERSION, kind] {
+                writer.u8(byte);
+            }
+            before(&mut writer);
+            writer.count(2);
+            for _ in 0..2 {
+                writer.text("retention.ms");
+                writer.text("1");
+            }
+            let expected = DecodeError::Order { field: "config names" };
+            assert_eq!(Command::decode(&writer.finish()), Err(expected));
         }
-        writer.text("t");
-        writer.uuid(Uuid::from_u128(1));
-        writer.flag(false);
-        writer.count(0);
-        writer.count(2);
-        for _ in 0..2 {
-            writer.text("retention.ms");
-            writer.text("1");
-        }
-        let expected = DecodeError::Order { field: "config names" };
-        assert_eq!(Command::decode(&writer.finish()), Err(expected));
     }
 }

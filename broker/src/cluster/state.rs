@@ -1,5 +1,6 @@
 //! Applies committed commands, in the order of the log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{LogIndex, NodeId, PartitionId, RaftGroupId};
@@ -110,6 +111,13 @@ pub enum Outcome {
         topic_id: Uuid,
         index: u32,
     },
+    TopicConfigsSet {
+        topic_id: Uuid,
+    },
+    /// Something else is set on the topic than whoever asked knew of; nothing changed.
+    TopicConfigsDiffer {
+        topic_id: Uuid,
+    },
 }
 
 impl Cluster {
@@ -159,6 +167,9 @@ impl Cluster {
             }
             Command::PartitionArrived { topic_id, index: at, id, epoch_base, arrived } => {
                 self.partition_arrived((topic_id, at), id, epoch_base, arrived)
+            }
+            Command::SetTopicConfigs { topic_id, from, to } => {
+                self.set_topic_configs(topic_id, &from, to)
             }
         };
         self.image_mut().version = index;
@@ -227,6 +238,26 @@ impl Cluster {
             }
             None => Outcome::TopicUnknown { topic_id },
         }
+    }
+
+    fn set_topic_configs(
+        &mut self,
+        topic_id: Uuid,
+        from: &BTreeMap<String, String>,
+        to: BTreeMap<String, String>,
+    ) -> Outcome {
+        let Some(topic) = self.image.topic_by_id(topic_id) else {
+            return Outcome::TopicUnknown { topic_id };
+        };
+        if topic.config.overrides() != from {
+            return Outcome::TopicConfigsDiffer { topic_id };
+        }
+        if *from != to {
+            let config = TopicConfig::lenient(to, &self.settings);
+            let changed = Topic { config, ..Topic::clone(topic) };
+            self.image_mut().insert_topic(&Arc::new(changed));
+        }
+        Outcome::TopicConfigsSet { topic_id }
     }
 
     fn allocate(&mut self, node: NodeId, count: u32) -> Outcome {

@@ -69,7 +69,7 @@ fn golden_cluster() -> Cluster {
         matches!(command, C::DeleteTopic { .. } | C::ReplaceDisk { .. } | C::AddNode { .. })
             || matches!(command, C::SetNodeState { .. } | C::SetReplicas { .. })
             || matches!(command, C::GroupSettled { .. } | C::MovePartition { .. })
-            || matches!(command, C::PartitionArrived { .. })
+            || matches!(command, C::PartitionArrived { .. } | C::SetTopicConfigs { .. })
     };
     commands.retain(|command| !is_later(command));
     commands.insert(2, group_1);
@@ -139,6 +139,57 @@ fn an_image_tells_a_deleted_partition_from_one_that_it_does_not_know_yet() {
     let bytes = cluster.encode_snapshot();
     let again = Cluster::decode_snapshot(&bytes, settings()).expect("a snapshot").image();
     assert!(again.has_had(PartitionId::new(1)) && !again.has_had(PartitionId::new(2)));
+}
+
+fn configs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn what_is_set_on_a_topic_changes_if_it_is_what_was_thought() {
+    let mut cluster = applied([create("a", 1, 3), create("b", 2, 1)]);
+    let held = cluster.image();
+    let topic_id = Uuid::from_u128(1);
+    let (set, differ) =
+        (Outcome::TopicConfigsSet { topic_id }, Outcome::TopicConfigsDiffer { topic_id });
+    let (none, minute) = (configs(&[]), configs(&[("retention.ms", "60000")]));
+    let both = configs(&[("max.message.bytes", "9"), ("retention.ms", "60000")]);
+    for (index, from, to, expected, retention_ms, max_message_bytes) in [
+        (3, &none, &minute, &set, 60_000, 1_048_588),
+        (4, &none, &both, &differ, 60_000, 1_048_588),
+        (5, &minute, &minute, &set, 60_000, 1_048_588),
+        (6, &minute, &both, &set, 60_000, 9),
+        (7, &minute, &none, &differ, 60_000, 9),
+        (8, &both, &none, &set, 604_800_000, 1_048_588),
+    ] {
+        let command = Command::SetTopicConfigs { topic_id, from: from.clone(), to: to.clone() };
+        let outcome = apply_checked(&mut cluster, LogIndex::new(index), command);
+        assert_eq!(outcome, *expected, "{index}");
+        let image = cluster.image();
+        let topic = image.topic("a").expect("there");
+        let found = (topic.config.retention_ms, topic.config.max_message_bytes);
+        assert_eq!(found, (retention_ms, max_message_bytes), "{index}");
+        assert_eq!(image.topic_by_id(topic_id), Some(topic), "one topic under both names");
+    }
+    let image = cluster.image();
+    assert_eq!(image.version(), LogIndex::new(8));
+    assert!(image.topics().eq(held.topics()), "partitions and the other topic are as they were");
+    let topic_id = Uuid::from_u128(9);
+    let command = Command::SetTopicConfigs { topic_id, from: none.clone(), to: none };
+    let unknown = Outcome::TopicUnknown { topic_id };
+    assert_eq!(apply_checked(&mut cluster, LogIndex::new(9), command), unknown);
+}
+
+/// A later version may set what this one does not know: the entry has its effect all the same.
+#[test]
+fn a_setting_of_a_later_version_is_kept_in_the_state() {
+    let mut cluster = applied([create("a", 1, 1)]);
+    let to = configs(&[("of.the.future", "1"), ("retention.ms", "soon")]);
+    let command = Command::SetTopicConfigs { topic_id: Uuid::from_u128(1), from: configs(&[]), to };
+    apply_checked(&mut cluster, LogIndex::new(2), command);
+    let image = cluster.image();
+    let config = &image.topic("a").expect("there").config;
+    assert_eq!((config.retention_ms, config.overrides().len()), (604_800_000, 2));
 }
 
 #[test]
@@ -340,6 +391,13 @@ fn a_partition_id_beyond_the_counter_is_refused() {
     assert_eq!(error, Err(DecodeError::Range { field: "partition id" }));
 }
 
+/// Few, so that what one command sets is often what the next one thinks that it is.
+fn any_configs() -> impl Strategy<Value = BTreeMap<String, String>> {
+    proptest::option::of(0..2_u8).prop_map(|value| {
+        value.into_iter().map(|it| ("retention.ms".to_owned(), it.to_string())).collect()
+    })
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let endpoint = (0..3_i32, 1..9_u16, proptest::option::of(0..3_u16));
     let endpoint = endpoint.prop_map(|(broker, port, shard)| Endpoint {
@@ -373,6 +431,9 @@ fn any_command() -> impl Strategy<Value = Command> {
             let replica = |node| Replica { node: NodeId::new(node), shard: ShardId::new(0) };
             let replicas = nodes.into_iter().map(replica).collect();
             Command::SetReplicas { group: RaftGroupId::new(group), replicas }
+        }),
+        (0..6_u128, any_configs(), any_configs()).prop_map(|(id, from, to)| {
+            Command::SetTopicConfigs { topic_id: Uuid::from_u128(id), from, to }
         }),
         (0..4_u64, 0..60_u64).prop_map(|(group, asked)| Command::GroupSettled {
             group: RaftGroupId::new(group),

@@ -6,7 +6,7 @@ use super::broker::BrokerSettings;
 use super::key::{ConfigKey, ConfigSource, Value, ValueError};
 use super::topic_table::topic_key;
 
-/// A topic's settings. Built from text once, when the topic is created or loaded.
+/// A topic's settings. Built from text once, when the topic is created, altered or loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {
     pub cleanup_policy: CleanupPolicy,
@@ -93,7 +93,21 @@ impl TopicConfig {
         overrides: BTreeMap<String, String>,
         broker: &BrokerSettings,
     ) -> Result<Self, ConfigError> {
+        let nothing = Self::lenient(BTreeMap::new(), broker);
+        nothing.with(overrides, broker)
+    }
+
+    /// The same topic with other overrides. Only what differs is checked: one that a later version
+    /// has set may stay as it is.
+    pub fn with(
+        &self,
+        overrides: BTreeMap<String, String>,
+        broker: &BrokerSettings,
+    ) -> Result<Self, ConfigError> {
         for (name, text) in &overrides {
+            if self.overrides.get(name) == Some(text) {
+                continue;
+            }
             let key = topic_key(name).ok_or_else(|| ConfigError::Unknown { name: name.clone() })?;
             key.parse(text)?;
         }
@@ -294,5 +308,15 @@ mod tests {
         let config = TopicConfig::lenient(given.clone(), &BrokerSettings::default());
         assert_eq!(config.retention_ms, 604_800_000);
         assert_eq!(config.overrides(), &given);
+
+        let (broker, mut wanted) = (BrokerSettings::default(), given.clone());
+        wanted.insert("segment.ms".to_owned(), "7".to_owned());
+        let changed = config.with(wanted.clone(), &broker).expect("what is known is in order");
+        assert_eq!((changed.segment_ms, changed.overrides()), (7, &wanted));
+        for (name, value) in [("of.the.future", "2"), ("retention.ms", "later")] {
+            let other = wanted.iter().map(|(name, value)| (name.clone(), value.clone()));
+            let other = other.chain([(name.to_owned(), value.to_owned())]).collect();
+            assert!(changed.with(other, &broker).is_err(), "{name} is given anew");
+        }
     }
 }

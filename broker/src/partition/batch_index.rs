@@ -34,15 +34,23 @@ impl BatchEntry {
 pub(super) struct BatchIndex {
     /// None is empty.
     chunks: VecDeque<Chunk>,
+    /// Bytes of all batches.
+    size: u64,
 }
 
 impl BatchIndex {
     /// The entry follows the last one, in offset and in index.
     pub(super) fn push(&mut self, entry: BatchEntry) {
+        self.size += u64::from(entry.size);
         match self.chunks.back_mut() {
             Some(chunk) if chunk.entries.len() < CHUNK_ENTRIES_MAX => chunk.push(entry),
             _ => self.chunks.push_back(Chunk::of(entry)),
         }
+    }
+
+    /// Bytes of all batches.
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 
     pub(super) fn first(&self) -> Option<&BatchEntry> {
@@ -109,8 +117,10 @@ impl BatchIndex {
     pub(super) fn truncate(&mut self, from: LogIndex) -> Option<Offset> {
         let (chunk, entry) = self.position(|entry| entry.index < from);
         let first_removed = self.chunks.get(chunk)?.entries.get(entry)?.base_offset;
-        self.chunks.truncate(chunk.saturating_add(1));
+        let after = self.chunks.drain(chunk.saturating_add(1)..);
+        self.size -= after.map(|chunk| size_of_all(&chunk.entries)).sum::<u64>();
         if let Some(last) = self.chunks.back_mut() {
+            self.size -= size_of_all(&last.entries[entry..]);
             last.entries.truncate(entry);
             last.restore();
         }
@@ -132,10 +142,12 @@ impl BatchIndex {
     fn drop_front(&mut self, gone: impl Fn(&BatchEntry) -> bool) -> Option<LogIndex> {
         let (chunk, entry) = self.position(gone);
         let last = self.before(chunk, entry)?.index;
-        self.chunks.drain(..chunk);
+        let before = self.chunks.drain(..chunk);
+        self.size -= before.map(|chunk| size_of_all(&chunk.entries)).sum::<u64>();
         if let Some(first) = self.chunks.front_mut()
             && entry > 0
         {
+            self.size -= size_of_all(&first.entries[..entry]);
             first.entries.drain(..entry);
             first.restore();
         }
@@ -167,6 +179,10 @@ impl BatchIndex {
         let entries = self.chunks.get(chunk).map(|chunk| &chunk.entries);
         (chunk, entries.map_or(0, |entries| entries.partition_point(&before)))
     }
+}
+
+fn size_of_all(entries: &[BatchEntry]) -> u64 {
+    entries.iter().map(|entry| u64::from(entry.size)).sum()
 }
 
 #[derive(Debug, Eq, PartialEq)]
@@ -215,7 +231,7 @@ mod tests {
             index: LogIndex::new(u64::from(number) * 2 + 1),
             max_timestamp: i64::from(number * 7 % 5000),
             record_count: 10,
-            size: 100,
+            size: 100 + number % 7,
         }
     }
 
@@ -269,11 +285,13 @@ mod tests {
         }
     }
 
-    fn assert_chunks_know_their_youngest(index: &BatchIndex) {
+    fn assert_chunks_and_size_are_right(index: &BatchIndex) {
         for chunk in &index.chunks {
             let youngest = chunk.entries.iter().map(|e| e.max_timestamp).max();
             assert_eq!(Some(chunk.max_timestamp), youngest);
         }
+        let sizes = index.iter_from(Offset::ZERO).map(|entry| u64::from(entry.size));
+        assert_eq!(index.size(), sizes.sum::<u64>());
     }
 
     #[test]
@@ -282,7 +300,7 @@ mod tests {
             let (mut index, entries) = filled();
             let at = &entries[cut];
             assert_eq!(index.truncate(at.index), Some(at.base_offset));
-            assert_chunks_know_their_youngest(&index);
+            assert_chunks_and_size_are_right(&index);
             assert_eq!(index.last(), cut.checked_sub(1).map(|last| &entries[last]));
             assert_eq!(index.iter_from(Offset::ZERO).count(), cut);
             let youngest = entries[..cut].iter().map(|e| e.max_timestamp).max();
@@ -291,7 +309,7 @@ mod tests {
 
             let (mut index, _) = filled();
             index.trim(at.base_offset.plus(3));
-            assert_chunks_know_their_youngest(&index);
+            assert_chunks_and_size_are_right(&index);
             assert_eq!(index.first(), Some(at));
             assert_eq!(index.iter_from(Offset::ZERO).copied().collect::<Vec<_>>(), entries[cut..]);
             let youngest = entries[cut..].iter().map(|e| e.max_timestamp).max();

@@ -142,6 +142,11 @@ impl Partition {
         self.local_base().max(self.log_start)
     }
 
+    /// Bytes of the batches from the one that contains the local start on.
+    pub fn local_size(&self) -> u64 {
+        self.batches.size()
+    }
+
     /// The next offset to be assigned.
     pub fn log_end(&self) -> Offset {
         self.log_end

@@ -95,6 +95,12 @@ impl Hosting {
         Some((&mut self.partitions.get_mut(&partition)?.log, &mut self.tail))
     }
 
+    /// Where the metadata says that they are: each partition and the bytes of its batches that are
+    /// here.
+    pub(crate) fn local_sizes(&self) -> impl Iterator<Item = (PartitionId, u64)> {
+        self.partitions.iter().map(|(id, hosted)| (*id, hosted.log.local_size()))
+    }
+
     /// A partition as a group has it, which may not be the one that the metadata names.
     pub(crate) fn of(&self, group: RaftGroupId, partition: PartitionId) -> Option<&Partition> {
         match self.partitions.get(&partition) {

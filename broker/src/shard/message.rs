@@ -46,6 +46,8 @@ pub(crate) enum PartRequest {
         partition: PartitionId,
         before: Option<Offset>,
     },
+    /// What the shard's part of the WAL is used for.
+    DescribeLog,
     /// Lets a group of the shard have a partition. Not answered.
     Adopt(Box<Adoption>),
 }
@@ -62,6 +64,17 @@ pub(crate) enum PartAnswer {
     /// The log start as it is now, or why it did not move.
     Trimmed(Result<Offset, TrimRefused>),
     Command(Result<Outcome, CommandRefused>),
+    Log(LogUse),
+}
+
+/// What a shard's part of the WAL is used for, in bytes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct LogUse {
+    pub(crate) capacity: u64,
+    /// What is left of it.
+    pub(crate) free: u64,
+    /// By partition: its batches that are not in objects alone.
+    pub(crate) partitions: Vec<(PartitionId, u64)>,
 }
 
 /// A validated batch for one partition.

@@ -24,7 +24,10 @@ pub enum ApiKey {
     InitProducerId = 22,
     OffsetForLeaderEpoch = 23,
     DescribeConfigs = 32,
+    AlterConfigs = 33,
+    DescribeLogDirs = 35,
     ElectLeaders = 43,
+    IncrementalAlterConfigs = 44,
     AlterPartitionReassignments = 45,
     ListPartitionReassignments = 46,
     DescribeCluster = 60,
@@ -51,6 +54,8 @@ pub struct Api {
 ///
 /// Produce is advertised from 0 (KAFKA-18659): librdkafka before the fix turns compression off
 /// when the minimum is 3. ApiVersions lists the advertised range, never more than is served above.
+/// DescribeLogDirs ends where the codec does: v5 only adds whether a directory takes no more
+/// replicas.
 pub const APIS: &[Api] = &[
     Api { advertised_min: 0, ..row(ApiKey::Produce, 3, 13, 9) },
     row(ApiKey::Fetch, 4, 18, 12),
@@ -70,7 +75,10 @@ pub const APIS: &[Api] = &[
     row(ApiKey::InitProducerId, 0, 5, 2),
     row(ApiKey::OffsetForLeaderEpoch, 2, 4, 4),
     row(ApiKey::DescribeConfigs, 1, 4, 4),
+    row(ApiKey::AlterConfigs, 0, 2, 2),
+    row(ApiKey::DescribeLogDirs, 1, 4, 2),
     row(ApiKey::ElectLeaders, 0, 2, 2),
+    row(ApiKey::IncrementalAlterConfigs, 0, 1, 1),
     row(ApiKey::AlterPartitionReassignments, 0, 1, 0),
     row(ApiKey::ListPartitionReassignments, 0, 0, 0),
     row(ApiKey::DescribeCluster, 0, 2, 0),
@@ -138,7 +146,7 @@ mod tests {
             assert!(api.key.serves(api.max) && !api.key.serves(api.max + 1));
         }
         assert_eq!(ApiKey::from_code(999), None);
-        assert_eq!(APIS.len(), 25);
+        assert_eq!(APIS.len(), 28);
     }
 
     /// The first flexible version must be the codec's, which is generated from Kafka's sources.

@@ -117,7 +117,11 @@ codec_requests! {
     InitProducerId: m::InitProducerIdRequest => m::InitProducerIdResponse;
     OffsetForLeaderEpoch: m::OffsetForLeaderEpochRequest => m::OffsetForLeaderEpochResponse;
     DescribeConfigs: m::DescribeConfigsRequest => m::DescribeConfigsResponse;
+    AlterConfigs: m::AlterConfigsRequest => m::AlterConfigsResponse;
+    DescribeLogDirs: m::DescribeLogDirsRequest => m::DescribeLogDirsResponse;
     ElectLeaders: m::ElectLeadersRequest => m::ElectLeadersResponse;
+    IncrementalAlterConfigs: m::IncrementalAlterConfigsRequest
+        => m::IncrementalAlterConfigsResponse;
     AlterPartitionReassignments: m::AlterPartitionReassignmentsRequest
         => m::AlterPartitionReassignmentsResponse;
     ListPartitionReassignments: m::ListPartitionReassignmentsRequest

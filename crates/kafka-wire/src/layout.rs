@@ -80,7 +80,10 @@ pub(crate) fn of(api_key: ApiKey) -> &'static Layout {
         ApiKey::InitProducerId => &INIT_PRODUCER_ID,
         ApiKey::OffsetForLeaderEpoch => &OFFSET_FOR_LEADER_EPOCH,
         ApiKey::DescribeConfigs => &DESCRIBE_CONFIGS,
+        ApiKey::AlterConfigs => &ALTER_CONFIGS,
+        ApiKey::DescribeLogDirs => &DESCRIBE_LOG_DIRS,
         ApiKey::ElectLeaders => &ELECT_LEADERS,
+        ApiKey::IncrementalAlterConfigs => &INCREMENTAL_ALTER_CONFIGS,
         ApiKey::AlterPartitionReassignments => &ALTER_REASSIGNMENTS,
         ApiKey::ListPartitionReassignments => &LIST_REASSIGNMENTS,
         ApiKey::DescribeCluster => &DESCRIBE_CLUSTER,
@@ -299,9 +302,33 @@ static CONFIG_RESOURCE: Layout =
         all(STRINGS),
     ]);
 
+static ALTER_CONFIGS: Layout = body(&[all(Array(&ALTERED_RESOURCE)), all(BOOL)]);
+static ALTERED_RESOURCE: Layout = element::<m::alter_configs_request::AlterConfigsResource>(&[
+    all(I8),
+    all(String),
+    all(Array(&ALTERED_CONFIG)),
+]);
+static ALTERED_CONFIG: Layout =
+    element::<m::alter_configs_request::AlterableConfig>(&[all(String), all(String)]);
+
+static DESCRIBE_LOG_DIRS: Layout = body(&[all(Array(&LOG_DIR_TOPIC))]);
+static LOG_DIR_TOPIC: Layout =
+    element::<m::describe_log_dirs_request::DescribableLogDirTopic>(&[all(String), all(I32S)]);
+
 static ELECT_LEADERS: Layout = body(&[since(1, I8), all(Array(&ELECTION_TOPIC)), all(I32)]);
 static ELECTION_TOPIC: Layout =
     element::<m::elect_leaders_request::TopicPartitions>(&[all(String), all(I32S)]);
+
+static INCREMENTAL_ALTER_CONFIGS: Layout = body(&[all(Array(&INCREMENTAL_RESOURCE)), all(BOOL)]);
+static INCREMENTAL_RESOURCE: Layout = element::<
+    m::incremental_alter_configs_request::AlterConfigsResource,
+>(&[all(I8), all(String), all(Array(&INCREMENTAL_CONFIG))]);
+static INCREMENTAL_CONFIG: Layout =
+    element::<m::incremental_alter_configs_request::AlterableConfig>(&[
+        all(String),
+        all(I8),
+        all(String),
+    ]);
 
 static ALTER_REASSIGNMENTS: Layout =
     body(&[all(I32), since(1, BOOL), all(Array(&REASSIGNABLE_TOPIC))]);

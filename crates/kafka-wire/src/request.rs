@@ -45,7 +45,10 @@ pub enum Request {
     InitProducerId(m::InitProducerIdRequest),
     OffsetForLeaderEpoch(m::OffsetForLeaderEpochRequest),
     DescribeConfigs(m::DescribeConfigsRequest),
+    AlterConfigs(m::AlterConfigsRequest),
+    DescribeLogDirs(m::DescribeLogDirsRequest),
     ElectLeaders(m::ElectLeadersRequest),
+    IncrementalAlterConfigs(m::IncrementalAlterConfigsRequest),
     AlterPartitionReassignments(m::AlterPartitionReassignmentsRequest),
     ListPartitionReassignments(m::ListPartitionReassignmentsRequest),
     DescribeCluster(m::DescribeClusterRequest),
@@ -139,7 +142,12 @@ fn decode_body(header: &RequestHeader, body: BytesMut) -> Result<Request, Decode
         ApiKey::InitProducerId => Request::InitProducerId(guard::decode(header, body)?),
         ApiKey::OffsetForLeaderEpoch => Request::OffsetForLeaderEpoch(guard::decode(header, body)?),
         ApiKey::DescribeConfigs => Request::DescribeConfigs(guard::decode(header, body)?),
+        ApiKey::AlterConfigs => Request::AlterConfigs(guard::decode(header, body)?),
+        ApiKey::DescribeLogDirs => Request::DescribeLogDirs(guard::decode(header, body)?),
         ApiKey::ElectLeaders => Request::ElectLeaders(guard::decode(header, body)?),
+        ApiKey::IncrementalAlterConfigs => {
+            Request::IncrementalAlterConfigs(guard::decode(header, body)?)
+        }
         ApiKey::AlterPartitionReassignments => {
             Request::AlterPartitionReassignments(guard::decode(header, body)?)
         }

@@ -112,7 +112,10 @@ fn reencode(request: Request, version: i16) -> Bytes {
         Request::InitProducerId(body) => to_frame(version, &body),
         Request::OffsetForLeaderEpoch(body) => to_frame(version, &body),
         Request::DescribeConfigs(body) => to_frame(version, &body),
+        Request::AlterConfigs(body) => to_frame(version, &body),
+        Request::DescribeLogDirs(body) => to_frame(version, &body),
         Request::ElectLeaders(body) => to_frame(version, &body),
+        Request::IncrementalAlterConfigs(body) => to_frame(version, &body),
         Request::AlterPartitionReassignments(body) => to_frame(version, &body),
         Request::ListPartitionReassignments(body) => to_frame(version, &body),
         Request::DescribeCluster(body) => to_frame(version, &body),
@@ -174,6 +177,13 @@ fn response(golden: &Golden) -> Response {
         }
         ApiKey::DescribeConfigs => {
             Response::DescribeConfigs(body::<m::DescribeConfigsRequest>(golden))
+        }
+        ApiKey::AlterConfigs => Response::AlterConfigs(body::<m::AlterConfigsRequest>(golden)),
+        ApiKey::DescribeLogDirs => {
+            Response::DescribeLogDirs(body::<m::DescribeLogDirsRequest>(golden))
+        }
+        ApiKey::IncrementalAlterConfigs => {
+            Response::IncrementalAlterConfigs(body::<m::IncrementalAlterConfigsRequest>(golden))
         }
         ApiKey::ElectLeaders => Response::ElectLeaders(body::<m::ElectLeadersRequest>(golden)),
         ApiKey::AlterPartitionReassignments => {

@@ -107,6 +107,11 @@ fn floods_stay_within_the_budget() {
     flood(ApiKey::OffsetFetch, 6, &[2, b'g'], &[1, 1, 0]);
     flood(ApiKey::JoinGroup, 6, &[1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1], &[1, 1, 0]);
     flood(ApiKey::ElectLeaders, 2, &[0], &[1, 1, 0]);
+    flood(ApiKey::AlterConfigs, 2, &[], &[2, 1, 1, 0]);
+    flood(ApiKey::AlterConfigs, 2, &[2, 2, 2, b't'], &[1, 0, 0]);
+    flood(ApiKey::IncrementalAlterConfigs, 1, &[], &[2, 1, 1, 0]);
+    flood(ApiKey::IncrementalAlterConfigs, 1, &[2, 2, 2, b't'], &[1, 0, 0, 0]);
+    flood(ApiKey::DescribeLogDirs, 2, &[], &[1, 1, 0]);
     assert_eq!(
         flood(ApiKey::AlterPartitionReassignments, 1, &[0, 0, 0, 1, 1], &[1, 1, 0]),
         !refused

@@ -61,7 +61,10 @@ every_golden_in_every_version! {
     init_producer_id: InitProducerId, m::InitProducerIdRequest;
     offset_for_leader_epoch: OffsetForLeaderEpoch, m::OffsetForLeaderEpochRequest;
     describe_configs: DescribeConfigs, m::DescribeConfigsRequest;
+    alter_configs: AlterConfigs, m::AlterConfigsRequest;
+    describe_log_dirs: DescribeLogDirs, m::DescribeLogDirsRequest;
     elect_leaders: ElectLeaders, m::ElectLeadersRequest;
+    incremental_alter_configs: IncrementalAlterConfigs, m::IncrementalAlterConfigsRequest;
     alter_partition_reassignments: AlterPartitionReassignments,
         m::AlterPartitionReassignmentsRequest;
     list_partition_reassignments: ListPartitionReassignments, m::ListPartitionReassignmentsRequest;

@@ -1,4 +1,4 @@
-//! What of the WAL no group needs any more.
+//! What of the WAL is in use, and what of it no group needs any more.
 
 use model::{LogIndex, RaftGroupId};
 use s3_uploader::{FailPoint, fail_point};
@@ -35,6 +35,12 @@ impl ReplicatedLog {
         }
         behind.iter().for_each(|group| self.driver.rewrite_state(*group));
         self.rewriting = behind;
+    }
+
+    /// Bytes that the WAL can hold, and how many of them are free.
+    pub(crate) fn capacity_and_free(&self) -> (u64, u64) {
+        let capacity = self.wal.capacity();
+        (capacity, capacity.saturating_sub(self.wal.used()))
     }
 
     /// Where an entry lies in the WAL, or will lie.

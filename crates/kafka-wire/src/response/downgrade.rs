@@ -23,6 +23,7 @@ pub(super) fn to_version(mut response: Response, version: i16) -> Response {
         }
         Response::CreateTopics(body) => create_topics(body, version),
         Response::DeleteTopics(body) => delete_topics(body, version),
+        Response::DescribeLogDirs(body) => describe_log_dirs(body, version),
         Response::ElectLeaders(body) if version < 1 => body.error_code = 0,
         Response::AlterPartitionReassignments(body) if version < 1 => {
             body.allow_replication_factor_change = true;
@@ -108,6 +109,17 @@ fn delete_topics(body: &mut m::DeleteTopicsResponse, version: i16) {
     if version < 6 {
         for topic in &mut body.responses {
             topic.name.get_or_insert_with(|| StrBytes::new().into());
+        }
+    }
+}
+
+fn describe_log_dirs(body: &mut m::DescribeLogDirsResponse, version: i16) {
+    if version < 3 {
+        body.error_code = 0;
+    }
+    if version < 4 {
+        for result in &mut body.results {
+            (result.total_bytes, result.usable_bytes) = (-1, -1);
         }
     }
 }
