@@ -1,5 +1,5 @@
 # Sourced. Installs the pinned clients once, under .cache/clients, and names where they are:
-# $python, $node, and $classpath (Kafka's own tools).
+# $python, $node, $classpath (Kafka's own tools) and $configs_classpath (the same, with kafka-configs.sh).
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 client_cache=$repository/.cache/clients
@@ -30,7 +30,8 @@ install_node() {
 
 install_java() {
     mvn --quiet --batch-mode --file "$repository/tools/clients/pom.xml" \
-        dependency:build-classpath "-Dmdep.outputFile=$client_cache/classpath"
+        dependency:build-classpath "-Dmdep.outputFile=$client_cache/classpath" \
+        dependency:copy "-DoutputDirectory=$client_cache/configs"
     javac -d "$client_cache/java" -cp "$(<"$client_cache/classpath")" \
         "$repository/tools/clients/java/Exit.java"
 }
@@ -49,6 +50,7 @@ need_java() {
     once_for "$repository/tools/clients/pom.xml" install_java
     local first
     first=$(cut -d: -f1 "$client_cache/classpath")
-    [[ -e $first && -d $client_cache/java ]] || install_java
+    [[ -e $first && -d $client_cache/java && -d $client_cache/configs ]] || install_java
     classpath=$client_cache/java:$(<"$client_cache/classpath")
+    configs_classpath=$client_cache/configs/*:$classpath
 }

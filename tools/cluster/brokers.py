@@ -208,6 +208,23 @@ class Cluster(Brokers):
         threading.Thread(target=self._listen_to, args=(self.parent,), daemon=True).start()
         wait_until("three brokers are ready", lambda: len(self.pids) == 3, START_SECONDS_MAX)
 
+    def configure_new(self, node):
+        """Writes the file of one that is to join: that of the third, with what is another's; it names itself,
+        too. Returns where it hears the others."""
+        text = read(self.config(2))
+        last = int(re.search(r'"2@127\.0\.0\.1:(\d+)"', text)[1])
+        first = int(re.search(r'"1@127\.0\.0\.1:(\d+)"', text)[1])
+        peer_address = f"127.0.0.1:{2 * last - first}"
+        nodes = re.search(r"^nodes = \[(.*)\]", text, re.MULTILINE)[1]
+        for key, value in {
+                "node-id": str(node), "listen": f'"{self.address(node)}"', "admin": f'"{self.admin(node)}"',
+                "data-dir": f'"{self.directory}/data/{node}"',
+                "nodes": f'[{nodes}, "{node}@{peer_address}"]'}.items():
+            text = replace_line(text, key, value)
+        with open(self.config(node), "w", encoding="utf-8") as file:
+            file.write(text)
+        return peer_address
+
     def _listen_to(self, process):
         with open(self.log_path(0), "a", encoding="utf-8") as log:
             for line in process.stdout:

@@ -5,12 +5,11 @@ is kept out when it comes back. Nothing acknowledged is lost, doubled or moved.
 
 import argparse
 import os
-import re
 import subprocess
 
 from confluent_kafka.admin import AdminClient
 
-from brokers import Cluster, free_ports, read, replace_line  # sets the path to other runs' modules
+from brokers import Cluster, free_ports  # sets the path to other runs' modules
 from watched import PATIENCE_SECONDS, TOPIC, Watched, run_in_directory
 
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152"]
@@ -40,27 +39,12 @@ class Run(Watched):
 
     def strangers_stay_out(self):
         """A broker that nobody added is told so, and the cluster goes on."""
-        self.write_configuration()
+        self.peer_address = self.cluster.configure_new(NEW)
         self.cluster.restart(NEW, "--join")
         said = "it does not have this node among its peers"
         self.wait(f"a line: {said}", lambda: said in self.cluster.log())
         self.cluster.kill(NEW)
         self.load_goes_on()
-
-    def write_configuration(self):
-        """That of the third, with what is another's; it names all four."""
-        text = read(self.cluster.config(2))
-        last = int(re.search(r'"2@127\.0\.0\.1:(\d+)"', text)[1])
-        first = int(re.search(r'"1@127\.0\.0\.1:(\d+)"', text)[1])
-        self.peer_address = f"127.0.0.1:{2 * last - first}"
-        nodes = re.search(r"^nodes = \[(.*)\]", text, re.MULTILINE)[1]
-        for key, value in {
-                "node-id": str(NEW), "listen": f'"{self.cluster.address(NEW)}"',
-                "admin": f'"{self.cluster.admin(NEW)}"', "data-dir": f'"{self.directory}/data/{NEW}"',
-                "nodes": f'[{nodes}, "{NEW}@{self.peer_address}"]'}.items():
-            text = replace_line(text, key, value)
-        with open(self.cluster.config(NEW), "w", encoding="utf-8") as file:
-            file.write(text)
 
     def grow(self):
         done = self.administer("add", f"{NEW}@{self.peer_address}")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Three brokers under load and faults: of `tailrace dev --nodes 3` on loopback, also in racks, with all three
-# needed, with a fourth that joins and with partitions that move, then in network namespaces (chaos.sh). Arguments
-# go to cluster.py (--seed, --rounds). TAILRACE_BIN names another broker.
+# needed, with a fourth that joins, with partitions that move and with Kafka's own administration tools, then in network
+# namespaces (chaos.sh). Arguments go to cluster.py (--seed, --rounds). TAILRACE_BIN names another broker.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 (cd "$repository/tools/cluster" && "$python" -B histories_test.py 2>&1 | tail -n 3)
@@ -10,4 +10,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 "$python" -B "$repository/tools/cluster/in_sync.py" --binary "$binary"
 "$python" -B "$repository/tools/cluster/growth.py" --binary "$binary"
 "$python" -B "$repository/tools/cluster/moves.py" --binary "$binary"
+need_java
+"$python" -B "$repository/tools/cluster/kafka_tools.py" --binary "$binary" --classpath "$configs_classpath"
 exec "$repository/tools/cluster/chaos.sh"
