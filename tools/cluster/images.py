@@ -3,6 +3,7 @@
 Mounted in the run's own mount namespace (`run_alone` of setup.sh): they are gone with its last process.
 """
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -37,7 +38,9 @@ class Image:
                 raise
 
     def free(self):
-        os.remove(self._filler)
+        # Two faults at once may have filled it: the first that ends makes room for both.
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self._filler)
 
     def unmount(self):
         subprocess.run(["umount", "--lazy", self._folder], check=True)

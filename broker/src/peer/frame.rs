@@ -46,6 +46,9 @@ pub(crate) enum Control {
     /// A partition leaves a group that the sender leads for one that the receiver leads: an
     /// `Adoption` as the object tier encodes it.
     HandOver { adoption: Bytes },
+    /// Brokers that were added, each as the command that did it, by the metadata up to `version`:
+    /// who is behind may need one of them to hear of it.
+    Added { version: u64, commands: Vec<Bytes> },
 }
 
 /// Why a connection to another broker is closed.
@@ -149,6 +152,12 @@ impl Control {
                 writer.u64(0);
                 writer.bytes(adoption);
             }
+            Self::Added { version, commands } => {
+                writer.u8(11);
+                writer.u64(*version);
+                writer.count(commands.len());
+                commands.iter().for_each(|command| writer.bytes(command));
+            }
         }
         let mut frame = writer.finish();
         let size = u32::try_from(frame.len()).expect("a command is smaller than an entry");
@@ -186,6 +195,12 @@ impl Control {
             10 if token == 0 => {
                 Self::HandOver { adoption: Bytes::copy_from_slice(reader.bytes("adoption")?) }
             }
+            11 => Self::Added {
+                version: token,
+                commands: reader.list("commands", |reader| {
+                    Ok(Bytes::copy_from_slice(reader.bytes("command")?))
+                })?,
+            },
             found => return Err(DecodeError::Kind { found }.into()),
         };
         reader.finish()?;
@@ -199,7 +214,7 @@ mod tests {
 
     const SIZE_MAX: usize = 4096;
 
-    fn controls() -> [(Control, &'static [u8]); 8] {
+    fn controls() -> [(Control, &'static [u8]); 9] {
         let command = Bytes::from_static(b"command");
         [
             (
@@ -234,6 +249,10 @@ mod tests {
                 Control::HandOver { adoption: Bytes::from_static(b"adoption") },
                 include_bytes!("../../testdata/peer-hand-over.v1.bin"),
             ),
+            (
+                Control::Added { version: 8, commands: vec![Bytes::from_static(b"command")] },
+                include_bytes!("../../testdata/peer-added.v1.bin"),
+            ),
         ]
     }
 
@@ -259,9 +278,9 @@ mod tests {
         stream.extend_from_slice(beats);
         stream.extend_from_slice(raft);
         let whole = take_all(&stream).expect("frames");
-        assert_eq!(whole.len(), 11);
-        assert!(matches!(&whole[9], Frame::Heartbeats(beats) if beats.count() == 3));
-        assert!(matches!((&whole[0], &whole[10]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
+        assert_eq!(whole.len(), 12);
+        assert!(matches!(&whole[10], Frame::Heartbeats(beats) if beats.count() == 3));
+        assert!(matches!((&whole[0], &whole[11]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
         for step in [1, 2, 7, 100] {
             let mut buffer = BytesMut::new();
             let mut frames = Vec::new();
@@ -309,7 +328,7 @@ mod tests {
         #[test]
         fn damage_under_a_good_checksum_never_panics(
             damage in proptest::collection::vec((0_usize..100, proptest::num::u8::ANY), 0..8),
-            which in 0_usize..7,
+            which in 0_usize..9,
         ) {
             let mut bytes = controls()[which].1.to_vec();
             for (at, value) in damage {

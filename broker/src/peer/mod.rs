@@ -314,9 +314,10 @@ impl Peers {
         let is_work = |event: &PeerEvent| match event {
             PeerEvent::Frame { frame: Frame::Raft(_), .. } => true,
             PeerEvent::Frame { frame: Frame::Heartbeats(_), .. } => false,
-            PeerEvent::Frame { frame: Frame::Control(control), .. } => {
-                !matches!(control, Control::WalRoom { .. } | Control::MetadataStored { .. })
-            }
+            PeerEvent::Frame { frame: Frame::Control(control), .. } => !matches!(
+                control,
+                Control::WalRoom { .. } | Control::MetadataStored { .. } | Control::Added { .. }
+            ),
             PeerEvent::Up { .. } | PeerEvent::Gone { .. } | PeerEvent::Down { .. } => true,
         };
         self.events.iter().any(is_work)

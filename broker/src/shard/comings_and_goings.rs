@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{LeaderEpoch, NodeId, RaftGroupId, Term};
+use model::{LeaderEpoch, LogIndex, NodeId, RaftGroupId, Term};
 
 use super::Shard;
 use super::message::AppendRefused;
@@ -29,7 +29,9 @@ impl Shard {
         let address = |node: &NodeId| Some((*node, image.address_of(*node)?.clone()));
         let mut addresses: BTreeMap<_, _> = members.iter().filter_map(address).collect();
         // There may be no majority without a broker that was added by what is not applied here.
-        for (node, address) in self.log_adds() {
+        let (version, heard) = &self.metadata.heard_added;
+        let heard = heard.clone().into_iter().filter(|_| *version > image.version());
+        for (node, address) in self.log_adds().into_iter().chain(heard) {
             members.insert(node);
             addresses.insert(node, address);
         }
@@ -55,6 +57,30 @@ impl Shard {
         if added(payload).is_some()
             && let Some(image) = self.metadata.applied_image()
         {
+            self.meet_members(&image);
+        }
+    }
+
+    /// Tells a broker of those that were added: if it is behind with the metadata, it may need one
+    /// of them to catch up, and would not let it in.
+    fn tell_added_to(&mut self, node: NodeId) {
+        let image = self.metadata.image();
+        let added = |it: NodeId| {
+            let address = image.address_of(it)?.clone();
+            Some(Bytes::from(Command::AddNode { node: it, address }.encode()))
+        };
+        let commands: Vec<_> = image.members().into_iter().filter_map(added).collect();
+        if self.id == METADATA_SHARD && !commands.is_empty() {
+            let version = image.version().get();
+            self.peers.send_control(node, &Control::Added { version, commands });
+        }
+    }
+
+    /// Another broker knows of these.
+    pub(super) fn hear_added(&mut self, version: LogIndex, commands: &[Bytes]) {
+        let Some(image) = self.metadata.applied_image() else { return };
+        if version > self.metadata.heard_added.0.max(image.version()) {
+            self.metadata.heard_added = (version, commands.iter().filter_map(added).collect());
             self.meet_members(&image);
         }
     }
@@ -110,6 +136,7 @@ impl Shard {
 
     /// The same to one of them.
     pub(super) fn tell_leads_to(&mut self, node: NodeId) {
+        self.tell_added_to(node);
         let image = self.metadata.image();
         let lacks = |group: &RaftGroupId| {
             image.group(*group).is_some_and(|group| group.copy_on(node).is_none())
@@ -147,8 +174,6 @@ fn added(command: &Bytes) -> Option<(NodeId, HostPort)> {
 
 #[cfg(test)]
 mod tests {
-    use model::LogIndex;
-
     use super::*;
 
     #[test]

@@ -14,6 +14,7 @@ use super::message::{CommandRefused, Message, PartAnswer};
 use super::replicated_log::{Claim, Refused};
 use crate::api::ProducerIds;
 use crate::cluster::{self, CONSUMER_OFFSETS, Cluster, Command, Image, Shape, bootstrap};
+use crate::config::HostPort;
 use crate::metrics::Metric;
 use crate::partition::KIND_METADATA_FIRST;
 
@@ -38,6 +39,8 @@ pub(crate) struct Metadata {
     pub(super) last_token: u64,
     /// When the other brokers last heard what the bucket has of the metadata.
     pub(super) told_stored: Option<Instant>,
+    /// Brokers that were added, as another broker knows, and by which version of the metadata.
+    pub(super) heard_added: (LogIndex, BTreeMap<NodeId, HostPort>),
     /// Producer ids reserved for this shard.
     pub(crate) producer_ids: ProducerIds,
     /// The cluster's first commands are proposed.
@@ -62,6 +65,7 @@ impl Metadata {
             forwarded: BTreeMap::new(),
             last_token: 0,
             told_stored: None,
+            heard_added: Default::default(),
             producer_ids: ProducerIds::default(),
             bootstrapped: false,
             begun: false,

@@ -138,6 +138,9 @@ impl Shard {
                     self.ask_to_adopt(adoption);
                 }
             }
+            Control::Added { version, commands } => {
+                self.hear_added(LogIndex::new(version), &commands);
+            }
             Control::MetadataStored { upto } => {
                 self.node.set_metadata_stored(LogIndex::new(upto));
             }
