@@ -8,6 +8,7 @@ mod comings_and_goings;
 mod other_voters;
 mod slow_disk;
 mod steps;
+mod streams;
 mod trim;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,6 +26,7 @@ use wal_uring::{AppendError, Disk, Location, Lsn, ReadError, Record, StreamId, W
 
 use self::slow_disk::SlowDisk;
 use self::steps::{Step, Steps};
+pub(crate) use self::streams::{group_of, snapshot_stream, stream};
 use super::catch_up::CatchUp;
 use super::log_event::LogEvent;
 use super::wal_room::{WalRoom, WriteRate};
@@ -538,12 +540,15 @@ impl ReplicatedLog {
         group: RaftGroupId,
         entry: &PersistEntry,
     ) -> Result<(), AppendError> {
+        let is_metadata = group == RaftGroupId::METADATA;
+        // Room for it was made sure of when it came.
+        let is_others = self.leads(group) != Some(entry.term);
         let appended = self.wal.append(Record::Entry {
             stream: stream(group),
             term: entry.term.get(),
             index: entry.index.get(),
             parts: &[&entry.descriptor, &entry.payload],
-            vital: group == RaftGroupId::METADATA || is_vital(&entry.descriptor),
+            vital: is_metadata || is_others || is_vital(&entry.descriptor),
         })?;
         self.appended_end = appended.end;
         self.queued_bytes -= entry.payload.len();
@@ -577,21 +582,6 @@ impl GroupState {
 /// With other brokers an election has to be over soon.
 const fn raft_tick(has_peers: bool) -> Duration {
     if has_peers { RAFT_TICK } else { TICK }
-}
-
-/// The WAL stream of a group's entries and hard state.
-pub(crate) const fn stream(group: RaftGroupId) -> StreamId {
-    StreamId::new(2 * group.get())
-}
-
-/// The WAL stream of a group's snapshot record: a stream keeps only its latest state.
-pub(crate) const fn snapshot_stream(group: RaftGroupId) -> StreamId {
-    StreamId::new(2 * group.get() + 1)
-}
-
-/// The group that a WAL stream belongs to.
-pub(crate) const fn group_of(stream: StreamId) -> RaftGroupId {
-    RaftGroupId::new(stream.get() / 2)
 }
 
 #[cfg(test)]

@@ -49,13 +49,17 @@ impl ReplicatedLog {
     fn fitting(&self, message: &Message) -> usize {
         let is_metadata = message.group() == RaftGroupId::METADATA;
         let (room, vital_room) = (self.wal.room(), self.wal.vital_room());
+        let kept = self.wal.segment_size() / 2;
         let mut size = self.queued_bytes as u64;
         let fits = |(descriptor, payload_size): &(&[u8], usize)| {
             size += (payload_size + ENTRY_OVERHEAD) as u64;
             // Where a segment ends something is left over.
             let needed = size + size / 2;
-            // What is vital is looked for only where there is no room for all.
-            needed <= room || (needed <= vital_room && (is_metadata || is_vital(descriptor)))
+            // What is vital is looked for only where there is no room for all. The last records
+            // that a leader took may be in front of it: they get half of its room.
+            needed <= room
+                || needed + kept <= vital_room
+                || (needed <= vital_room && (is_metadata || is_vital(descriptor)))
         };
         message.entries().take_while(fits).count()
     }

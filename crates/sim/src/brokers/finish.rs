@@ -16,8 +16,8 @@ const REST_MAX: u64 = 240_000_000;
 const START_MAX: u64 = 30_000_000;
 /// Microseconds to the next start of brokers whose power was cut at the end.
 const START_AFTER: u64 = 100_000;
-/// Microseconds to read everything.
-const READ_MAX: u64 = 180_000_000;
+/// Microseconds within which a reader gets on: to read all may take long, where disks are slow.
+const READ_MAX: u64 = 60_000_000;
 /// Microseconds between two looks.
 const INTERVAL: u64 = 100_000;
 
@@ -161,11 +161,14 @@ impl Simulation {
     /// Reads every partition from its beginning: all that was acknowledged is there.
     fn read_all(&mut self) -> Result<(), Violation> {
         self.clients.rewind();
-        let by = self.now + READ_MAX;
         for partition in 0..self.settings.partitions().len() {
+            let (mut read, mut by) = (None, 0);
             loop {
                 let end = self.end_of(partition);
                 let position = self.clients.position(partition);
+                if read.replace(position) != Some(position) {
+                    by = self.now + READ_MAX;
+                }
                 if end.is_some_and(|end| position >= end) {
                     self.history.read_through(partition, position)?;
                     break;
