@@ -328,7 +328,7 @@ impl Shard {
             self.keep_leaders();
             self.count_in_sync();
             self.keep_members();
-            self.tell_leads();
+            self.tell_others();
             self.balance();
             self.unseal_what_stays();
         }

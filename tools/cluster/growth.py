@@ -28,7 +28,6 @@ class Run(Watched):
 
     def __init__(self, options, directory):
         super().__init__(options, Cluster(options.binary, directory, free_ports(), FLAGS))
-        self.changes, self.looks = None, 0
 
     def administer(self, *arguments, bootstrap=1):
         done = subprocess.run([self.options.binary, "cluster", *arguments, "--bootstrap",
@@ -57,7 +56,7 @@ class Run(Watched):
 
     def gets_its_part(self):
         self.wait("the new broker has copies", lambda: self.held(NEW) > 0)
-        self.wait("the balancer has done", self.is_still)
+        self.wait("the balancer has done", self.balancer_rests)
         self.load_goes_on()
 
     def new_one_counts(self):
@@ -108,14 +107,6 @@ class Run(Watched):
     def listed(self):
         admin = AdminClient({"bootstrap.servers": self.cluster.address(1), "log_level": 0})
         return set(admin.list_topics(timeout=10).brokers)
-
-    def is_still(self):
-        """Nothing was changed for a while: the balancer rests between its changes."""
-        name = "tailrace_cluster_balancer_changes_total"
-        count = sum(self.cluster.metric(node, name) or 0 for node in range(4))
-        self.looks = self.looks + 1 if count == self.changes else 0
-        self.changes = count
-        return self.looks > 100
 
     def check_all(self):
         self.check("three brokers serve, and take a load", self.begin)

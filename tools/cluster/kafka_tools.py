@@ -42,7 +42,6 @@ class Run(Watched):
 
     def __init__(self, options, directory):
         super().__init__(options, Cluster(options.binary, directory, free_ports(), FLAGS))
-        self.changes, self.looks = None, 0
 
     def tool(self, main, *words, bootstrap=None):
         """What it says, and whether it ended well."""
@@ -220,14 +219,7 @@ class Run(Watched):
         self.cluster.restart(NEW, "--join")
         self.wait("it serves", lambda: self.cluster.serves(NEW))
         self.wait("there is a choice of brokers", lambda: len(self.sets_of_brokers()) > 1)
-        self.wait("the balancer has done", self.is_still)
-
-    def is_still(self):
-        """Nothing was changed for a while: the balancer rests between its changes."""
-        counts = [self.cluster.metric(node, "tailrace_cluster_balancer_changes_total") or 0 for node in range(4)]
-        self.looks = self.looks + 1 if sum(counts) == self.changes else 0
-        self.changes = sum(counts)
-        return self.looks > 60
+        self.wait("the balancer has done", self.balancer_rests)
 
     def sets_of_brokers(self):
         return {frozenset(partition.replicas) for partition in self.partitions(TOPIC).values()}

@@ -35,6 +35,7 @@ class Watched:
         self.client_settings = {"socket.timeout.ms": getattr(options, "request_timeout_ms", REQUEST_TIMEOUT_MS),
                                 "socket.connection.setup.timeout.ms": 1000}
         self.passed = self.failed = 0
+        self.changes, self.looks = None, 0
 
     def begin(self):
         self.cluster.start()
@@ -159,6 +160,14 @@ class Watched:
     def copies(self):
         """By node, the whole log as read while it leads."""
         return {"any": read_all(self.cluster.bootstrap, PLACES)}
+
+    def balancer_rests(self):
+        """Nothing was changed for a while: it rests between its changes. Of four brokers."""
+        name = "tailrace_cluster_balancer_changes_total"
+        count = sum(self.cluster.metric(node, name) or 0 for node in range(4))
+        self.looks = self.looks + 1 if count == self.changes else 0
+        self.changes = count
+        return self.looks > 100
 
     def bucket(self):
         found = subprocess.run([self.options.binary, "object", "verify", "--object-store",

@@ -36,10 +36,10 @@ impl Shard {
     ) -> Result<(), AppendRefused> {
         let found = self.hosting.find(append.partition);
         let (group, partition) = found.ok_or(AppendRefused::UnknownPartition)?;
+        let submission = Submission::from(&append.info);
         // First of all: what a follower knows of a producer may be old, and its word on a sequence
         // number, even on a repeat, would be taken for the leader's. So would the refusal of one
         // that stood still while another was elected.
-        let submission = Submission::from(&append.info);
         let Some(term) = self.log.leads(group).filter(|_| !partition.is_sealed()) else {
             // Soon another one leads it, or another group has it; or this one leads it again before
             // the next batch comes, which then is ahead of this one.

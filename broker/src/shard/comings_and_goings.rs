@@ -15,7 +15,7 @@ use crate::config::HostPort;
 use crate::partition::{Partition, leader_epoch};
 use crate::peer::frame::Control;
 
-/// How often brokers without a copy of a group are told who leads it: what was said may be lost.
+/// How often that is said again: it may be lost.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Shard {
@@ -63,14 +63,17 @@ impl Shard {
 
     /// Tells a broker of those that were added: if it is behind with the metadata, it may need one
     /// of them to catch up, and would not let it in.
-    fn tell_added_to(&mut self, node: NodeId) {
+    pub(super) fn tell_added_to(&mut self, node: NodeId) {
+        if self.id != METADATA_SHARD {
+            return;
+        }
         let image = self.metadata.image();
         let added = |it: NodeId| {
             let address = image.address_of(it)?.clone();
             Some(Bytes::from(Command::AddNode { node: it, address }.encode()))
         };
         let commands: Vec<_> = image.members().into_iter().filter_map(added).collect();
-        if self.id == METADATA_SHARD && !commands.is_empty() {
+        if !commands.is_empty() {
             let version = image.version().get();
             self.peers.send_control(node, &Control::Added { version, commands });
         }
@@ -122,8 +125,9 @@ impl Shard {
         self.notes.push(format!("shard {shard}, group {group}: it has left this broker"));
     }
 
-    /// At the tick: says to the brokers that have no copy of a group that this one leads it.
-    pub(super) fn tell_leads(&mut self) {
+    /// At the tick: says to the brokers that have no copy of a group that this one leads it, and to
+    /// all which were added.
+    pub(super) fn tell_others(&mut self) {
         let now = self.now.instant;
         let is_due = |at| now.saturating_duration_since(at) >= TELL_INTERVAL;
         if self.peers.is_alone() || !self.led_told.is_none_or(is_due) {
@@ -131,12 +135,14 @@ impl Shard {
         }
         self.led_told = Some(now);
         let nodes: Vec<_> = self.peers.nodes().collect();
-        nodes.into_iter().for_each(|node| self.tell_leads_to(node));
+        for node in nodes {
+            self.tell_leads_to(node);
+            self.tell_added_to(node);
+        }
     }
 
-    /// The same to one of them.
+    /// Says to a broker which groups this one leads that it has no copy of.
     pub(super) fn tell_leads_to(&mut self, node: NodeId) {
-        self.tell_added_to(node);
         let image = self.metadata.image();
         let lacks = |group: &RaftGroupId| {
             image.group(*group).is_some_and(|group| group.copy_on(node).is_none())

@@ -42,6 +42,8 @@ struct OpenEntry {
 /// A partition, and the raft group whose log has its records.
 struct Hosted {
     group: RaftGroupId,
+    /// The move that brought it there, by the metadata, once that has named it.
+    moved: Option<LogIndex>,
     log: Partition,
 }
 
@@ -122,15 +124,33 @@ impl Hosting {
         Some((log, &mut self.tail))
     }
 
-    /// Puts a partition where the metadata says that it is, and starts it if it is not there yet.
-    /// True if another group had it.
-    pub(crate) fn ensure(&mut self, group: RaftGroupId, partition: PartitionId) -> bool {
-        if self.group_of(partition) == Some(group) {
+    /// Does the metadata name a partition in a group, where that move brought it?
+    pub(crate) fn is_named(
+        &self,
+        group: RaftGroupId,
+        partition: PartitionId,
+        moved: LogIndex,
+    ) -> bool {
+        let hosted = self.partitions.get(&partition);
+        hosted.is_some_and(|it| it.group == group && it.moved == Some(moved))
+    }
+
+    /// Puts a partition where the metadata says that it is, by which move, and starts it if it is
+    /// not there yet. True if another group had it.
+    pub(crate) fn ensure(
+        &mut self,
+        group: RaftGroupId,
+        partition: PartitionId,
+        moved: LogIndex,
+    ) -> bool {
+        let moved = Some(moved);
+        if let Some(hosted) = self.partitions.get_mut(&partition).filter(|it| it.group == group) {
+            hosted.moved = moved;
             return false;
         }
         let arrived = self.others.remove(&(group, partition));
         let log = arrived.unwrap_or_else(|| Partition::new(partition));
-        let left = self.partitions.insert(partition, Hosted { group, log });
+        let left = self.partitions.insert(partition, Hosted { group, moved, log });
         let has_left = left.is_some();
         if let Some(mut left) = left {
             left.log.drop_tail(&mut self.tail);
@@ -173,7 +193,10 @@ impl Hosting {
         let before = match self.partitions.get_mut(&id) {
             Some(hosted) if hosted.group == group => Some(std::mem::replace(&mut hosted.log, log)),
             Some(_) => self.others.insert((group, id), log),
-            None => self.partitions.insert(id, Hosted { group, log }).map(|hosted| hosted.log),
+            None => {
+                let hosted = Hosted { group, moved: None, log };
+                self.partitions.insert(id, hosted).map(|hosted| hosted.log)
+            }
         };
         if let Some(mut before) = before {
             before.drop_tail(&mut self.tail);
@@ -233,8 +256,10 @@ impl Hosting {
         let start = if compacted { descriptor.base_offset() } else { Offset::ZERO };
         // A broker that is behind may have dropped what went to another group, and hear from the
         // metadata that it has come back before the log says that it went.
-        let lacks_all = |log: &Partition| log.log_end() == Offset::ZERO && start > Offset::ZERO;
-        if self.of(group, id).is_none_or(lacks_all) {
+        let was_made_anew = |log: &Partition| {
+            log.log_end() == Offset::ZERO && log.origin() == partition::Origin::default()
+        };
+        if self.of(group, id).is_none_or(|log| start > Offset::ZERO && was_made_anew(log)) {
             self.restore(group, Partition::starting_at(id, start));
         }
         if let Some((log, _)) = self.of_mut(group, id) {
@@ -490,82 +515,5 @@ pub(crate) fn appended_at(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::partition::{FirstSequence, Prepared, Submission};
-
-    const ID: PartitionId = PartitionId::new(9);
-    const GROUP: RaftGroupId = RaftGroupId::new(2);
-    const TERM: Term = Term::new(1);
-
-    /// Batches of 10 records each, one after the other.
-    fn batches(count: u64) -> Vec<EntryDescriptor> {
-        let mut log = Partition::new(ID);
-        let submission = Submission {
-            record_count: 10,
-            batch_size: 100,
-            max_timestamp: 0,
-            attributes: 0,
-            producer: None,
-            first_sequence: FirstSequence::Any,
-        };
-        let batch = |index| {
-            let Ok(Prepared::New(new)) = log.prepare(&submission, 0) else { panic!("it is new") };
-            log.replay(LogIndex::new(index), TERM, new.descriptor()).expect("it follows");
-            *new.descriptor()
-        };
-        (1..=count).map(batch).collect()
-    }
-
-    fn adoption() -> Adoption {
-        Adoption {
-            group: GROUP,
-            partition: ID,
-            id: LogIndex::new(40),
-            epoch_base: 0,
-            log_start: Offset::ZERO,
-            end: None,
-            objects: Vec::new(),
-            extents: Vec::new(),
-            state: Partition::new(ID).encode_whole().expect("it is empty").into(),
-        }
-    }
-
-    /// A follower that is behind with a group's log, and not with the metadata.
-    #[test]
-    fn what_was_dropped_between_an_adoption_and_its_commit_is_there_again() {
-        let batches = batches(3);
-        let entry = |at: usize| (LogIndex::new(6 + at as u64), TERM, batches[at]);
-        let mut hosting = Hosting::new(0);
-        let take = |hosting: &mut Hosting, at: usize| {
-            let (index, term, batch) = entry(at);
-            hosting.recovered(GROUP, index, term, &batch, true)
-        };
-        assert!(hosting.adopt(GROUP, LogIndex::new(5), &adoption()));
-        assert!(!hosting.adopt(GROUP, LogIndex::new(5), &adoption()), "it is here");
-        take(&mut hosting, 0).expect("it follows");
-        hosting.remove(GROUP, ID);
-        take(&mut hosting, 1).expect("of what is not here it may be the first");
-        assert!(hosting.adopt(GROUP, LogIndex::new(5), &adoption()));
-        hosting.replay_after(GROUP, ID, [entry(0), entry(1)].into_iter(), LogIndex::new(6));
-        take(&mut hosting, 2).expect("nothing is missing before it");
-        let log = hosting.of(GROUP, ID).expect("it is here");
-        assert_eq!((log.high_watermark(), log.log_end()), (Offset::new(10), Offset::new(30)));
-    }
-
-    #[test]
-    fn a_group_that_has_left_keeps_its_own_partition_apart() {
-        let (other, batches) = (RaftGroupId::new(1), batches(2));
-        let mut hosting = Hosting::new(0);
-        hosting.ensure(other, ID);
-        assert!(hosting.adopt(GROUP, LogIndex::new(5), &adoption()));
-        assert_eq!(hosting.group_of(ID), Some(other), "the metadata says so still");
-        assert!(hosting.ensure(GROUP, ID));
-        let late = hosting.recovered(other, LogIndex::new(3), TERM, &batches[0], true);
-        late.expect("it follows what that group has");
-        assert_eq!(hosting.get(ID).map(Partition::log_end), Some(Offset::ZERO));
-        assert_eq!(hosting.of(other, ID).map(Partition::log_end), Some(Offset::new(10)));
-        assert!(hosting.retain(|group, _| group == GROUP).is_empty());
-        assert!(hosting.of(other, ID).is_none());
-    }
-}
+#[path = "hosted_tests.rs"]
+mod tests;

@@ -136,8 +136,7 @@ impl Shard {
 
     fn begin_merge(&mut self, group: RaftGroupId, plan: MergePlan) {
         let Some(term) = self.log.leads(group) else { return };
-        let others = self.not_at_home(group, plan.sections.iter().map(|(partition, _)| *partition));
-        if !others.is_empty() {
+        if plan.sections.iter().any(|(partition, _)| !self.is_at_home(group, *partition)) {
             let objects = plan.objects.into_keys();
             return objects.for_each(|object| self.set_aside(group, object));
         }
@@ -196,8 +195,7 @@ impl Shard {
         if let Edit::Merged { extents, .. } = &mut *edit {
             // One may have left meanwhile, and be in the manifest again for a move that was called
             // off: what its extents refer to is needed as it is.
-            let others = self.not_at_home(group, extents.iter().map(|(partition, _)| *partition));
-            extents.retain(|(partition, _)| !others.contains(partition));
+            extents.retain(|(partition, _)| self.is_at_home(group, *partition));
         }
         // The reserve for the broker's own entries may be used up for now: then it is tried again.
         let outcome = self.propose_edit(group, &edit);

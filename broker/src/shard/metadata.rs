@@ -311,7 +311,7 @@ impl Shard {
         let (mut hosted, mut left) = (BTreeSet::new(), Vec::new());
         for partition in image.topics().flat_map(|topic| &topic.partitions) {
             if self.tiers.contains(partition.group) {
-                if self.hosting.ensure(partition.group, partition.id) {
+                if self.hosting.ensure(partition.group, partition.id, partition.moved) {
                     left.push(partition.id);
                 }
                 hosted.insert((partition.group, partition.id));

@@ -13,7 +13,7 @@
 //! Group 0 decides: of a move that was asked for again, or called off, the other group's entry
 //! counts for nothing, and the partition takes records again where it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -78,6 +78,29 @@ struct Leaving {
     sealed: Option<(LogIndex, Instant)>,
     handed_over: Option<Instant>,
     not_before: Option<Instant>,
+}
+
+/// What the leader that has a partition does next for its move.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    Seal,
+    HandOver,
+    /// Takes back a seal for an earlier move.
+    Unseal,
+    Wait,
+}
+
+/// `sealed`: the move that the partition is sealed for; `is_proposed`: whether the seal for the
+/// present move is in the log.
+fn next_step(sealed: Option<LogIndex>, moving: LogIndex, is_proposed: bool) -> Step {
+    match sealed {
+        None => Step::Seal,
+        Some(by) if by == moving => Step::HandOver,
+        // One that is taken back behind the seal for this move would let records in that are not
+        // handed over; and that of a later move is for whoever knows of it.
+        Some(by) if by > moving || is_proposed => Step::Wait,
+        Some(_) => Step::Unseal,
+    }
 }
 
 impl Moves {
@@ -179,13 +202,12 @@ impl Shard {
         if leaving.id != moving.id {
             *leaving = new(leaving.not_before);
         }
-        match self.tiers[group].manifest.sealed(id) {
-            Some(by) if by == moving.id => self.hand_over_on(moving),
-            // The seal for this move is on its way: one taken back behind it would let records in
-            // that are not handed over. And the seal of a later move is for whoever knows that one.
-            Some(by) if by > moving.id || leaving.sealed.is_some() => false,
-            Some(_) => self.unseal(group, id),
-            None => self.seal_on(moving),
+        let sealed = self.tiers[group].manifest.sealed(id);
+        match next_step(sealed, moving.id, leaving.sealed.is_some()) {
+            Step::Seal => self.seal_on(moving),
+            Step::HandOver => self.hand_over_on(moving),
+            Step::Unseal => self.unseal(group, id),
+            Step::Wait => false,
         }
     }
 
@@ -285,26 +307,11 @@ impl Shard {
 
     /// Does a group have a partition, by the metadata and by its manifest? One that came for a move
     /// that was called off is in the manifest too, with objects that whoever has it needs.
-    pub(super) fn is_at_home(&self, group: RaftGroupId, partition: &cluster::Partition) -> bool {
-        let arrival = self.tiers[group].manifest.arrival(partition.id);
-        partition.group == group
-            && partition.moved == arrival.map(|it| it.id).unwrap_or_default()
-            && !self.moves.adopting.contains_key(&partition.id)
-    }
-
-    /// The same of many partitions: those of which it is not so.
-    pub(super) fn not_at_home(
-        &self,
-        group: RaftGroupId,
-        partitions: impl IntoIterator<Item = PartitionId>,
-    ) -> BTreeSet<PartitionId> {
-        let mut others: BTreeSet<_> = partitions.into_iter().collect();
-        for (_, _, partition) in self.metadata.image().partitions() {
-            if others.contains(&partition.id) && self.is_at_home(group, partition) {
-                others.remove(&partition.id);
-            }
-        }
-        others
+    pub(super) fn is_at_home(&self, group: RaftGroupId, partition: PartitionId) -> bool {
+        let arrival = self.tiers[group].manifest.arrival(partition);
+        let moved = arrival.map(|it| it.id).unwrap_or_default();
+        self.hosting.is_named(group, partition, moved)
+            && !self.moves.adopting.contains_key(&partition)
     }
 
     /// At the tick: partitions that are sealed for a move that was called off take records again.
@@ -429,4 +436,21 @@ impl Shard {
 /// Has the manifest of a group neither that adoption nor a later one of the partition?
 pub(crate) fn is_news(manifest: &Manifest, adoption: &Adoption) -> bool {
     manifest.arrival(adoption.partition).is_none_or(|arrival| arrival.id < adoption.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_is_taken_back_only_for_a_later_move_that_has_none_yet() {
+        let [earlier, moving, later] = [7, 8, 9].map(LogIndex::new);
+        for is_proposed in [false, true] {
+            assert_eq!(next_step(Some(moving), moving, is_proposed), Step::HandOver);
+            assert_eq!(next_step(Some(later), moving, is_proposed), Step::Wait);
+            assert_eq!(next_step(None, moving, is_proposed), Step::Seal);
+        }
+        assert_eq!(next_step(Some(earlier), moving, false), Step::Unseal);
+        assert_eq!(next_step(Some(earlier), moving, true), Step::Wait);
+    }
 }

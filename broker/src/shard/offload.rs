@@ -216,9 +216,11 @@ impl Offload {
 impl Shard {
     /// Moves the offload of all groups on as far as it goes without waiting.
     pub(crate) fn offload_on(&mut self) {
-        let busy = self.tiers.iter().filter(|(_, tier)| tier.offload.is_busy());
-        let busy: Vec<_> = busy.map(|(group, _)| group).collect();
-        busy.into_iter().for_each(|group| self.offload_group_on(group));
+        for group in self.tiers.groups().iter().copied() {
+            if self.tiers[group].offload.is_busy() {
+                self.offload_group_on(group);
+            }
+        }
     }
 
     fn offload_group_on(&mut self, group: RaftGroupId) {

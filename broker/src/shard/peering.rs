@@ -50,6 +50,7 @@ impl Shard {
                 PeerEvent::Up { node } => {
                     self.tell_metadata_stored(node);
                     self.tell_leads_to(node);
+                    self.tell_added_to(node);
                 }
                 PeerEvent::Gone { node } => self.log.handle_node_gone(self.voter_at(node)),
                 PeerEvent::Down { node } => {

@@ -90,7 +90,7 @@ impl Shard {
             if !config.cleanup_policy.delete || topic.internal {
                 continue;
             }
-            for partition in topic.partitions.iter().filter(|it| self.is_at_home(group, it)) {
+            for partition in topic.partitions.iter().filter(|it| self.is_at_home(group, it.id)) {
                 let log = self.hosting.of(group, partition.id);
                 let Some(log) = log.filter(|log| !log.is_sealed()) else { continue };
                 let oldest = (config.retention_ms >= 0)
@@ -171,10 +171,8 @@ impl Shard {
         before: Option<Offset>,
     ) -> Result<(), TrimRefused> {
         let (group, log) = self.hosting.find(id).ok_or(TrimRefused::UnknownPartition)?;
-        if self.log.leads(group).is_none() || !self.has_quorum(group) || log.is_sealed() {
-            return Err(TrimRefused::NotLeader);
-        }
-        if !self.not_at_home(group, [id]).is_empty() {
+        let leads = self.log.leads(group).is_some() && self.has_quorum(group);
+        if !leads || log.is_sealed() || !self.is_at_home(group, id) {
             return Err(TrimRefused::NotLeader);
         }
         let offset = before.unwrap_or_else(|| log.high_watermark());

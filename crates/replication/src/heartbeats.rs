@@ -18,7 +18,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model::RaftGroupId;
 use raft::eraftpb::{Message as Body, MessageType};
 
-use crate::message::MessageError;
+use crate::message::{MessageError, take_checksum};
 use crate::state::count;
 
 const MAGIC: [u8; 4] = *b"TRB1";
@@ -103,12 +103,7 @@ impl Heartbeats {
             return Err(MessageError::Short { len });
         }
         let (mut header, mut rest) = frame.split_at(HEADER_SIZE);
-        let stored = header.get_u32_le();
-        let mut found = [0; 4];
-        header.copy_to_slice(&mut found);
-        if found != MAGIC {
-            return Err(MessageError::Magic { found });
-        }
+        let stored = take_checksum(&mut header, MAGIC)?;
         let (size, answer_count) = (header.get_u32_le(), header.get_u32_le());
         let count = rest.len() / BEAT_SIZE;
         let answer_count = usize::try_from(answer_count).ok().filter(|it| *it <= count);

@@ -232,6 +232,14 @@ fn kind_of(kind: MessageType) -> Option<u8> {
     KINDS.iter().find(|(_, known)| *known == kind).map(|(number, _)| *number)
 }
 
+/// The checksum that a frame begins with, if the magic that follows it is right.
+pub(crate) fn take_checksum(fields: &mut &[u8], magic: [u8; 4]) -> Result<u32, MessageError> {
+    let stored = fields.get_u32_le();
+    let mut found = [0; 4];
+    fields.copy_to_slice(&mut found);
+    if found == magic { Ok(stored) } else { Err(MessageError::Magic { found }) }
+}
+
 /// The head of a frame, once its checksum holds.
 fn checked_head(frame: &[u8]) -> Result<&[u8], MessageError> {
     let len = frame.len();
@@ -239,12 +247,7 @@ fn checked_head(frame: &[u8]) -> Result<&[u8], MessageError> {
         return Err(MessageError::Short { len });
     }
     let mut fields = frame;
-    let stored = fields.get_u32_le();
-    let mut found = [0; 4];
-    fields.copy_to_slice(&mut found);
-    if found != MAGIC {
-        return Err(MessageError::Magic { found });
-    }
+    let stored = take_checksum(&mut fields, MAGIC)?;
     let (frame_size, head_size) = (fields.get_u32_le(), fields.get_u32_le());
     let head = usize::try_from(head_size)
         .ok()

@@ -170,10 +170,9 @@ impl Journal {
     /// its first entry. As long as a snapshot is not durable the log begins where it did before it,
     /// whatever raft says.
     pub(crate) fn trim(&mut self, driver: &Driver) {
-        let is_snapshot = |kind: Kind| kind == Kind::Snapshot;
-        let waits = |step: &Step| matches!(step, Step::State { kind, .. } if is_snapshot(*kind));
+        let waits = |step: &Step| matches!(step, Step::State { kind: Kind::Snapshot, .. });
         let writes =
-            |(_, it): &(u64, Done)| matches!(it, Done::State { kind, .. } if is_snapshot(*kind));
+            |(_, done): &(u64, Done)| matches!(done, Done::State { kind: Kind::Snapshot, .. });
         if self.unwritten.iter().any(waits) || self.under_way.iter().any(writes) {
             return;
         }

@@ -12,8 +12,8 @@ impl ReplicatedLog {
     pub(super) fn trim(&mut self) {
         let durable = self.wal.durable_lsn();
         self.forgetting.retain(|_, end| end.is_none_or(|end| end > durable));
-        let is_settled = self.rewriting.is_empty() && self.forgetting.is_empty();
-        let is_settled = is_settled && self.snapshots.is_empty();
+        let is_settled =
+            self.rewriting.is_empty() && self.forgetting.is_empty() && self.snapshots.is_empty();
         if !is_settled || self.wal.trimmable(durable) == 0 {
             return;
         }
