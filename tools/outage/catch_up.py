@@ -107,11 +107,12 @@ class CatchUp(Run):
             "--set", "object.cache.bytes=134217728"])
         self.options, self.directory = options, directory
         self.senders, self.readers = [], []
+        self.found = []
         bucket = options.store.startswith("s3://")
         self.store = Bucket(options.store, options.presign) if bucket else Folder(options.store)
         self.proxy = Proxy(options.control) if bucket else None
-        # Beside the broker's core.
-        self.core = str(max(os.sched_getaffinity(0)))
+        cores = os.sched_getaffinity(0)
+        self.cores, self.core = ",".join(map(str, sorted(cores))), max(cores)
 
     def objects(self):
         """Those that consumers read: a store takes longer for a range of a larger object."""
@@ -122,10 +123,12 @@ class CatchUp(Run):
         return [(key, int(size)) for kind, size, key, *_ in lines if kind == "live"]
 
     def drop_cache(self):
-        self.store.drop_cache(self.objects())
+        """Looks which objects there are now, too: they may be merged at any time."""
+        self.found = self.objects()
+        self.store.drop_cache(self.found)
 
     def bare(self):
-        return bare(self.store, self.objects(), self.options)
+        return bare(self.store, self.found, self.options)
 
     def bench(self, first, *words):
         path = os.path.join(self.directory, f"{words[0]}.json")
@@ -146,13 +149,13 @@ class CatchUp(Run):
     def fetch(self, *more):
         before = self.metric("tailrace_fetch_object_bytes_total")
         # The core is the producer's: its latency is not to be what the two do to each other.
-        first = ["nice", "-n", "19", "taskset", "-c", self.core]
+        first = ["nice", "-n", "19"]
         report = self.bench(first, "fetch", "--topic", "old", *more)
         remote = (self.metric("tailrace_fetch_object_bytes_total") - before) / report["bytes"]
         return report["megabytes_per_second"], remote
 
     def produce(self):
-        first = ["chrt", "--fifo", "10"]
+        first = ["taskset", "-c", self.cores, "chrt", "--fifo", "10"]
         report = self.bench(first, "produce", "--topic", "tail", "--rate", str(self.options.rate),
                             "--seconds", str(self.options.seconds), "--warmup", "1",
                             "--cores", "1", "--sleep")
@@ -177,15 +180,21 @@ class CatchUp(Run):
             other.join()
 
     def round(self, number):
-        self.drop_cache()  # and looks which objects there are now
+        self.drop_cache()
         reader = self.bare()
         self.drop_cache()
         consumers, remote = self.fetch()
-        found = {"bare": reader, "consumers": consumers, "alone": self.produce()}
-        # What the device and the cores alone make of it: no broker is in this.
-        found["bare_reader"] = self.produce_beside(self.bare)
-        found["paced"] = self.produce_beside(lambda: self.fetch("--rate", str(self.options.pace)))
-        found["unpaced"] = self.produce_beside(self.fetch)
+        found = {"bare": reader, "consumers": consumers}
+        turns = {
+            "alone": self.produce,
+            # What the device and the cores alone make of it: no broker is in this.
+            "bare_reader": lambda: self.produce_beside(self.bare),
+            "paced": lambda: self.produce_beside(lambda: self.fetch("--rate", str(self.options.pace))),
+            "unpaced": lambda: self.produce_beside(self.fetch),
+        }
+        # Each of them comes first in some round.
+        names = [*turns][number % len(turns):] + [*turns][:number % len(turns)]
+        found |= {name: turns[name]() for name in names}
         print(f"round {number}: bare reader {reader:.0f} MB/s, consumers {consumers:.0f} MB/s "
               f"({remote:.0%} from objects); tail p99 alone {found['alone']['p99']:.0f} us, beside "
               f"the bare reader {found['bare_reader']['p99']:.0f}, consumers at "
@@ -197,6 +206,9 @@ class CatchUp(Run):
         try:
             self.broker.start()
             self.broker.wait_ready()
+            # From here on this process and what it starts stay off the broker's core, which nobody
+            # shares with it where the store and the consumers are other machines.
+            os.sched_setaffinity(0, {self.core})
             self.fill()
             self.produce()
             if self.options.delay_ms:
@@ -219,11 +231,13 @@ def main():
     finally:
         shutil.rmtree(directory)
     rate = statistics.median(each["consumers"] / each["bare"] for each in rounds)
-    tail = {other: statistics.median(each[other]["p99"] / each["alone"]["p99"] for each in rounds)
-            for other in ("paced", "unpaced", "bare_reader")}
+    # The machine's own stalls are in some of the turns: medians first, and then their ratio.
+    p99 = {turn: statistics.median(each[turn]["p99"] for each in rounds)
+           for turn in ("alone", "bare_reader", "paced", "unpaced")}
+    tail = {turn: found / p99["alone"] for turn, found in p99.items()}
     print(f"{options.store.split(':')[0]}: {options.megabytes} MB, {options.partitions} partitions, "
           f"{options.concurrency} requests of {CHUNK >> 20} MiB at a time, each answered after "
-          f"{options.delay_ms} ms; medians of {options.rounds} rounds")
+          f"{options.delay_ms} ms; medians of {options.rounds} rounds, tail p99 alone {p99['alone']:.0f} us")
     print(f"consumers / bare reader {rate:.2f}; tail p99 to that alone: beside consumers at "
           f"{options.pace} MB/s {tail['paced']:.2f}, as fast as they can {tail['unpaced']:.2f}, "
           f"beside the bare reader {tail['bare_reader']:.2f}")
