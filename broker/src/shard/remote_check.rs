@@ -8,8 +8,8 @@ use kafka_wire::batch::{self, BatchHeader, HEADER_SIZE};
 use model::{LeaderEpoch, Offset};
 use s3_uploader::{Extent, Pieces};
 
-/// Bytes that are checked at a time: some 20 us. One batch may be larger.
-const BYTES_AT_A_TIME: usize = 128 << 10;
+/// Bytes that are checked at a time: some 5 us. One batch may be larger.
+const BYTES_AT_A_TIME: usize = 32 << 10;
 
 /// Tells what the log knows of an offset.
 pub(super) type EpochAt<'a> = &'a dyn Fn(Offset) -> Option<LeaderEpoch>;

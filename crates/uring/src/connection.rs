@@ -10,8 +10,8 @@ use bytes::{Buf, Bytes};
 /// Pieces that one send hands to the kernel.
 const PIECES_PER_SEND_MAX: usize = 64;
 
-/// Bytes that one send hands to the kernel, which takes some 30 us to copy them.
-pub(crate) const BYTES_PER_SEND_MAX: usize = 64 << 10;
+/// Bytes that one send hands to the kernel, which takes some 15 us to copy them.
+pub(crate) const BYTES_PER_SEND_MAX: usize = 32 << 10;
 
 /// Why a connection ended without `Io::close`.
 #[derive(Debug)]

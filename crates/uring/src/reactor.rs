@@ -16,8 +16,10 @@ use crate::provided::ProvidedBuffers;
 use crate::ring::Ring;
 use crate::settle::{Event, Received};
 
-/// Passes with work that may follow one another before the core is offered to kernel threads.
-const BUSY_PASSES_MAX: u32 = 16;
+/// How long passes with work may follow one another before the core is offered to kernel threads: a
+/// synced write on its way is completed by one, and a pass with much to send takes a tenth of a
+/// millisecond.
+const BUSY_MAX: Duration = Duration::from_micros(50);
 
 /// How long a write in flight is spun for: past this, waking up late costs a few per cent of what
 /// the write takes anyway, and the core is better left to whatever holds the device up.
@@ -86,7 +88,8 @@ pub struct Reactor {
     io: Io,
     spin: Duration,
     event_last: Instant,
-    busy_passes: u32,
+    /// When the core was last left to others.
+    yielded_at: Instant,
 }
 
 impl Reactor {
@@ -102,7 +105,7 @@ impl Reactor {
         let now = clock();
         let mut io = Io::new(ring, recv_buffers, fixed, Bell::new(duplicate, wake), now);
         io.register()?;
-        Ok(Self { io, spin: config.spin, event_last: now, busy_passes: 0 })
+        Ok(Self { io, spin: config.spin, event_last: now, yielded_at: now })
     }
 
     pub fn io(&mut self) -> &mut Io {
@@ -143,11 +146,13 @@ impl Reactor {
         let spins = self.io.now.duration_since(self.event_last) < spin;
         if spins || self.io.has_local_work() {
             self.look()?;
+            self.io.now = clock();
         } else {
             let timers = [deadline, linger_end, self.io.accept_at];
             self.sleep(timers.into_iter().flatten().min(), handler)?;
+            self.io.now = clock();
+            self.yielded_at = self.io.now;
         }
-        self.io.now = clock();
         let any = self.io.reap();
         while let Some(event) = self.io.next_event() {
             dispatch(&mut self.io, event, handler);
@@ -162,11 +167,11 @@ impl Reactor {
     /// own synced write may be waiting for it, and would wait for a whole tick.
     fn look(&mut self) -> io::Result<()> {
         self.io.ring.submit()?;
-        if self.io.ring.has_completions() && self.busy_passes < BUSY_PASSES_MAX {
-            self.busy_passes += 1;
+        let busy = self.io.now.duration_since(self.yielded_at);
+        if self.io.ring.has_completions() && busy < BUSY_MAX {
             return Ok(());
         }
-        self.busy_passes = 0;
+        self.yielded_at = self.io.now;
         rustix::thread::sched_yield();
         self.io.ring.submit()
     }

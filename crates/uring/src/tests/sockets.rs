@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 
 use super::{Recorder, pattern, tight, turn_for, turn_until};
 use crate::connection::BYTES_PER_SEND_MAX;
+use crate::io::KERNEL_UNSENT_MAX;
 use crate::{CloseReason, ConnId, Reactor, ReactorConfig, spawn_pinned};
 
 fn listen(reactor: &mut Reactor) -> SocketAddr {
@@ -144,6 +146,46 @@ fn what_is_small_does_not_wait_for_what_is_large() {
         let (_peer, same) = reader.join().unwrap();
         assert!(same);
     }
+}
+
+/// Bytes that the kernel has taken and not sent yet, of the one connection of a reactor.
+fn not_sent(reactor: &mut Reactor) -> usize {
+    // <linux/sockios.h>
+    const SIOCOUTQNSD: libc::Ioctl = 0x894B;
+    let io = reactor.io();
+    let slot = io.connections.refs()[0];
+    let socket = io.connections.get(slot).unwrap().stream.as_raw_fd();
+    let mut count: libc::c_int = 0;
+    // SAFETY: the socket is open, and the request writes one `int`.
+    assert_eq!(unsafe { libc::ioctl(socket, SIOCOUTQNSD, &raw mut count) }, 0);
+    usize::try_from(count).unwrap()
+}
+
+#[test]
+fn the_kernel_takes_little_that_a_peer_is_not_sent() {
+    const LARGE: usize = 16 << 20;
+    let mut reactor = Reactor::new(&ReactorConfig::default()).unwrap();
+    let mut recorder = Recorder::default();
+    let address = listen(&mut reactor);
+    let (conn, mut peer) = connect(&mut reactor, &mut recorder, address);
+    reactor.io().send(conn, [Bytes::from(pattern(0, LARGE))]);
+    let mut not_sent_max = 0;
+    for _ in 0..1000 {
+        let soon = reactor.now() + Duration::from_micros(10);
+        reactor.turn(Some(soon), &mut recorder).unwrap();
+        not_sent_max = not_sent_max.max(not_sent(&mut reactor));
+    }
+    // The peer reads nothing: what it has room for is sent, and then no more.
+    let bound = KERNEL_UNSENT_MAX as usize + BYTES_PER_SEND_MAX;
+    assert!((1..=bound).contains(&not_sent_max), "{not_sent_max} bytes");
+    let reader = thread(move || {
+        let mut got = vec![0; LARGE];
+        peer.read_exact(&mut got).unwrap();
+        (peer, got == pattern(0, LARGE))
+    });
+    turn_until(&mut reactor, &mut recorder, "the rest", |_, seen| seen.sent == [conn]);
+    let (_peer, same) = reader.join().unwrap();
+    assert!(same);
 }
 
 #[test]
