@@ -3,7 +3,6 @@
 #     catch-up.sh file|s3 [arguments of catch_up.py]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-trap 'restore; leave_outage' EXIT
 
 export OUTAGE_DIR=${OUTAGE_DIR:-$repository/.cache}
 mkdir -p "$OUTAGE_DIR"
@@ -29,6 +28,7 @@ complete_where_asked() {
 restore() {
     if [[ -n $queue ]]; then echo "$queue_before" >"$queue"; fi
 }
+trap 'restore; leave_outage' EXIT
 complete_where_asked
 more=(--store "$1")
 if [[ $1 == s3 ]]; then

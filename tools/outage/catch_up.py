@@ -107,7 +107,7 @@ class CatchUp(Run):
             "--set", "object.cache.bytes=134217728"])
         self.options, self.directory = options, directory
         self.senders, self.readers = [], []
-        self.found = []
+        self.listed = []
         bucket = options.store.startswith("s3://")
         self.store = Bucket(options.store, options.presign) if bucket else Folder(options.store)
         self.proxy = Proxy(options.control) if bucket else None
@@ -124,11 +124,11 @@ class CatchUp(Run):
 
     def drop_cache(self):
         """Looks which objects there are now, too: they may be merged at any time."""
-        self.found = self.objects()
-        self.store.drop_cache(self.found)
+        self.listed = self.objects()
+        self.store.drop_cache(self.listed)
 
     def bare(self):
-        return bare(self.store, self.found, self.options)
+        return bare(self.store, self.listed, self.options)
 
     def bench(self, first, *words):
         path = os.path.join(self.directory, f"{words[0]}.json")

@@ -146,13 +146,11 @@ impl Reactor {
         let spins = self.io.now.duration_since(self.event_last) < spin;
         if spins || self.io.has_local_work() {
             self.look()?;
-            self.io.now = clock();
         } else {
             let timers = [deadline, linger_end, self.io.accept_at];
             self.sleep(timers.into_iter().flatten().min(), handler)?;
-            self.io.now = clock();
-            self.yielded_at = self.io.now;
         }
+        self.io.now = clock();
         let any = self.io.reap();
         while let Some(event) = self.io.next_event() {
             dispatch(&mut self.io, event, handler);
@@ -187,6 +185,7 @@ impl Reactor {
         }
         let timeout = until.map(|until| until.saturating_duration_since(clock()));
         let slept = self.io.ring.submit_and_sleep(timeout);
+        self.yielded_at = clock();
         bell.stay_awake();
         slept
     }

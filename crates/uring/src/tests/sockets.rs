@@ -32,6 +32,15 @@ fn thread<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> JoinHand
     spawn_pinned("test", None, f).unwrap()
 }
 
+/// Reads so many bytes and tells whether they are those of `pattern(0, len)`.
+fn reads_pattern(mut peer: TcpStream, len: usize) -> JoinHandle<(TcpStream, bool)> {
+    thread(move || {
+        let mut got = vec![0; len];
+        peer.read_exact(&mut got).unwrap();
+        (peer, got == pattern(0, len))
+    })
+}
+
 fn echoes_everything(config: ReactorConfig, connections: usize, len: usize) {
     let stop = Arc::new(AtomicBool::new(false));
     let (tell, told) = std::sync::mpsc::channel();
@@ -120,14 +129,8 @@ fn what_is_small_does_not_wait_for_what_is_large() {
     let pairs = [(); 4].map(|()| connect(&mut reactor, &mut recorder, address));
     let conns = pairs.each_ref().map(|(conn, _)| *conn);
     let lens = [LARGE, LARGE, LARGE, 10];
-    let reader = |((_, mut peer), len): ((_, TcpStream), usize)| {
-        thread(move || {
-            let mut got = vec![0; len];
-            peer.read_exact(&mut got).unwrap();
-            (peer, got == pattern(0, len))
-        })
-    };
-    let readers: Vec<_> = pairs.into_iter().zip(lens).map(reader).collect();
+    let readers = pairs.into_iter().zip(lens).map(|((_, peer), len)| reads_pattern(peer, len));
+    let readers: Vec<_> = readers.collect();
     for conn in &conns[..3] {
         reactor.io().send(*conn, [Bytes::from(pattern(0, LARGE))]);
     }
@@ -167,7 +170,7 @@ fn the_kernel_takes_little_that_a_peer_is_not_sent() {
     let mut reactor = Reactor::new(&ReactorConfig::default()).unwrap();
     let mut recorder = Recorder::default();
     let address = listen(&mut reactor);
-    let (conn, mut peer) = connect(&mut reactor, &mut recorder, address);
+    let (conn, peer) = connect(&mut reactor, &mut recorder, address);
     reactor.io().send(conn, [Bytes::from(pattern(0, LARGE))]);
     let mut not_sent_max = 0;
     for _ in 0..1000 {
@@ -178,11 +181,7 @@ fn the_kernel_takes_little_that_a_peer_is_not_sent() {
     // The peer reads nothing: what it has room for is sent, and then no more.
     let bound = KERNEL_UNSENT_MAX as usize + BYTES_PER_SEND_MAX;
     assert!((1..=bound).contains(&not_sent_max), "{not_sent_max} bytes");
-    let reader = thread(move || {
-        let mut got = vec![0; LARGE];
-        peer.read_exact(&mut got).unwrap();
-        (peer, got == pattern(0, LARGE))
-    });
+    let reader = reads_pattern(peer, LARGE);
     turn_until(&mut reactor, &mut recorder, "the rest", |_, seen| seen.sent == [conn]);
     let (_peer, same) = reader.join().unwrap();
     assert!(same);
