@@ -126,6 +126,10 @@ struct RecoverArgs {
     /// Size of the WAL of all cores together, if it is a file.
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     wal_size: Size,
+    /// The broker of a cluster that it is for; the first that has a vote on the metadata if not
+    /// given. The others get their copies from it.
+    #[arg(long, value_name = "N")]
+    node_id: Option<i32>,
 }
 
 /// Why the process ends with an error.
@@ -248,8 +252,9 @@ impl BrokerArgs {
 
 impl RecoverArgs {
     fn into_settings(self) -> RecoverSettings {
-        let Self { object_store, data_dir, wal, wal_size } = self;
-        RecoverSettings { object_store, data_dir, wal, wal_size }
+        let Self { object_store, data_dir, wal, wal_size, node_id } = self;
+        let node_id = node_id.map(model::NodeId::new);
+        RecoverSettings { object_store, data_dir, wal, wal_size, node_id }
     }
 }
 

@@ -11,6 +11,7 @@ mod image;
 mod membership;
 mod moves;
 mod placement;
+mod rebuilt;
 mod snapshot;
 mod state;
 mod topic_name;
@@ -22,6 +23,7 @@ pub use image::{Group, Image, Node, Partition, Topic};
 pub use membership::{GROUPS_MAX, NodeState, Standing};
 pub use moves::Move;
 pub use placement::Placement;
+pub use rebuilt::Arrived;
 pub use state::{Cluster, Outcome};
 pub use topic_name::{
     CONSUMER_OFFSETS, TOPIC_NAME_BYTES_MAX, TopicNameError, check_topic_name, is_internal,

@@ -14,7 +14,10 @@
 mod bucket;
 mod group;
 mod metadata;
+mod moves;
 mod object;
+#[cfg(feature = "simulation")]
+pub(crate) mod simulated;
 mod wal;
 
 use std::collections::BTreeMap;
@@ -22,20 +25,21 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use model::{LogIndex, Offset, PartitionId, RaftGroupId, ShardId, Term};
-use s3_uploader::{BucketError, StoreUrl};
+use model::{LogIndex, NodeId, Offset, PartitionId, RaftGroupId, ShardId, Term};
+use s3_uploader::{BucketError, BucketReader, StoreUrl};
+use tools::format::random_incarnation;
 use tools::size::Size;
 
 use self::bucket::Bucket;
-use self::group::GroupRebuild;
 use self::metadata::Metadata;
-use crate::cluster::Image;
+use self::moves::rebuild_groups;
 use crate::shard_thread::unix_ms;
 use crate::start::StartError;
 
 /// The old broker may have won elections since it last wrote to the bucket. Its terms, which
 /// clients have seen as leader epochs, must not be given out again: fewer than this are supposed.
-const TERMS_SKIPPED: u64 = 1024;
+/// A move that is not in the bucket yet has raised them by 1,024.
+const TERMS_SKIPPED: u64 = 4096;
 
 /// What to rebuild, and where.
 #[derive(Clone, Debug)]
@@ -46,6 +50,8 @@ pub struct RecoverSettings {
     /// The WAL, where it is not `wal` in the data directory.
     pub wal: Option<PathBuf>,
     pub wal_size: Size,
+    /// The broker that it is for, of a cluster; one with a vote on the metadata.
+    pub node_id: Option<NodeId>,
 }
 
 /// Why nothing was rebuilt.
@@ -55,13 +61,12 @@ pub enum RecoverError {
     Bucket(#[from] BucketError),
     #[error("the object store holds no metadata of cluster {cluster_id} that can be read")]
     NoMetadata { cluster_id: uuid::Uuid },
-    #[error("the cluster had {count} nodes: only a cluster of one node can be rebuilt")]
-    Nodes { count: usize },
-    #[error(
-        "{name} has moved between raft groups, or was to: what belongs to it is in the objects of \
-         several of them, and cannot be rebuilt yet"
-    )]
-    Moved { name: String },
+    #[error("--node-id {node}: name a broker that has a vote on the metadata: {voters}")]
+    NoVoter { node: NodeId, voters: String },
+    #[error("{name} has moved between raft groups, and cannot be put together: {reason}")]
+    Moved { name: String, reason: String },
+    #[error("{name} is in a raft group that the metadata does not know: is it damaged?")]
+    NoGroup { name: String },
     #[error("{path} exists: recover into a directory that holds no WAL")]
     Exists { path: PathBuf },
     #[error(
@@ -84,6 +89,15 @@ struct Rebuilt {
     index: LogIndex,
     term: Term,
     state: Bytes,
+}
+
+/// All that the bucket gives back.
+struct Rebuild {
+    bucket: Bucket,
+    metadata: Metadata,
+    /// Group 0 first.
+    groups: Vec<Rebuilt>,
+    ranges: Ranges,
 }
 
 /// First offset and end of each partition.
@@ -117,60 +131,81 @@ impl Highest {
 /// in the directory.
 pub fn recover(settings: &RecoverSettings, out: &mut dyn Write) -> Result<(), RecoverError> {
     let target = wal::Target::new(settings)?;
-    let mut bucket = Bucket::open(&settings.object_store)?;
+    let bucket = Bucket::new(BucketReader::open(&settings.object_store)?);
     writeln!(out, "cluster-id={}", bucket.cluster_id)?;
-    let mut metadata = Metadata::read(&mut bucket)?;
-    let shard_count = metadata.shard_count();
-    writeln!(out, "shards={shard_count}")?;
-    let now_ms = unix_ms();
-    let (mut groups, mut ranges) = (Vec::new(), Ranges::new());
-    let data_groups: Vec<_> = metadata.image().data_groups().map(|group| group.id).collect();
-    for group in data_groups {
-        let mut rebuild = GroupRebuild::start(&mut bucket, metadata.hosted(group), group, now_ms)?;
-        rebuild.take_objects(&mut bucket)?;
-        metadata.pass_over(&rebuild);
-        let shard = metadata.shard_of(group);
-        groups.push(rebuild.finish(&mut bucket, &mut ranges, shard)?);
-    }
-    let image = metadata.image();
-    groups.insert(0, metadata.finish());
-    target.write(&bucket, metadata.node, shard_count, &groups)?;
-    print(out, &image, &ranges, &bucket)
+    let incarnation = random_incarnation().map_err(StartError::from)?;
+    let rebuilt = Rebuild::of(bucket, settings.node_id, incarnation, unix_ms())?;
+    writeln!(out, "shards={}", rebuilt.metadata.shard_count())?;
+    target.write(&rebuilt)?;
+    rebuilt.print(out)
 }
 
-fn print(
-    out: &mut dyn Write,
-    image: &Image,
-    ranges: &Ranges,
-    bucket: &Bucket,
-) -> Result<(), RecoverError> {
-    let (mut partition_count, mut record_count) = (0_u64, 0);
-    for topic in image.topics() {
-        for (index, partition) in topic.partitions.iter().enumerate() {
-            let (start, end) = ranges.get(&partition.id).copied().unwrap_or_default();
-            writeln!(out, "{}-{index}: offsets {start} to {end}", topic.name)?;
-            partition_count += 1;
-            record_count += end.get() - start.get();
+impl Rebuild {
+    /// `incarnation`: of the new disk, where others know the one before.
+    fn of(
+        mut bucket: Bucket,
+        node: Option<NodeId>,
+        incarnation: u32,
+        now_ms: i64,
+    ) -> Result<Self, RecoverError> {
+        let mut metadata = Metadata::read(&mut bucket, node, incarnation)?;
+        let (mut groups, mut ranges) = (Vec::new(), Ranges::new());
+        for (group, rebuild) in rebuild_groups(&mut bucket, &mut metadata, now_ms)? {
+            metadata.pass_over(&rebuild);
+            let shard = metadata.shard_of(group);
+            groups.push(rebuild.finish(&mut bucket, &mut ranges, shard)?);
         }
+        groups.insert(0, metadata.finish());
+        Ok(Self { bucket, metadata, groups, ranges })
     }
-    for line in &bucket.damage {
-        writeln!(out, "damaged: {line}")?;
+
+    fn print(&self, out: &mut dyn Write) -> Result<(), RecoverError> {
+        let Self { bucket, metadata, ranges, .. } = self;
+        let image = metadata.image();
+        let (mut partition_count, mut record_count) = (0_u64, 0);
+        for topic in image.topics() {
+            for (index, partition) in topic.partitions.iter().enumerate() {
+                let (start, end) = ranges.get(&partition.id).copied().unwrap_or_default();
+                writeln!(out, "{}-{index}: offsets {start} to {end}", topic.name)?;
+                partition_count += 1;
+                record_count += end.get() - start.get();
+            }
+        }
+        for line in &bucket.damage {
+            writeln!(out, "damaged: {line}")?;
+        }
+        if !bucket.topicless.is_empty() {
+            let count = bucket.topicless.len();
+            writeln!(out, "left out: {count} partitions whose topics are deleted")?;
+        }
+        let (topics, damaged) = (image.topics().len(), bucket.damage.len());
+        writeln!(
+            out,
+            "recovered {topics} topics, {partition_count} partitions, {record_count} offsets; \
+             {damaged} damaged"
+        )?;
+        writeln!(
+            out,
+            "each partition goes on at its end; what was written after the last offload is lost"
+        )?;
+        self.print_others(out)
     }
-    if !bucket.topicless.is_empty() {
-        let count = bucket.topicless.len();
-        writeln!(out, "left out: {count} partitions whose topics are deleted")?;
+
+    /// What is to be done with the other brokers.
+    fn print_others(&self, out: &mut dyn Write) -> Result<(), RecoverError> {
+        let node = self.metadata.node;
+        let others = self.metadata.image().members().into_iter().filter(|it| *it != node);
+        let others: Vec<_> = others.map(|it| it.to_string()).collect();
+        if !others.is_empty() {
+            let others = others.join(", ");
+            writeln!(
+                out,
+                "node {node} has all of it; the disks of {others} count no more: start these \
+                 brokers with empty ones and --replacement while node {node} runs"
+            )?;
+        }
+        Ok(())
     }
-    let (topics, damaged) = (image.topics().len(), bucket.damage.len());
-    writeln!(
-        out,
-        "recovered {topics} topics, {partition_count} partitions, {record_count} offsets; \
-         {damaged} damaged"
-    )?;
-    writeln!(
-        out,
-        "each partition goes on at its end; what was written after the last offload is lost"
-    )?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::shard::group_snapshot::GroupSnapshot;
 use crate::shard::{Now, Shard};
 use crate::shard_thread::{Seeds, recover};
 
+pub use crate::recover::simulated::SimRebuild;
 pub use crate::shard::inspect::{
     ClusterChange, Counters, GroupState, Homes, PartitionState, Standing,
 };
@@ -330,6 +331,11 @@ impl SimBroker {
     /// before they have.
     pub fn settle_early(&mut self) {
         self.shard.settle_early();
+    }
+
+    /// A planted bug: stores objects of partitions that no file in the bucket tells of.
+    pub fn store_arrivals_late(&mut self) {
+        self.shard.store_arrivals_late();
     }
 
     /// A planted bug: partitions take records though they are sealed.

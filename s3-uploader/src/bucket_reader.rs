@@ -48,6 +48,14 @@ impl BucketReader {
         let boxed = || Box::new(url.clone());
         let store = BlockingStore::open(url, StoreOptions::default())
             .map_err(|source| BucketError::Store { url: boxed(), source })?;
+        Self::of(url, store)
+    }
+
+    /// # Errors
+    ///
+    /// The store cannot be read, or is no cluster's.
+    pub fn of(url: &StoreUrl, store: BlockingStore) -> Result<Self, BucketError> {
+        let boxed = || Box::new(url.clone());
         let owner = store.owner().map_err(|source| BucketError::Claim { url: boxed(), source })?;
         let cluster_id = owner.ok_or_else(|| BucketError::Nobody { url: boxed() })?;
         Ok(Self { store, url: url.clone(), cluster_id })

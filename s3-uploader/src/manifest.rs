@@ -120,6 +120,11 @@ impl Manifest {
         self.partitions.keys().copied()
     }
 
+    /// Is a partition one of those?
+    pub fn has(&self, partition: PartitionId) -> bool {
+        self.partitions.contains_key(&partition)
+    }
+
     /// The same, beginning with `from` or the first one after it.
     pub(crate) fn partitions_from(
         &self,

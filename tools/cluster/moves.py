@@ -5,6 +5,7 @@ records does not grow with it (`--megabytes`, a benchmark).
 
 import argparse
 import os
+import shutil
 import subprocess
 import time
 
@@ -120,6 +121,31 @@ class Run(Watched):
         self.check("all start anew", self.all_start_anew)
         self.check("nothing acknowledged is lost, doubled or moved", self.verdict)
         self.check("bucket and manifests agree", self.bucket)
+        self.check("all disks are lost: what is rebuilt from the bucket is all there was", self.disaster)
+        self.check("bucket and manifests agree after that", self.bucket)
+
+    def disaster(self):
+        """One broker is rebuilt, the others take their places with empty disks."""
+        self.wait("all is offloaded", lambda: self.total("tailrace_offload_lag_bytes") == 0)
+        for node in range(3):
+            self.cluster.kill(node)
+            shutil.rmtree(os.path.join(self.directory, "data", str(node)))
+        done = subprocess.run([self.options.binary, "recover", "--object-store", f"file://{self.cluster.store}",
+                               "--data-dir", os.path.join(self.directory, "data", "1"), "--wal-size", "128MiB",
+                               "--node-id", "1"], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0 and "; 0 damaged" in done.stdout, done.stdout[-1000:] + done.stderr
+        self.cluster.restart(1)
+        self.wait("it serves alone", lambda: self.cluster.serves(1))
+        self.judge(self.copies())
+        for node in (0, 2):
+            self.cluster.restart(node, "--replacement")
+        self.cluster.await_all()
+        self.wait("all have their places", lambda: all(map(self.cluster.has_its_place, (0, 2))))
+        self.cluster.kill(1)  # What it alone had the others have now.
+        self.wait("others lead", lambda: all(it.leader != 1 for it in self.partitions(TOPIC).values()))
+        self.judge(self.copies())
+        self.cluster.restart(1)
+        self.cluster.await_all()
 
     def measure(self):
         """Of each size: from the request until the other broker serves, and how long no record was taken."""

@@ -139,15 +139,19 @@ class Watched:
             client.join(120)
         self.check_clients()
         copies = self.copies()
+        self.judge(copies)
+        logs = next(iter(copies.values()))
+        acknowledged = sum(sender.acknowledged_count for sender in self.senders)
+        read = ", ".join(f"{reader.count} {reader.name}" for reader in self.readers)
+        print(f"{acknowledged} records acknowledged, {sum(map(len, logs.values()))} in the log of "
+              f"{len(copies)} leaders; read meanwhile: {read}")
+
+    def judge(self, copies):
         logs = next(iter(copies.values()))
         faults = faults_of_histories(logs, self.senders, self.readers) + faults_of_copies(copies)
         if faults:
             self.keep_histories(copies)
         assert not faults, faults[:5]
-        acknowledged = sum(sender.acknowledged_count for sender in self.senders)
-        read = ", ".join(f"{reader.count} {reader.name}" for reader in self.readers)
-        print(f"{acknowledged} records acknowledged, {sum(map(len, logs.values()))} in the log of "
-              f"{len(copies)} leaders; read meanwhile: {read}")
 
     def keep_histories(self, copies):
         """As text: (offset, sender, sequence, checksum), and what was acknowledged, sequence to offset."""

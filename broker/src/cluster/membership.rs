@@ -111,6 +111,14 @@ impl Image {
         all.filter(|node| self.state_of(*node) != NodeState::Removed).collect()
     }
 
+    /// The disk that a broker has now counts no more; the next one that it comes with does.
+    pub(super) fn retire_disk(&mut self, node: NodeId) {
+        let disks = self.disks.entry(node).or_default();
+        if disks.last() != Some(&NO_DISK) {
+            disks.push(NO_DISK);
+        }
+    }
+
     /// The numbers that the members of a group are to have among its voters.
     pub(crate) fn voters_of(&self, group: &Group) -> BTreeSet<u64> {
         group.replicas.iter().map(|it| voter(it.node, self.incarnation(it.node))).collect()
@@ -129,10 +137,7 @@ impl Cluster {
         let image = self.image_mut();
         image.standings.insert(node, standing);
         // A first disk is one that a cluster begins with: this broker comes with another.
-        let disks = image.disks.entry(node).or_default();
-        if disks.last() != Some(&NO_DISK) {
-            disks.push(NO_DISK);
-        }
+        image.retire_disk(node);
         Outcome::NodeAdded { node }
     }
 
@@ -151,7 +156,7 @@ impl Cluster {
         if state == NodeState::Removed {
             standing.address = None;
             image.nodes.remove(&node);
-            image.disks.entry(node).or_default().push(NO_DISK);
+            image.retire_disk(node);
         }
         Outcome::NodeStateSet { node }
     }

@@ -137,14 +137,6 @@ impl Cluster {
         Arc::clone(&self.image)
     }
 
-    /// Takes no partition id below `partition` and no producer id below `producer` from now on:
-    /// they were found in use, by commands that this state does not have.
-    pub fn pass_over(&mut self, partition: PartitionId, producer: i64) {
-        let image = self.image_mut();
-        image.next_partition = image.next_partition.max(partition);
-        self.next_producer_id = self.next_producer_id.max(producer);
-    }
-
     /// Applies the command committed at `index`. One that the state has seen already is for the
     /// caller to leave out: a raft log is applied once.
     pub fn apply(&mut self, index: LogIndex, command: Command) -> Outcome {
@@ -269,7 +261,7 @@ impl Cluster {
         Outcome::ProducerIdBlock { node, start, count }
     }
 
-    fn replace_disk(&mut self, node: NodeId, incarnation: u32) -> Outcome {
+    pub(super) fn replace_disk(&mut self, node: NodeId, incarnation: u32) -> Outcome {
         let image = &self.image;
         if incarnation == image.incarnation(node) || image.is_retired(node, incarnation) {
             return Outcome::DiskKnown { node };

@@ -6,7 +6,7 @@ use std::ops::Range;
 use model::{LogIndex, PartitionId, RaftGroupId};
 use s3_uploader::{
     BucketReader, Directory, Extent, ManifestFile, ManifestName, ObjectName, RangeName, Section,
-    StoreError, StoreUrl, decode_index,
+    StoreError, decode_index,
 };
 use uuid::Uuid;
 
@@ -33,10 +33,9 @@ pub(super) struct Listed {
 pub(super) type Sound<T> = Result<T, String>;
 
 impl Bucket {
-    pub(super) fn open(url: &StoreUrl) -> Result<Self, RecoverError> {
-        let reader = BucketReader::open(url)?;
+    pub(super) fn new(reader: BucketReader) -> Self {
         let cluster_id = reader.cluster_id;
-        Ok(Self { reader, cluster_id, damage: Vec::new(), topicless: BTreeSet::new() })
+        Self { reader, cluster_id, damage: Vec::new(), topicless: BTreeSet::new() }
     }
 
     /// The newest manifest file of a group that is whole and that `decode` takes, and the highest

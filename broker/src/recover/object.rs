@@ -8,7 +8,7 @@ use s3_uploader::{Directory, Edit, Extent, ObjectName, Section};
 use super::RecoverError;
 use super::bucket::{Bucket, Listed, Sound};
 use super::group::GroupRebuild;
-use crate::partition::{EntryDescriptor, leader_epoch};
+use crate::partition::EntryDescriptor;
 use crate::shard::coordinate::load;
 
 /// A section that continues its partition.
@@ -69,43 +69,50 @@ impl GroupRebuild {
 
     fn use_section(&mut self, bucket: &mut Bucket, section: &Section) -> Result<Use, RecoverError> {
         let (id, extent) = (section.partition, &section.extent);
-        let Some(log) = self.partitions.get(&id) else {
+        if !self.hosts.contains_key(&id) {
             bucket.topicless.insert(id);
             return Ok(Use::Unwanted);
-        };
+        }
         if self.ended.contains(&id) {
             return Ok(Use::Lost);
         }
         if self.manifest.offloaded_end(id).is_some_and(|end| extent.end <= end) {
             return Ok(Use::Unwanted);
         }
-        let present = log.log_end().max(self.manifest.log_start(id));
-        let batches = if extent.base > present && self.incomplete {
+        // Of one that came back here the offsets before may be where it was meanwhile.
+        let may_lack = self.incomplete || self.is_home_of(id) && !self.has_arrived(id);
+        let log_start = self.manifest.log_start(id);
+        let log = self.partition(id);
+        let log_end = log.log_end();
+        let batches = if extent.base > log_end.max(log_start) && may_lack {
             Err(format!("the offsets before {} are missing", extent.base))
         } else {
-            let latest = log.latest_leader_epoch();
-            bucket.section(section)?.and_then(|data| self.batches_of(section, &data, latest))
+            let (latest, epoch_base) = (log.latest_leader_epoch(), log.origin().epoch_base);
+            let found = bucket.section(section)?;
+            found.and_then(|data| self.batches_of(section, &data, latest, epoch_base))
         };
         match batches {
             Ok(batches) => {
                 Ok(Use::Taken(Usable { partition: id, extent: extent.clone(), batches }))
             }
             Err(reason) => {
-                let (end, name) = (log.log_end(), self.name_of(id));
-                let object = &extent.object;
-                bucket.damage.push(format!("{name}: ends at offset {end}, in {object}: {reason}"));
+                let (name, object) = (self.name_of(id), &extent.object);
+                let line = format!("{name}: ends at offset {log_end}, in {object}: {reason}");
+                bucket.damage.push(line);
                 self.ended.insert(id);
                 Ok(Use::Lost)
             }
         }
     }
 
-    /// The batches of a section, of which each follows the one before it.
+    /// The batches of a section, of which each follows the one before it. `epoch_base`: what the
+    /// partition's leader epochs are above the group's terms.
     fn batches_of(
         &self,
         section: &Section,
         data: &Bytes,
         latest: Option<LeaderEpoch>,
+        epoch_base: u32,
     ) -> Sound<Vec<(Term, EntryDescriptor, Bytes)>> {
         let mut walk = Batches::new(data);
         let mut batches = Vec::new();
@@ -116,14 +123,14 @@ impl GroupRebuild {
             let entry = EntryDescriptor::of_batch(section.partition, header, self.now_ms)
                 .map_err(|error| error.to_string())?;
             let base = entry.base_offset();
-            let epoch = header.partition_leader_epoch();
-            let term = u64::try_from(epoch).map(Term::new);
-            let term = term.map_err(|_| format!("leader epoch {epoch} at offset {base}"))?;
-            if base < end || leader_epoch(term) < epoch_min {
+            let epoch = LeaderEpoch::new(header.partition_leader_epoch());
+            let term = u32::try_from(epoch.get()).ok().and_then(|it| it.checked_sub(epoch_base));
+            let term = term.ok_or_else(|| format!("leader epoch {epoch} at offset {base}"))?;
+            if base < end || epoch < epoch_min {
                 return Err(format!("offset {base} of epoch {epoch} after {end} of {epoch_min}"));
             }
-            (end, epoch_min) = (entry.end_offset(), leader_epoch(term));
-            batches.push((term, entry, data.slice_ref(batch.bytes)));
+            (end, epoch_min) = (entry.end_offset(), epoch);
+            batches.push((Term::new(term.into()), entry, data.slice_ref(batch.bytes)));
         }
         if end != section.extent.end || !walk.rest().is_empty() {
             return Err(format!("its batches end at offset {end}"));
@@ -142,7 +149,7 @@ impl GroupRebuild {
 
     fn replay(&mut self, section: Usable) {
         let Usable { partition: id, batches, .. } = section;
-        let offsets_index = self.hosted.get(&id).and_then(|hosted| hosted.offsets_index);
+        let offsets_index = self.hosts.get(&id).and_then(|hosted| hosted.offsets_index);
         for (term, entry, bytes) in batches {
             let index = self.next_index(term);
             let end = self.partitions.get(&id).map_or(Offset::ZERO, |log| log.log_end());

@@ -13,22 +13,34 @@ use crate::cluster::{Cluster, Command, NewTopic, Node, Shape, bootstrap};
 use crate::config::BrokerSettings;
 use crate::shard::group_snapshot::{GroupSnapshot, encode_snapshot};
 
-const CLUSTER: Uuid = Uuid::from_u128(7);
+pub(super) const CLUSTER: Uuid = Uuid::from_u128(7);
 const GROUP: RaftGroupId = RaftGroupId::new(1);
-const NOW_MS: i64 = 1_700_000_000_000;
+pub(super) const NOW_MS: i64 = 1_700_000_000_000;
+/// The incarnation of the disk that is made.
+pub(super) const NEW_DISK: u32 = 77;
 const LOGS: [PartitionId; 2] = [PartitionId::new(1), PartitionId::new(2)];
 
 /// A bucket of one cluster with the topic `t` of two partitions, in a folder of its own.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
+        Self::with(name, &metadata())
+    }
+
+    pub(super) fn with(name: &str, metadata: &Cluster) -> Self {
         let path = std::env::temp_dir().join(format!("recover-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         let folder = Self(path);
         folder.put("cluster", format!("tailrace cluster 1\n{CLUSTER}\n").as_bytes());
-        folder.manifest(RaftGroupId::METADATA, 1, 6, metadata().encode_snapshot());
+        folder.metadata(metadata);
         folder
+    }
+
+    /// A newer file of the metadata.
+    pub(super) fn metadata(&self, cluster: &Cluster) {
+        let version = cluster.image().version().get();
+        self.manifest(RaftGroupId::METADATA, 1, version, cluster.encode_snapshot());
     }
 
     fn path(&self, key: &str) -> PathBuf {
@@ -45,7 +57,13 @@ impl Folder {
         StoreUrl::folder(&self.0.join("objects"))
     }
 
-    fn manifest(&self, group: RaftGroupId, term: u64, index: u64, state: Vec<u8>) -> String {
+    pub(super) fn manifest(
+        &self,
+        group: RaftGroupId,
+        term: u64,
+        index: u64,
+        state: Vec<u8>,
+    ) -> String {
         let (term, index) = (Term::new(term), LogIndex::new(index));
         let sequence = index.get();
         let file =
@@ -57,9 +75,17 @@ impl Folder {
     /// An object of entries `first` to `last` with batches of (partition of `t`, base offset,
     /// records).
     fn object(&self, term: u64, first: u64, last: u64, batches: &[(u64, i64, i64)]) -> String {
-        let name = name(term, first, last);
+        self.store(name(term, first, last), i32::try_from(term).expect("small"), batches)
+    }
+
+    /// The same, by its name and the leader epoch of all batches.
+    pub(super) fn store(
+        &self,
+        name: ObjectName,
+        epoch: i32,
+        batches: &[(u64, i64, i64)],
+    ) -> String {
         let batches = batches.iter().map(|(partition, base, count)| {
-            let epoch = i32::try_from(term).expect("small");
             let mut batch = RecordBatchBuilder::new().base_offset(*base).leader_epoch(epoch);
             (0..*count).for_each(|_| {
                 batch.append(NOW_MS, Some(b"key"), Some(b"value"), &[]);
@@ -82,17 +108,14 @@ impl Folder {
         fs::write(self.path(key), bytes).expect("written");
     }
 
+    pub(super) fn try_rebuild(&self) -> Result<Rebuild, RecoverError> {
+        Rebuild::of(Bucket::new(BucketReader::open(&self.url())?), None, NEW_DISK, NOW_MS)
+    }
+
     fn rebuild(&self) -> Outcome {
-        let mut bucket = Bucket::open(&self.url()).expect("a store");
-        let metadata = Metadata::read(&mut bucket).expect("metadata");
+        let Rebuild { bucket, metadata, groups, ranges } = self.try_rebuild().expect("rebuilt");
         assert_eq!(metadata.shard_count(), 1);
-        let hosted = metadata.hosted(GROUP);
-        let rebuild = GroupRebuild::start(&mut bucket, hosted, GROUP, NOW_MS);
-        let mut rebuild = rebuild.expect("started");
-        rebuild.take_objects(&mut bucket).expect("taken");
-        let mut ranges = Ranges::new();
-        let rebuilt =
-            rebuild.finish(&mut bucket, &mut ranges, metadata.shard_of(GROUP)).expect("finished");
+        let [_, rebuilt] = &groups[..] else { panic!("one data group") };
         let snapshot = GroupSnapshot::decode(&rebuilt.state).expect("a snapshot");
         let manifest = snapshot.stored.manifest;
         assert_eq!(manifest.offloaded_upto(), rebuilt.index);
@@ -259,6 +282,7 @@ fn the_data_directory_is_made_once() {
         data_dir: folder.0.join("new"),
         wal: None,
         wal_size: Size::mib(64),
+        node_id: None,
     };
     let mut out = Vec::new();
     recover(&settings, &mut out).expect("recovered");
@@ -277,6 +301,21 @@ fn tools_verify(wal: &Path) {
 }
 
 #[test]
+fn a_broker_without_a_vote_on_the_metadata_is_refused() {
+    let folder = Folder::new("voter");
+    let settings = RecoverSettings {
+        object_store: folder.url(),
+        data_dir: folder.0.join("new"),
+        wal: None,
+        wal_size: Size::mib(64),
+        node_id: Some(NodeId::new(4)),
+    };
+    let error = recover(&settings, &mut Vec::new()).expect_err("no voter").to_string();
+    assert_eq!(error, "--node-id 4: name a broker that has a vote on the metadata: 0");
+    assert!(!folder.0.join("new/wal").exists());
+}
+
+#[test]
 fn a_store_of_nobody_is_refused() {
     let folder = Folder::new("nobody");
     fs::remove_file(folder.path("cluster")).expect("removed");
@@ -285,6 +324,7 @@ fn a_store_of_nobody_is_refused() {
         data_dir: folder.0.join("new"),
         wal: None,
         wal_size: Size::mib(64),
+        node_id: None,
     };
     let error = recover(&settings, &mut Vec::new()).expect_err("nobody's");
     assert!(matches!(error, RecoverError::Bucket(BucketError::Nobody { .. })));

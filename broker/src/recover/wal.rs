@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::NodeId;
 use replication::RestoredGroup;
 use tools::format::random_uuid;
 use tools::size::Size;
@@ -17,15 +16,13 @@ use uring::{
     CloseReason, ConnId, DiskDone, FileId, Handler, Io, ListenerId, Reactor, ReactorConfig,
 };
 use wal_uring::format::{FormatOptions, ZeroFill, format_path};
-use wal_uring::{AppendError, FileDevice, Identity, Record, RingDisk, StreamId, Wal};
+use wal_uring::{AppendError, Disk, FileDevice, Identity, Record, RingDisk, StreamId, Wal};
 
-use super::bucket::Bucket;
-use super::{Rebuilt, RecoverError, RecoverSettings};
+use super::{Rebuild, Rebuilt, RecoverError, RecoverSettings};
 use crate::data_dir::wal_path;
 use crate::shard::replicated_log::{snapshot_stream, stream};
 use crate::shard_thread::{FRAME_SIZE_MAX, options};
 use crate::start::{StartError, data_dir_error};
-use crate::voter::voter;
 
 /// A completion wakes the loop long before.
 const TURN: Duration = Duration::from_secs(1);
@@ -57,19 +54,14 @@ impl Target {
     }
 
     /// Formats it and writes the state of each group into the slice of its shard.
-    pub(super) fn write(
-        &self,
-        bucket: &Bucket,
-        node: NodeId,
-        slice_count: u16,
-        groups: &[Rebuilt],
-    ) -> Result<(), RecoverError> {
+    pub(super) fn write(&self, rebuild: &Rebuild) -> Result<(), RecoverError> {
+        let Rebuild { bucket, metadata, .. } = rebuild;
         let options = FormatOptions {
             cluster_id: bucket.cluster_id,
-            node_id: node.get(),
-            incarnation: 0,
+            node_id: metadata.node.get(),
+            incarnation: metadata.incarnation,
             ring_id: random_uuid().map_err(StartError::from)?,
-            slice_count,
+            slice_count: metadata.shard_count(),
             block_size: None,
             segment_size: None,
             zero_fill: ZeroFill::All,
@@ -78,7 +70,7 @@ impl Target {
         };
         let size = (!self.is_device).then_some(self.size.get());
         format_path(&self.written, size, &options, &mut |_, _| {}).map_err(StartError::from)?;
-        let written = self.write_slices(bucket, node, slice_count, groups);
+        let written = self.write_slices(&options, rebuild);
         if written.is_err() && !self.is_device {
             // The first error is the one to tell; the next attempt overwrites the file.
             let _ = fs::remove_file(&self.written);
@@ -91,26 +83,22 @@ impl Target {
         named.map_err(|error| self.failed(error.to_string()))
     }
 
-    fn write_slices(
-        &self,
-        bucket: &Bucket,
-        node: NodeId,
-        slice_count: u16,
-        groups: &[Rebuilt],
-    ) -> Result<(), RecoverError> {
+    fn write_slices(&self, options: &FormatOptions, rebuild: &Rebuild) -> Result<(), RecoverError> {
+        let own = rebuild.metadata.voter();
+        let slice_count = options.slice_count;
         let device = DeviceFile::open(&self.written, OpenMode::ReadWrite);
         let device = device.map_err(StartError::from)?;
         for slice_index in 0..slice_count {
             let identity = Identity {
-                cluster_id: bucket.cluster_id,
-                node_id: node.get(),
+                cluster_id: options.cluster_id,
+                node_id: options.node_id,
                 slice_index,
                 slice_count,
             };
             let here = |found: &&Rebuilt| found.shard.get() == slice_index;
             let mut slice = Slice::open(&device, &identity)?;
-            for rebuilt in groups.iter().filter(here) {
-                slice.push(node, rebuilt)?;
+            for rebuilt in rebuild.groups.iter().filter(here) {
+                slice.writer.beginning.push(own, rebuilt)?;
             }
             slice.finish().map_err(|reason| self.failed(reason))?;
         }
@@ -127,17 +115,22 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
     fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
-/// One shard's WAL while its first records are written.
+/// What a slice begins with: the groups of its shard, and the mark of a clean stop.
+pub(super) struct Beginning {
+    pub(super) wal: Wal,
+    records: VecDeque<(StreamId, Bytes)>,
+}
+
+/// One shard's WAL while that is written.
 struct Slice {
     reactor: Reactor,
     writer: Writer,
 }
 
 struct Writer {
-    wal: Wal,
+    beginning: Beginning,
     file: FileId,
     durable: bool,
-    records: VecDeque<(StreamId, Bytes)>,
 }
 
 impl Slice {
@@ -157,34 +150,15 @@ impl Slice {
         let (mut wal, _) = Wal::open(&mut blocks, identity, options(durable), &mut |_| {})
             .map_err(|source| StartError::Open { shard, source: Box::new(source) })?;
         wal.prepare(&mut RingDisk { io: reactor.io(), file, durable });
-        let records = VecDeque::new();
-        Ok(Self { reactor, writer: Writer { wal, file, durable, records } })
-    }
-
-    fn push(&mut self, node: NodeId, rebuilt: &Rebuilt) -> Result<(), RecoverError> {
-        let Rebuilt { group, index, term, state, .. } = rebuilt;
-        let (size, max) = (state.len(), self.writer.wal.entry_size_max());
-        let too_large = RecoverError::StateSize { group: *group, size, max };
-        let voter = voter(node, 0);
-        let restored = RestoredGroup::new(voter, &[voter], *index, *term, state.clone()).ok();
-        let restored = restored.filter(|restored| restored.snapshot.len() <= max);
-        let restored = restored.ok_or(too_large)?;
-        self.writer.records.push_back((snapshot_stream(*group), restored.snapshot));
-        self.writer.records.push_back((stream(*group), restored.state));
-        Ok(())
+        Ok(Self { reactor, writer: Writer { beginning: Beginning::new(wal), file, durable } })
     }
 
     /// Writes everything and the mark of a clean stop.
     fn finish(mut self) -> Result<(), String> {
         loop {
-            self.writer.fill().map_err(|error| error.to_string())?;
             let (file, durable) = (self.writer.file, self.writer.durable);
             let mut disk = RingDisk { io: self.reactor.io(), file, durable };
-            self.writer.wal.submit(&mut disk);
-            if let Some(failure) = self.writer.wal.failed() {
-                return Err(failure.to_string());
-            }
-            if self.writer.wal.shutdown_done() {
+            if self.writer.beginning.write_on(&mut disk)? {
                 return Ok(());
             }
             let by = self.reactor.now() + TURN;
@@ -194,7 +168,34 @@ impl Slice {
     }
 }
 
-impl Writer {
+impl Beginning {
+    pub(super) fn new(wal: Wal) -> Self {
+        Self { wal, records: VecDeque::new() }
+    }
+
+    /// A group of which `own` is the only member.
+    pub(super) fn push(&mut self, own: u64, rebuilt: &Rebuilt) -> Result<(), RecoverError> {
+        let Rebuilt { group, index, term, state, .. } = rebuilt;
+        let (size, max) = (state.len(), self.wal.entry_size_max());
+        let too_large = RecoverError::StateSize { group: *group, size, max };
+        let restored = RestoredGroup::new(own, &[own], *index, *term, state.clone()).ok();
+        let restored = restored.filter(|restored| restored.snapshot.len() <= max);
+        let restored = restored.ok_or(too_large)?;
+        self.records.push_back((snapshot_stream(*group), restored.snapshot));
+        self.records.push_back((stream(*group), restored.state));
+        Ok(())
+    }
+
+    /// Writes on; true when all is durable.
+    pub(super) fn write_on(&mut self, disk: &mut impl Disk) -> Result<bool, String> {
+        self.fill().map_err(|error| error.to_string())?;
+        self.wal.submit(disk);
+        match self.wal.failed() {
+            Some(failure) => Err(failure.to_string()),
+            None => Ok(self.wal.shutdown_done()),
+        }
+    }
+
     fn fill(&mut self) -> Result<(), AppendError> {
         while let Some((stream, data)) = self.records.front() {
             match self.wal.append(Record::State { stream: *stream, parts: &[data] }) {
@@ -222,7 +223,7 @@ impl Handler for Writer {
 
     fn disk(&mut self, io: &mut Io, done: DiskDone) {
         let mut disk = RingDisk { io, file: self.file, durable: self.durable };
-        self.wal.complete(&mut disk, done);
+        self.beginning.wal.complete(&mut disk, done);
     }
 
     fn has_work(&mut self) -> bool {

@@ -50,11 +50,21 @@ struct Hosted {
 /// See the module's text.
 pub(crate) struct Hosting {
     partitions: BTreeMap<PartitionId, Hosted>,
-    /// Partitions that another group has here, or is about to have, as this one left them, or is
-    /// about to get them.
+    /// Partitions that another group has, as this one left them; and that one of this broker has
+    /// still, as this one is about to get them.
     others: BTreeMap<(RaftGroupId, PartitionId), Partition>,
     tail: TailBudget,
     open: BTreeMap<RaftGroupId, VecDeque<OpenEntry>>,
+}
+
+/// What becomes of a partition that a group has, or has had.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fate {
+    Here,
+    /// Another group has it, and may not have stored yet how it is: it is kept for whoever
+    /// rebuilds the cluster from what this group stores.
+    Apart,
+    Gone,
 }
 
 impl Hosting {
@@ -159,27 +169,35 @@ impl Hosting {
         has_left
     }
 
-    /// Drops the partitions for which `keep` says no: their topics are deleted, or they have left.
-    /// Returns those of which nothing is here any more.
-    pub(crate) fn retain(
+    /// Does with each partition of each group what `fate` says. Returns those that are no more
+    /// where the metadata named them.
+    pub(crate) fn sort(
         &mut self,
-        keep: impl Fn(RaftGroupId, &Partition) -> bool,
+        fate: impl Fn(RaftGroupId, &Partition) -> Fate,
     ) -> Vec<PartitionId> {
         self.others.retain(|(group, _), log| {
-            let kept = keep(*group, log);
+            let kept = fate(*group, log) != Fate::Gone;
             if !kept {
                 log.drop_tail(&mut self.tail);
             }
             kept
         });
-        let is_gone = |(id, it): (&PartitionId, &Hosted)| (!keep(it.group, &it.log)).then_some(*id);
-        let gone: Vec<_> = self.partitions.iter().filter_map(is_gone).collect();
-        for id in &gone {
-            if let Some(mut hosted) = self.partitions.remove(id) {
-                hosted.log.drop_tail(&mut self.tail);
+        let named = self.partitions.iter();
+        let others = named.map(|(id, it)| (*id, it.group, fate(it.group, &it.log)));
+        let others: Vec<_> = others.filter(|(.., fate)| *fate != Fate::Here).collect();
+        for (id, group, fate) in &others {
+            let Some(mut hosted) = self.partitions.remove(id) else { continue };
+            hosted.log.drop_tail(&mut self.tail);
+            if *fate == Fate::Apart {
+                self.others.insert((*group, *id), hosted.log);
             }
         }
-        gone
+        others.into_iter().map(|(id, ..)| id).collect()
+    }
+
+    /// Drops the partitions for which `keep` says no.
+    fn retain(&mut self, keep: impl Fn(RaftGroupId, &Partition) -> bool) {
+        self.sort(|group, log| if keep(group, log) { Fate::Here } else { Fate::Gone });
     }
 
     /// A group has a partition no more.
@@ -446,10 +464,12 @@ impl Shard {
         for waiter in self.hosting.install(group, partitions) {
             self.tell(waiter, Err(AppendRefused::NotLeader));
         }
-        // Partitions that are younger than the snapshot.
-        let image = self.metadata.shared_image();
-        self.host_partitions(&image);
         self.tiers[group].install(stored.manifest, stored.edited);
+        // Some are younger than the snapshot, some have left since.
+        let image = self.metadata.shared_image();
+        for partition in self.place_partitions(&image) {
+            self.wake_readers(partition);
+        }
         self.heed_seals(group);
         self.install_offsets(group, stored.offsets);
     }

@@ -72,8 +72,14 @@ fn a_group_that_has_left_keeps_its_own_partition_apart() {
     late.expect("it follows what that group has");
     assert_eq!(hosting.get(ID).map(Partition::log_end), Some(Offset::ZERO));
     assert_eq!(hosting.of(other, ID).map(Partition::log_end), Some(Offset::new(10)));
-    assert!(hosting.retain(|group, _| group == GROUP).is_empty());
-    assert!(hosting.of(other, ID).is_none());
+    // What the metadata puts elsewhere is found in its group only, until it is of no use there.
+    let apart = |group, _: &Partition| if group == GROUP { Fate::Apart } else { Fate::Gone };
+    assert_eq!(hosting.sort(apart), [ID]);
+    assert!(hosting.of(other, ID).is_none() && hosting.find(ID).is_none());
+    assert!(hosting.of(GROUP, ID).is_some());
+    assert_eq!(hosting.partitions(GROUP).count(), 1, "snapshots tell of it");
+    assert_eq!(hosting.sort(|_, _| Fate::Gone), []);
+    assert!(hosting.of(GROUP, ID).is_none());
 }
 
 /// What a broker that is behind makes anew, since the metadata says that the partition has come

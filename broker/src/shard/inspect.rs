@@ -300,6 +300,13 @@ impl Shard {
     }
 
     /// See `SimBroker`.
+    pub(crate) fn store_arrivals_late(&mut self) {
+        for group in self.tiers.groups().iter().copied() {
+            self.tiers[group].forget_arrivals();
+        }
+    }
+
+    /// See `SimBroker`.
     pub(crate) fn ignore_seals(&mut self) {
         for group in self.tiers.groups().iter().copied() {
             let ids: Vec<_> = self.hosting.partitions(group).map(Partition::id).collect();

@@ -38,11 +38,17 @@ impl Shard {
         let arrivals = manifest.arrivals().map(|(id, _)| id);
         let sealed = manifest.sealed_partitions().map(|(id, _)| id);
         let known = manifest.partitions().chain(arrivals).chain(sealed);
-        let known: BTreeSet<_> = known.filter(|id| self.hosting.of(group, *id).is_none()).collect();
+        let image = self.metadata.image();
+        // One that is apart here left long ago, or comes by a move that the image does not know.
+        let is_here = |id: &PartitionId| {
+            let log = self.hosting.of(group, *id);
+            self.hosting.group_of(*id) == Some(group)
+                || log.is_some_and(|log| log.origin().id > image.version())
+        };
+        let known: BTreeSet<_> = known.filter(|id| !is_here(id)).collect();
         if known.is_empty() {
             return (Vec::new(), Vec::new());
         }
-        let image = self.metadata.image();
         let all: BTreeMap<_, _> =
             image.partitions().map(|(_, _, partition)| (partition.id, partition)).collect();
         let (mut gone, mut left) = (Vec::new(), Vec::new());

@@ -1,5 +1,6 @@
 //! The state of each group as a file in the bucket, from which a cluster can be rebuilt: of data
-//! groups now and then, of group 0 before anything is offloaded that needs it.
+//! groups now and then, of group 0 and of groups that partitions came to before anything is
+//! offloaded that needs it.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,9 @@ use super::tiers::JobOf;
 /// How long a changed manifest may be missing from the bucket. Objects after it are found by their
 /// names when a cluster is rebuilt, so this bounds work, not loss.
 const FILE_INTERVAL: Duration = Duration::from_secs(300);
-/// How long the metadata may be missing from the bucket: no object is offloaded before it is there.
-const METADATA_INTERVAL: Duration = Duration::from_secs(1);
+/// The same of the metadata, and of partitions that came from another group: no object is offloaded
+/// before that is there.
+const AWAITED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One group's file in the bucket.
 #[derive(Default)]
@@ -55,7 +57,7 @@ impl Shard {
     pub(super) fn store_metadata_file(&mut self) {
         let (group, now) = (RaftGroupId::METADATA, self.now.instant);
         if let Some((upto, _)) = self.metadata_position()
-            && self.tiers.metadata_file.is_due(upto, METADATA_INTERVAL, now)
+            && self.tiers.metadata_file.is_due(upto, AWAITED_INTERVAL, now)
             && let Some((index, state)) = self.metadata_snapshot()
         {
             self.store_manifest_file(group, index, upto, state);
@@ -65,9 +67,14 @@ impl Shard {
     /// At the tick: a data group's file.
     pub(super) fn store_file(&mut self, group: RaftGroupId) {
         let flushing = self.tiers.is_flushing();
-        let interval = if flushing { Duration::ZERO } else { FILE_INTERVAL };
         let tier = &self.tiers[group];
-        let whole = !flushing || tier.offload.is_done();
+        let is_awaited = !tier.arrivals_are_stored();
+        let interval = match (flushing, is_awaited) {
+            (true, _) => Duration::ZERO,
+            (false, true) => AWAITED_INTERVAL,
+            (false, false) => FILE_INTERVAL,
+        };
+        let whole = !flushing || is_awaited || tier.offload.is_done();
         if whole
             && tier.upkeep.file.is_due(tier.edited, interval, self.now.instant)
             && self.groups_are_loaded(group)

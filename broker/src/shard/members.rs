@@ -93,6 +93,8 @@ fn next_step(
         // A new disk takes the place of the lost one, another broker that of any.
         let same_node = too_many().find(|it| node_of(*it) == node_of(learner));
         let voter = same_node.or_else(|| too_many().next());
+        // The only one goes when another votes: it leads until then.
+        let voter = voter.filter(|_| members.voters.len() > 1);
         return Some(if !members.contains(learner) {
             Step::Change(MemberChange::AddLearner(learner))
         } else if snapshot_names(learner) {
@@ -390,6 +392,8 @@ mod tests {
         assert_eq!(step(&learning, &[1, 3, 4], &[4], &[4]), wait(Some(2)));
         assert_eq!(step(&learning, &[1, 2, 3, 4], &[4], &[4]), wait(None));
         assert_eq!(step(&three, &[1, 4], &[], &[]), None, "nobody leaves before it is there");
+        let alone = of(&[1], &[4], &[]);
+        assert_eq!(step(&alone, &[4], &[4], &[4]), wait(None), "it leads until another can");
         let remove = Step::Change(MemberChange::RemoveVoter(2));
         assert_eq!(step(&three, &[1, 3], &[], &[]), Some(remove));
         // Others were asked for before it had its place.

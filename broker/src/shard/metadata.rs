@@ -1,5 +1,6 @@
 //! Group 0 on the shard that hosts it, and the metadata image that every shard has.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use replication::{AppBytes, CommittedEntry, Descriptor};
 
 use super::Shard;
 use super::call::Origin;
+use super::hosted::Fate;
 use super::message::{CommandRefused, Message, PartAnswer};
 use super::replicated_log::{Claim, Refused};
 use crate::api::ProducerIds;
@@ -282,17 +284,11 @@ impl Shard {
             here.map(|(index, partition)| (partition.id, (index, partition.group))).collect()
         });
         self.retire_disks(&image);
-        let (hosted, left) = self.host_partitions(&image);
-        let gone = self.hosting.retain(|group, log| {
-            // One that the image has never had may be younger than it, and so may its move.
-            hosted.contains(&(group, log.id()))
-                || !image.has_had(log.id())
-                || log.origin().id > image.version()
-        });
+        let moved = self.place_partitions(&image);
         self.follow_moves(&image);
         let old = std::mem::replace(&mut self.metadata.image, image);
         self.metrics.set(Metric::MetadataVersion, self.metadata.image.version().get());
-        for partition in gone.into_iter().chain(left) {
+        for partition in moved {
             self.wake_readers(partition);
         }
         self.metadata.ready = true;
@@ -301,13 +297,9 @@ impl Shard {
         self.load_offsets();
     }
 
-    /// Starts the partitions that an image puts here and that are not there yet. Returns all that
-    /// it puts here, or is about to put here, each with its group; and those that have left a group
-    /// for another one here.
-    pub(super) fn host_partitions(
-        &mut self,
-        image: &Image,
-    ) -> (BTreeSet<(RaftGroupId, PartitionId)>, Vec<PartitionId>) {
+    /// Starts the partitions that an image puts here and that are not there yet, and puts apart or
+    /// drops those that it puts elsewhere. Returns those whose readers have to go elsewhere.
+    pub(super) fn place_partitions(&mut self, image: &Image) -> Vec<PartitionId> {
         let (mut hosted, mut left) = (BTreeSet::new(), Vec::new());
         for partition in image.topics().flat_map(|topic| &topic.partitions) {
             if self.tiers.contains(partition.group) {
@@ -318,6 +310,23 @@ impl Shard {
             }
             hosted.extend(partition.moving.map(|it| (it.to, partition.id)));
         }
-        (hosted, left)
+        let all = LazyCell::new(|| -> BTreeSet<PartitionId> {
+            image.partitions().map(|(_, _, partition)| partition.id).collect()
+        });
+        let tiers = &self.tiers;
+        let gone = self.hosting.sort(|group, log| {
+            let id = log.id();
+            // One that the image has never had may be younger than it, and so may its move.
+            let is_younger = !image.has_had(id) || log.origin().id > image.version();
+            if is_younger || hosted.contains(&(group, id)) {
+                Fate::Here
+            } else if tiers.contains(group) && tiers[group].manifest.has(id) && all.contains(&id) {
+                Fate::Apart
+            } else {
+                Fate::Gone
+            }
+        });
+        left.extend(gone);
+        left
     }
 }

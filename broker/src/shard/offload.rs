@@ -247,6 +247,7 @@ impl Shard {
             || !self.log.has_caught_up(group)
             // Whoever rebuilds the cluster from the bucket must find the topics of what is there.
             || self.node.metadata_stored() < self.metadata.image().version()
+            || !self.tiers[group].arrivals_are_stored()
         {
             return false;
         }

@@ -27,6 +27,8 @@ pub(crate) struct Tier {
     pub(super) manifest: Manifest,
     /// The last entry whose edit the manifest contains.
     pub(super) edited: LogIndex,
+    /// The last of those that brought a partition from another group, or a later one.
+    adopted: LogIndex,
     pub(super) offload: Offload,
     pub(super) upkeep: TierUpkeep,
     pub(super) merging: Merging,
@@ -39,6 +41,7 @@ impl Tier {
     pub(crate) fn new(manifest: Manifest, edited: LogIndex) -> Self {
         Self {
             offload: Offload::new(manifest.offloaded_upto()),
+            adopted: adopted_by(&manifest, edited),
             manifest,
             edited,
             upkeep: TierUpkeep::default(),
@@ -51,8 +54,16 @@ impl Tier {
     /// Takes the state of a snapshot in place of what there is.
     pub(super) fn install(&mut self, manifest: Manifest, edited: LogIndex) {
         self.offload.install(manifest.offloaded_upto());
+        self.adopted = adopted_by(&manifest, edited);
         self.manifest = manifest;
         self.edited = edited;
+    }
+
+    /// Does a file that this broker has stored know of all partitions that came from other groups?
+    /// Whoever rebuilds the cluster from the bucket finds the objects of this group by their names,
+    /// but from that file alone how a partition came to be in them.
+    pub(super) fn arrivals_are_stored(&self) -> bool {
+        self.upkeep.file.stored() >= self.adopted
     }
 
     /// Objects in the bucket, those that nothing refers to any more included.
@@ -67,6 +78,12 @@ impl Tier {
         totals.live_size + totals.retired_size
     }
 
+    /// See `SimBroker::store_arrivals_late`.
+    #[cfg(feature = "simulation")]
+    pub(super) fn forget_arrivals(&mut self) {
+        self.adopted = LogIndex::default();
+    }
+
     /// Everything is in the bucket that the group's leader has to bring there.
     pub(super) fn is_flushed(&self) -> bool {
         self.offload.is_done() && self.upkeep.file.stored() >= self.edited
@@ -76,6 +93,11 @@ impl Tier {
     pub(super) fn await_edit(&mut self, index: LogIndex, origin: Origin, start: Offset) {
         self.waiting.insert(index, (origin, start));
     }
+}
+
+/// What can be said of a manifest that was read back.
+fn adopted_by(manifest: &Manifest, edited: LogIndex) -> LogIndex {
+    if manifest.arrivals().next().is_some() { edited } else { LogIndex::default() }
 }
 
 impl Shard {
@@ -161,7 +183,10 @@ impl Shard {
             Edit::Sealed { partition, .. } | Edit::Unsealed { partition } => {
                 self.heed_seal(group, partition);
             }
-            Edit::Adopted(adoption) => self.adopted(group, index, &adoption),
+            Edit::Adopted(adoption) => {
+                self.tiers[group].adopted = index;
+                self.adopted(group, index, &adoption);
+            }
             Edit::Lent { partition, .. } => self.lent(group, index, partition),
             Edit::Dropped { .. } | Edit::Released { .. } => {}
         }

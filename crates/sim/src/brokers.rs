@@ -4,6 +4,7 @@
 //! must be there on every broker.
 
 mod clients;
+mod disaster;
 mod faults;
 mod finish;
 mod machine;
@@ -59,6 +60,9 @@ pub enum Bug {
     ForgetEarly,
     /// A partition that was handed over to another group takes records still.
     IgnoreSeals,
+    /// Records of a partition are in objects of a group of which nothing in the bucket says that it
+    /// has that partition.
+    StoreArrivalsLate,
 }
 
 /// Runs a seed. The same seed and bug always give the same result.
@@ -279,7 +283,10 @@ impl Simulation {
                 self.plan(50_000, event);
                 self.look()?;
             }
-            Event::Weather => self.change_weather(),
+            Event::Weather => {
+                self.change_weather();
+                self.look_at_rebuild()?;
+            }
             Event::Fault => self.strike()?,
             Event::Start(node) if self.may_start(node) => {
                 self.note(node, &[13], || "starts".to_owned());
@@ -333,6 +340,7 @@ impl Simulation {
                 Some(Bug::OldLeaderWrites) => broker.write_as_old_leader(),
                 Some(Bug::ForgetEarly) => broker.settle_early(),
                 Some(Bug::IgnoreSeals) => broker.ignore_seals(),
+                Some(Bug::StoreArrivalsLate) => broker.store_arrivals_late(),
                 Some(Bug::SameVoter) | None => {}
             }
             for to in broker.take_dials() {

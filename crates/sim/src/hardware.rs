@@ -4,7 +4,7 @@ use std::array;
 use std::num::NonZeroU16;
 
 use broker::config::{BrokerSettings, StoreUrl};
-use broker::simulation::{Moment, SimBroker, Start};
+use broker::simulation::{Moment, SimBroker, SimRebuild, Start};
 use s3_uploader::{Bucket, Faults, SteppedWorker, StoreOptions, WorkerConfig};
 use uuid::Uuid;
 use wal_uring::format::ZeroFill;
@@ -66,6 +66,11 @@ impl Store {
             faults: Faults::seeded(random.next()),
         }
     }
+
+    /// What the bucket alone gives back. It is read while nothing is wrong with it.
+    pub(crate) fn rebuild(&self, incarnation: u32, now_ms: i64) -> Result<SimRebuild, String> {
+        SimRebuild::of(&self.url, &self.bucket, incarnation, now_ms)
+    }
 }
 
 impl Hardware<'_> {
@@ -99,6 +104,17 @@ impl Hardware<'_> {
             seeds: array::from_fn(|_| random.next()),
         };
         Ok((SimBroker::start(disk, client, start, now).map_err(failed)?, worker))
+    }
+
+    /// A new disk with what was rebuilt from the bucket; returns what is on it.
+    pub(crate) fn rebuilt_disk(
+        &self,
+        rebuild: &SimRebuild,
+        random: &mut Random,
+    ) -> Result<Vec<u8>, String> {
+        let mut disk = self.disk(None, random.next())?;
+        rebuild.write(&mut disk, CLUSTER, self.wal)?;
+        Ok(disk.crash())
     }
 
     fn disk(&self, image: Option<Vec<u8>>, seed: u64) -> Result<SimDisk, String> {

@@ -36,6 +36,7 @@ fn all_hold(seeds: Range<u64>) {
     assert!(total.acknowledged > 100_000);
     assert!(total.disks_lost > 100 && total.disks_replaced > 100);
     assert!(total.moved > 100);
+    assert!(total.rebuilds > 200 && total.disasters > 50);
     assert!(total.joined > 50 && total.drained > 50 && total.removed > 10);
     assert!(total.power_cuts > 500 && total.terms > 1_000 && total.snapshots > 100);
 }
@@ -97,6 +98,12 @@ fn a_partition_that_takes_records_when_it_has_left_is_found() {
     println!("{found}");
     let is_loss = matches!(found, Violation::Lost { .. } | Violation::Refused { .. });
     assert!(is_loss || matches!(found, Violation::Stuck { .. }), "{found}");
+}
+
+#[test]
+fn objects_of_a_partition_that_nothing_in_the_bucket_tells_of_are_found() {
+    let found = find(Bug::StoreArrivalsLate);
+    assert!(matches!(found, Violation::Rebuild { .. }), "{found}");
 }
 
 /// What the first seed shows that shows the bug.

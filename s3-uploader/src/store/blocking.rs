@@ -6,6 +6,8 @@ use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
+#[cfg(feature = "faults")]
+use crate::store::Bucket;
 use crate::store::{ClaimError, Listed, Store, StoreError, StoreOptions, StoreUrl};
 
 /// Reads a store from a thread without a runtime; it has one of its own.
@@ -28,9 +30,21 @@ impl BlockingStore {
             let advice = format!("{} is not a folder", path.display());
             return Err(StoreError::Config { advice });
         }
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| StoreError::Config { advice: error.to_string() })?;
+        let runtime = runtime()?;
         let store = runtime.block_on(Store::open_to_read(url, options))?;
+        Ok(Self { store, runtime })
+    }
+
+    /// Opens the part of a bucket in memory that the address stands for.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::open`].
+    #[cfg(feature = "faults")]
+    pub fn of_bucket(url: &StoreUrl, bucket: &Bucket) -> Result<Self, StoreError> {
+        let options = StoreOptions { bucket: Some(bucket.clone()), ..StoreOptions::default() };
+        let runtime = runtime()?;
+        let store = runtime.block_on(Store::open(url, options))?;
         Ok(Self { store, runtime })
     }
 
@@ -68,6 +82,11 @@ impl BlockingStore {
     pub fn list_all(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         self.runtime.block_on(self.store.list_all(prefix))
     }
+}
+
+fn runtime() -> Result<Runtime, StoreError> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| StoreError::Config { advice: error.to_string() })
 }
 
 /// Opening, listing and reading what is there; a store that is not there stays so.

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use kafka_wire::compression::Compression;
 use s3_uploader::{
-    BucketReader, Extent, GroupHead, ManifestFile, ManifestName, ObjectName, Section, StoreUrl,
-    Unsound, decode_index,
+    Arrival, BucketReader, Extent, GroupHead, ManifestFile, ManifestName, ObjectName, Section,
+    StoreUrl, Unsound, decode_index,
 };
 
 use super::ObjectError;
@@ -178,11 +178,24 @@ fn print_head(head: &GroupHead, out: &mut dyn Write) -> io::Result<()> {
     for id in manifest.partitions() {
         let end =
             manifest.offloaded_end(id).map_or_else(|| "none".to_owned(), |end| end.to_string());
-        writeln!(out, "partition {id} log start {} end {end}", manifest.log_start(id))?;
+        write!(out, "partition {id} log start {} end {end}", manifest.log_start(id))?;
+        if let Some(Arrival { id, epoch_base }) = manifest.arrival(id) {
+            write!(out, ", came by move {id}, epochs from {epoch_base}")?;
+        }
+        if let Some(id) = manifest.sealed(id) {
+            write!(out, ", sealed for move {id}")?;
+        }
+        writeln!(out)?;
         for extent in manifest.extents(id) {
             write!(out, "  extent ")?;
             print_extent(extent, out)?;
             writeln!(out, " in {}", extent.object)?;
+        }
+    }
+    for (id, lent) in manifest.lent() {
+        writeln!(out, "partition {id} is in group {} since its entry {}", lent.to, lent.since)?;
+        for object in lent.objects() {
+            writeln!(out, "  lent {object}")?;
         }
     }
     Ok(())

@@ -50,7 +50,13 @@ pub(super) fn come_to_rest(it: &mut Simulation) -> Result<(), Violation> {
         it.plan(START_AFTER, Event::Start(node));
     }
     wait(it, REST_MAX, unrest)?;
-    it.read_all()
+    it.read_all()?;
+    if it.random.chance(300) {
+        it.lose_all_disks()?;
+        wait(it, REST_MAX, unrest)?;
+        it.read_all()?;
+    }
+    Ok(())
 }
 
 /// What is not at rest on any broker.

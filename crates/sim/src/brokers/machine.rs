@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use broker::simulation::{Moment, SimBroker};
+use broker::simulation::{Moment, SimBroker, SimRebuild};
 use bytes::Bytes;
 use s3_uploader::SteppedWorker;
 
@@ -70,19 +70,10 @@ impl Machine {
 
     /// Starts a broker on what the last one left.
     pub(crate) fn start(&mut self, now: u64) -> Result<(), Violation> {
-        let moment = self.moment(now);
-        let hardware = Hardware {
-            node: NODES[self.node],
-            incarnation: self.incarnation,
-            nodes: &self.config,
-            data_groups: self.settings.data_groups,
-            segment_count: self.settings.segment_count,
-            disk_delay_max: self.settings.disk_delay_max[self.node],
-            wal: self.settings.wal,
-            settings: &self.settings.broker,
-            store: &self.store,
-        };
-        let (broker, store) = hardware.start(self.image.take(), moment, &mut self.random)?;
+        let (moment, image) = (self.moment(now), self.image.take());
+        let mut random = self.random.clone();
+        let (broker, store) = self.hardware().start(image, moment, &mut random)?;
+        self.random = random;
         self.running = Some(Running {
             broker,
             store,
@@ -92,6 +83,27 @@ impl Machine {
             waiting: Vec::new(),
             touched: true,
         });
+        Ok(())
+    }
+
+    fn hardware(&self) -> Hardware<'_> {
+        Hardware {
+            node: NODES[self.node],
+            incarnation: self.incarnation,
+            nodes: &self.config,
+            data_groups: self.settings.data_groups,
+            segment_count: self.settings.segment_count,
+            disk_delay_max: self.settings.disk_delay_max[self.node],
+            wal: self.settings.wal,
+            settings: &self.settings.broker,
+            store: &self.store,
+        }
+    }
+
+    /// The broker, which has ended, gets a disk with what was rebuilt from the bucket.
+    pub(crate) fn take_rebuilt(&mut self, rebuild: &SimRebuild) -> Result<(), String> {
+        let mut random = self.random.fork();
+        self.image = Some(self.hardware().rebuilt_disk(rebuild, &mut random)?);
         Ok(())
     }
 

@@ -44,6 +44,10 @@ pub struct Report {
     pub removed: usize,
     /// Partitions that another group has got.
     pub moved: usize,
+    /// What the bucket alone gives back was compared with what was offloaded.
+    pub rebuilds: usize,
+    /// All disks were lost, and all was there again.
+    pub disasters: usize,
     /// Terms in which somebody led.
     pub terms: usize,
     /// Snapshots of leaders that took the place of a log.
@@ -88,7 +92,7 @@ impl Report {
 counts! {
     seconds acknowledged repeats refused timed_out not_leader given_up batches_read reads_failed
     reads_of_old_leaders power_cuts kills stops pauses cuts cuts_one_way breaks disks_lost
-    disks_replaced disks_found joined drained removed moved terms snapshots let_go hand_overs
-    compactions wal_reads object_reads merges objects objects_deleted store_failures lost_replies
-    stalls damages
+    disks_replaced disks_found joined drained removed moved rebuilds disasters terms snapshots
+    let_go hand_overs compactions wal_reads object_reads merges objects objects_deleted
+    store_failures lost_replies stalls damages
 }

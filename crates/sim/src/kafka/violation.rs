@@ -35,6 +35,8 @@ pub enum Violation {
     Reply { reason: String },
     #[error("nodes {nodes:?} both lead group {group} in term {term}")]
     TwoLeaders { group: u64, term: u64, nodes: [i32; 2] },
+    #[error("rebuilt from the bucket alone: {reason}")]
+    Rebuild { reason: String },
     #[error("panic: {message}")]
     Panic { message: String },
 }
