@@ -12,18 +12,21 @@ mod membership;
 mod moves;
 mod placement;
 mod rebuilt;
+mod relief;
 mod snapshot;
 mod state;
 mod topic_name;
 
 pub use balance::Balance;
 pub use command::{Command, Endpoint, NewTopic, Replica};
+pub(crate) use creation::shards_of;
 pub use creation::{ManualAssignment, NewTopicError, NewTopicSpec, Planner, Shape, bootstrap};
 pub use image::{Group, Image, Node, Partition, Topic};
 pub use membership::{GROUPS_MAX, NodeState, Standing};
 pub use moves::Move;
 pub use placement::Placement;
 pub use rebuilt::Arrived;
+pub use relief::{Core, CoreLoad, relieve};
 pub use state::{Cluster, Outcome};
 pub use topic_name::{
     CONSUMER_OFFSETS, TOPIC_NAME_BYTES_MAX, TopicNameError, check_topic_name, is_internal,

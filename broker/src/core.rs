@@ -72,6 +72,9 @@ impl Core {
         }
         loop {
             self.enter(reactor.now());
+            if self.shard.load.is_due(reactor.now()) {
+                self.shard.load.note(reactor.now(), reactor.worked());
+            }
             self.settle_if_touched(reactor.io());
             if let Some(failure) = self.shard.failure() {
                 return Err(failure);

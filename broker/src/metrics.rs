@@ -86,8 +86,10 @@ catalogue! {
         "Times that this shard had another broker lead: the preferred one, or for a slow disk.";
     FollowerLag Gauge "tailrace_raft_follower_lag_entries"
         "Entries of logs led here that the voter which is furthest behind does not have durably.";
+    CoreBusy Gauge "tailrace_core_busy_thousandths"
+        "How much of its time a core worked in the last five seconds: neither slept nor spun.";
     BalancerChanges Counter "tailrace_cluster_balancer_changes_total"
-        "Changes of who is to have copies of a group, or to lead it, that this broker asked for.";
+        "Changes of copies and leaders of groups, and moves of partitions, that the balancer made.";
     GroupMoves Counter "tailrace_cluster_group_moves_total"
         "Groups that have the copies that were asked for, counted where group 0 is led.";
     GroupMoveMillis Counter "tailrace_cluster_group_move_milliseconds_total"

@@ -21,6 +21,7 @@ mod in_sync;
 pub(crate) mod inspect;
 mod leadership;
 mod lent;
+pub(crate) mod load;
 mod log_event;
 pub(crate) mod mailbox;
 mod manifest_files;
@@ -60,6 +61,7 @@ use self::flow_control::Rooms;
 use self::hosted::Hosting;
 use self::in_sync::InSync;
 use self::leadership::Leadership;
+use self::load::{LoadMeter, Loads};
 use self::log_event::LogEvent;
 use self::mailbox::Mailbox;
 use self::members::Joining;
@@ -110,6 +112,9 @@ pub(crate) struct Shard {
     joining: Joining,
     led_told: Option<Instant>,
     balancer: Balancer,
+    pub(crate) load: LoadMeter,
+    /// Where group 0 is led.
+    loads: Loads,
     moves: Moves,
     in_sync: InSync,
     leadership: Leadership,
@@ -161,6 +166,8 @@ impl Shard {
             joining: Joining::default(),
             led_told: None,
             balancer: Balancer::default(),
+            load: LoadMeter::default(),
+            loads: Loads::default(),
             moves: Moves::default(),
             in_sync: InSync::default(),
             leadership: Leadership::default(),
@@ -195,6 +202,7 @@ impl Shard {
                 Message::Request { origin, request } => self.serve_part(origin, request),
                 Message::Answer { origin, answer } => api::answered(self, origin, answer),
                 Message::Prefer { groups } => self.prefer(groups),
+                Message::Load { core, load } => self.hear_load(core, load),
                 Message::Cancel { call } => self.reads.watches.cancel(call),
             }
         }
@@ -330,6 +338,7 @@ impl Shard {
             self.keep_members();
             self.tell_others();
             self.balance();
+            self.share_load();
             self.unseal_what_stays();
         }
         self.peers.keep_up(now);

@@ -38,14 +38,8 @@ class Run(Watched):
     def __init__(self, options, directory):
         super().__init__(options, Cluster(options.binary, directory, free_ports(), FLAGS))
 
-    def administer(self, *arguments):
-        """Asks a broker that is up."""
-        node = next(node for node in range(3) if self.cluster.serves(node))
-        return subprocess.run([self.options.binary, "cluster", *arguments, "--bootstrap", self.cluster.address(node)],
-                              capture_output=True, text=True, timeout=4 * PATIENCE_SECONDS, check=False)
-
-    def move(self, topic, partition, first):
-        brokers = [first, *(node for node in range(3) if node != first)]
+    def move(self, topic, partition, first, copies=3):
+        brokers = [first, *(node for node in range(3) if node != first)][:copies]
         done = self.administer("move", topic, str(partition), ",".join(map(str, brokers)))
         assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout
@@ -95,8 +89,25 @@ class Run(Watched):
         self.wait("nothing moves", lambda: "moves" not in self.administer("status").stdout)
         self.load_goes_on()
 
+    def copies_change(self):
+        """Groups are made for brokers that none has its copies on, and for topics that want fewer."""
+        for copies in (2, 1, 3):
+            first = self.elsewhere(1)
+            self.move(TOPIC, 1, first, copies)
+            self.follows(TOPIC, 1, first)
+            replicas = self.partitions(TOPIC)[1].replicas
+            assert len(replicas) == copies and replicas[0] == first, replicas
+            self.load_goes_on()
+        admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap})
+        for copies in (1, 2, 3):
+            name = f"copies-{copies}"
+            admin.create_topics([NewTopic(name, 6, copies)])[name].result(30)
+            found = self.partitions(name).values()
+            assert all(len(it.replicas) == copies for it in found), [it.replicas for it in found]
+            assert {it.replicas[0] for it in found} == {0, 1, 2}, "each broker leads some"
+
     def others_are_refused(self):
-        for asked in (["0,1"], ["0,1,7"], ["0,0,1"]):
+        for asked in (["0,1,7"], ["0,0,1"]):
             done = self.administer("move", TOPIC, "0", *asked)
             assert done.returncode != 0 and len(done.stderr.splitlines()) == 1, done.stderr + done.stdout
         done = self.administer("move", "nowhere", "0", "0,1,2")
@@ -117,6 +128,7 @@ class Run(Watched):
         self.check("every partition moves to and fro", self.moves_to_and_fro)
         self.check("also while a broker is killed", self.moves_while_brokers_are_killed)
         self.check("a move is called off", self.is_called_off)
+        self.check("the number of copies changes", self.copies_change)
         self.check("what cannot be is refused", self.others_are_refused)
         self.check("all start anew", self.all_start_anew)
         self.check("nothing acknowledged is lost, doubled or moved", self.verdict)

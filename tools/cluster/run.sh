@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Three brokers under load and faults: of `tailrace dev --nodes 3` on loopback, also in racks, with all three
-# needed, with a fourth that joins, with partitions that move and with Kafka's own administration tools, then in network
+# needed, with a fourth that joins, with partitions that move, by themselves too, and with Kafka's own administration tools, then in network
 # namespaces (chaos.sh). Arguments go to cluster.py (--seed, --rounds). TAILRACE_BIN names another broker.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -10,6 +10,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 "$python" -B "$repository/tools/cluster/in_sync.py" --binary "$binary"
 "$python" -B "$repository/tools/cluster/growth.py" --binary "$binary"
 "$python" -B "$repository/tools/cluster/moves.py" --binary "$binary"
+"$python" -B "$repository/tools/cluster/hot.py" --binary "$binary"
 need_java
 "$python" -B "$repository/tools/cluster/kafka_tools.py" --binary "$binary" --classpath "$configs_classpath"
 exec "$repository/tools/cluster/chaos.sh"

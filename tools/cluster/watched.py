@@ -93,6 +93,12 @@ class Watched:
         self.wait("leaders", ask)
         return found
 
+    def administer(self, *arguments):
+        """Asks a broker that is up."""
+        node = next(node for node in range(3) if self.cluster.serves(node))
+        return subprocess.run([self.options.binary, "cluster", *arguments, "--bootstrap", self.cluster.address(node)],
+                              capture_output=True, text=True, timeout=4 * PATIENCE_SECONDS, check=False)
+
     def follower(self):
         return self.rng.choice([node for node in range(3) if node != self.leader()])
 

@@ -4,18 +4,19 @@
 
 use std::time::{Duration, Instant};
 
-use kafka_wire::messages::MetadataRequest;
+use kafka_wire::messages::{CreateTopicsRequest, MetadataRequest, TopicName};
 use kafka_wire::{ErrorCode, Request, RequestHeader, Response};
+use uuid::Uuid;
 
 use super::alter_configs::{self, AlterPlan};
 use super::group_calls::coordinators;
 use super::membership::{self, MemberPlan};
 use super::reassignments::{self, ReassignmentPlan};
-use super::topic::{CreatePlan, DeletePlan};
+use super::topic::{AutoCreation, CreatePlan, DeletePlan};
 use super::{
     Ask, CallState, ClientView, Progress, broker_of, metadata, open, producer_id, topic, with_view,
 };
-use crate::cluster::{Command, Outcome};
+use crate::cluster::{Command, Outcome, Planner};
 use crate::config::BrokerSettings;
 use crate::shard::Shard;
 use crate::shard::call::ReplyTo;
@@ -44,19 +45,18 @@ enum Purpose {
     ProducerId(Request),
     /// Topics had to be created first; then the request is answered as things stand.
     Then(Request),
+    /// Raft groups had to be made first; then the request is served again, unless one was refused.
+    Groups {
+        request: Request,
+        refused: Option<ErrorCode>,
+    },
 }
 
 pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader, request: Request) {
     match request {
         Request::Metadata(request) => metadata(shard, reply_to, header, request),
         Request::CreateTopics(request) => {
-            let image = shard.metadata.image();
-            let settings = &shard.node.settings.broker;
-            let mut ids = || shard.random.uuid();
-            let plan = topic::plan_create(image, settings, &request, &mut ids);
-            let commands = plan.commands();
-            let timeout = request.timeout_ms;
-            start(shard, reply_to, header, Purpose::Create(plan), commands, Some(timeout));
+            create(shard, reply_to, header, request);
         }
         Request::DeleteTopics(request) => {
             let image = shard.metadata.image();
@@ -90,15 +90,47 @@ pub(crate) fn serve(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader,
         }
         Request::AlterPartitionReassignments(request) => {
             let plan = reassignments::plan(shard.metadata.image(), &request);
+            let timeout = Some(request.timeout_ms);
+            let groups = plan.groups_to_make();
+            if !groups.is_empty() {
+                let request = Request::AlterPartitionReassignments(request);
+                return make_groups(shard, reply_to, header, groups, request, timeout);
+            }
             let commands = plan.commands();
-            let timeout = request.timeout_ms;
-            start(shard, reply_to, header, Purpose::Reassign(plan), commands, Some(timeout));
+            start(shard, reply_to, header, Purpose::Reassign(plan), commands, timeout);
         }
         Request::IncrementalAlterConfigs(_) | Request::AlterConfigs(_) => {
             alter(shard, reply_to, header, &request);
         }
         _ => unreachable!("the dispatcher sends only requests that change metadata"),
     }
+}
+
+fn create(
+    shard: &mut Shard,
+    reply_to: ReplyTo,
+    header: RequestHeader,
+    request: CreateTopicsRequest,
+) {
+    let plan = with_planner(shard, |planner, ids| topic::plan_create(planner, &request, ids));
+    let timeout = Some(request.timeout_ms);
+    let groups = plan.groups_to_make().to_vec();
+    if !groups.is_empty() {
+        let request = Request::CreateTopics(request);
+        return make_groups(shard, reply_to, header, groups, request, timeout);
+    }
+    let commands = plan.commands();
+    start(shard, reply_to, header, Purpose::Create(plan), commands, timeout);
+}
+
+/// Plans topics by what this shard knows.
+fn with_planner<T>(
+    shard: &mut Shard,
+    plan: impl FnOnce(Planner<'_>, &mut dyn FnMut() -> Uuid) -> T,
+) -> T {
+    let Shard { metadata, node, random, .. } = shard;
+    let planner = Planner::new(metadata.image(), &node.settings.broker);
+    plan(planner, &mut || random.uuid())
 }
 
 fn alter(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader, request: &Request) {
@@ -122,14 +154,20 @@ fn metadata(shard: &mut Shard, reply_to: ReplyTo, header: RequestHeader, request
     let (response, missing) = with_view(shard, |view| {
         metadata::respond(shard.metadata.image(), view, header.api_version, &request)
     });
-    let mut ids = || shard.random.uuid();
-    let settings = &shard.node.settings.broker;
-    let image = shard.metadata.image();
-    let commands = topic::plan_auto_create(image, settings, &missing, &mut ids);
-    if commands.is_empty() {
+    let creation = auto_create(shard, &missing);
+    if creation.topics.is_empty() {
         return shard.respond(reply_to, &header, Response::Metadata(response));
     }
-    create_then(shard, reply_to, header, commands, Request::Metadata(request));
+    create_then(shard, reply_to, header, creation, Request::Metadata(request));
+}
+
+/// What creates topics whose names clients use.
+pub(super) fn auto_create(shard: &mut Shard, names: &[TopicName]) -> AutoCreation {
+    // Counting every partition for a planner is not for each request.
+    if names.is_empty() {
+        return AutoCreation::default();
+    }
+    with_planner(shard, |planner, ids| topic::plan_auto_create(planner, names, ids))
 }
 
 /// Creates topics, then answers a request that needs them.
@@ -137,11 +175,29 @@ pub(crate) fn create_then(
     shard: &mut Shard,
     reply_to: ReplyTo,
     header: RequestHeader,
-    commands: Vec<Command>,
+    creation: AutoCreation,
     request: Request,
 ) {
-    let commands = commands.into_iter().enumerate().collect();
+    let AutoCreation { groups, topics } = creation;
+    if !groups.is_empty() {
+        return make_groups(shard, reply_to, header, groups, request, None);
+    }
+    let commands = topics.into_iter().enumerate().collect();
     start(shard, reply_to, header, Purpose::Then(request), commands, None);
+}
+
+/// Makes raft groups that a request needs, then serves it again.
+fn make_groups(
+    shard: &mut Shard,
+    reply_to: ReplyTo,
+    header: RequestHeader,
+    groups: Vec<Command>,
+    request: Request,
+    timeout_ms: Option<i32>,
+) {
+    let commands = groups.into_iter().enumerate().collect();
+    let purpose = Purpose::Groups { request, refused: None };
+    start(shard, reply_to, header, purpose, commands, timeout_ms);
 }
 
 fn start(
@@ -202,6 +258,11 @@ impl CommandCall {
                 _ => return Progress::Done(exhausted()),
             },
             Purpose::Then(_) => {}
+            Purpose::Groups { refused, .. } => match result {
+                Ok(Outcome::GroupCreated { .. } | Outcome::GroupExists { .. }) => {}
+                Ok(_) => *refused = Some(ErrorCode::InvalidReplicaAssignment),
+                Err(code) => *refused = Some(code),
+            },
         }
         self.outstanding -= 1;
         if self.outstanding > 0 {
@@ -212,6 +273,13 @@ impl CommandCall {
                 Progress::Again(std::mem::replace(request, Request::ApiVersionsUnsupported))
             }
             Purpose::Then(request) => Progress::Done(as_things_stand(shard, header, request)),
+            Purpose::Groups { request, refused: None } => {
+                Progress::Again(std::mem::replace(request, Request::ApiVersionsUnsupported))
+            }
+            Purpose::Groups { request, refused: Some(code) } => {
+                let refused = without_groups(request, *code);
+                Progress::Done(refused.unwrap_or_else(|| as_things_stand(shard, header, request)))
+            }
             Purpose::Create(plan) => {
                 Progress::Done(Response::CreateTopics(plan.response(&self.settings)))
             }
@@ -235,7 +303,23 @@ impl CommandCall {
             Purpose::Alter(plan) => Some(plan.response()),
             Purpose::ProducerId(_) => Some(exhausted()),
             Purpose::Then(_) => None,
+            Purpose::Groups { request, .. } => without_groups(request, ErrorCode::RequestTimedOut),
         }
+    }
+}
+
+/// The answer to a request whose raft groups could not be made; `None` if it has one as things
+/// stand.
+fn without_groups(request: &Request, code: ErrorCode) -> Option<Response> {
+    match request {
+        Request::CreateTopics(request) => {
+            Some(Response::CreateTopics(topic::refuse_all(request, code)))
+        }
+        Request::AlterPartitionReassignments(request) => {
+            let response = reassignments::refuse_all(request, code);
+            Some(Response::AlterPartitionReassignments(response))
+        }
+        _ => None,
     }
 }
 

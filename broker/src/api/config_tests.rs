@@ -120,7 +120,7 @@ fn a_broker_tells_its_own_settings_read_only() {
     for (name, value) in [
         ("auto.create.topics.enable", "true"),
         ("num.partitions", "1"),
-        ("default.replication.factor", "1"),
+        ("default.replication.factor", "3"),
         ("message.max.bytes", "1048588"),
     ] {
         let entry = entry(&result, name);

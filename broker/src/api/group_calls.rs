@@ -4,10 +4,10 @@ use kafka_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse, Topi
 use kafka_wire::{Request, RequestHeader, Response, StrBytes};
 use model::{RaftGroupId, ShardId};
 
-use super::commands::create_then;
+use super::commands::{auto_create, create_then};
 use super::group::{CoordinatorAddress, CoordinatorKind, GroupPlan, find_coordinator};
 use super::produce::{current_leader, route};
-use super::{CallState, Progress, open, topic};
+use super::{CallState, Progress, open};
 use crate::cluster::{CONSUMER_OFFSETS, Image};
 use crate::group::{GroupError, GroupResponse, partition_for};
 use crate::shard::Shard;
@@ -90,12 +90,10 @@ fn find(
     let image = shard.metadata.image();
     if image.topic(CONSUMER_OFFSETS).is_none() {
         let name = TopicName(StrBytes::from_static_str(CONSUMER_OFFSETS));
-        let settings = &shard.node.settings.broker;
-        let mut ids = || shard.random.uuid();
-        let commands = topic::plan_auto_create(image, settings, &[name], &mut ids);
-        if !commands.is_empty() {
+        let creation = auto_create(shard, &[name]);
+        if !creation.topics.is_empty() {
             let request = Request::FindCoordinator(request);
-            return create_then(shard, reply_to, header, commands, request);
+            return create_then(shard, reply_to, header, creation, request);
         }
     }
     let response = coordinators(shard, header.api_version, &request);

@@ -5,13 +5,17 @@
 //! on no others, and the partition moves to it (ADR 0014). Of several groups it is one that prefers
 //! the first of these brokers, if there is one; then the one that has the partition, so that
 //! nothing moves, or the one that it is on its way to; then the one with the fewest partitions.
+//! Where there is none it is made first, on the shard that has the partition, and the request is
+//! served again.
 //!
 //! An alteration is answered when it is committed, which begins the move; what is under way is
 //! listed until it is done. Any broker takes both calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kafka_wire::messages::alter_partition_reassignments_request::ReassignablePartition;
+use kafka_wire::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
 use kafka_wire::messages::alter_partition_reassignments_response::{
     ReassignablePartitionResponse, ReassignableTopicResponse,
 };
@@ -26,10 +30,9 @@ use kafka_wire::{ErrorCode, StrBytes};
 use model::{LogIndex, NodeId, RaftGroupId};
 
 use super::topic::Refusal;
-use crate::cluster::{Command, Image, NewTopicError, Outcome, Partition, Topic};
-
-/// How many sets of brokers are named to who asks for one that no group has.
-const SETS_NAMED_MAX: usize = 5;
+use crate::cluster::{
+    Command, Endpoint, Image, NewTopicError, Outcome, Partition, Replica, Topic, shards_of,
+};
 
 /// The moves of one request.
 #[derive(Clone, Debug)]
@@ -38,6 +41,7 @@ pub(crate) struct ReassignmentPlan {
     topics: Vec<TopicName>,
     /// Of all topics, in the order of the request.
     partitions: Vec<Reassignment>,
+    groups: Vec<Command>,
 }
 
 /// A partition to move, as the reply names it.
@@ -65,6 +69,8 @@ struct Planner<'a> {
     groups: BTreeMap<BTreeSet<NodeId>, Vec<(NodeId, RaftGroupId)>>,
     /// The partitions of each when nothing moves any more.
     counts: BTreeMap<RaftGroupId, u64>,
+    /// What makes groups that are not there.
+    missing: Vec<Command>,
 }
 
 /// Checks each partition of a request.
@@ -96,10 +102,39 @@ pub(crate) fn plan(
         }
     }
     let topics = request.topics.iter().map(|topic| topic.name.clone()).collect();
-    ReassignmentPlan { allow_replication_factor_change, topics, partitions }
+    let groups = planner.missing;
+    ReassignmentPlan { allow_replication_factor_change, topics, partitions, groups }
+}
+
+/// The reply to a request whose raft groups could not be made.
+pub(crate) fn refuse_all(
+    request: &AlterPartitionReassignmentsRequest,
+    code: ErrorCode,
+) -> AlterPartitionReassignmentsResponse {
+    let refusal = Refusal::not_committed(code);
+    let topic = |asked: &ReassignableTopic| {
+        let partition = |asked: &ReassignablePartition| {
+            ReassignablePartitionResponse::default()
+                .with_partition_index(asked.partition_index)
+                .with_error_code(code.code())
+                .with_error_message(Some(refusal.text()))
+        };
+        ReassignableTopicResponse::default()
+            .with_name(asked.name.clone())
+            .with_partitions(asked.partitions.iter().map(partition).collect())
+    };
+    AlterPartitionReassignmentsResponse::default()
+        .with_allow_replication_factor_change(request.allow_replication_factor_change)
+        .with_error_message(None)
+        .with_responses(request.topics.iter().map(topic).collect())
 }
 
 impl ReassignmentPlan {
+    /// Raft groups that have to be made before; then it is planned anew.
+    pub(crate) fn groups_to_make(&self) -> Vec<Command> {
+        self.groups.clone()
+    }
+
     /// The commands to propose, each with the slot under which its outcome is settled.
     pub(crate) fn commands(&self) -> Vec<(usize, Command)> {
         let command = |(slot, partition): (usize, &Reassignment)| match &partition.state {
@@ -170,7 +205,8 @@ impl<'a> Planner<'a> {
             *counts.entry(partition.destination()).or_default() += 1;
         }
         let brokers = image.endpoints().map(|endpoint| endpoint.broker).collect();
-        Self { image, allow_replication_factor_change, brokers, groups, counts }
+        let missing = Vec::new();
+        Self { image, allow_replication_factor_change, brokers, groups, counts, missing }
     }
 
     /// What moves a partition as asked, or calls its move off.
@@ -187,7 +223,10 @@ impl<'a> Planner<'a> {
             return Err(Refusal::new(ErrorCode::InvalidReplicaAssignment, message));
         }
         let (to, replaces) = match (&asked.replicas, partition.moving) {
-            (Some(replicas), _) => (self.choose(partition, replicas)?, LogIndex::default()),
+            (Some(replicas), _) => match self.choose(partition, replicas)? {
+                Some(group) => (group, LogIndex::default()),
+                None => return Ok(None), // A group is made first.
+            },
             (None, Some(moving)) => (partition.group, moving.id),
             (None, None) => return Err(nothing_moves()),
         };
@@ -201,8 +240,12 @@ impl<'a> Planner<'a> {
         Ok(Some(Command::MovePartition { topic_id: topic.id, index, to, replaces }))
     }
 
-    /// The group that replicas of a partition ask for.
-    fn choose(&self, partition: &Partition, replicas: &[BrokerId]) -> Result<RaftGroupId, Refusal> {
+    /// The group that replicas of a partition ask for; `None` if it has to be made.
+    fn choose(
+        &mut self,
+        partition: &Partition,
+        replicas: &[BrokerId],
+    ) -> Result<Option<RaftGroupId>, Refusal> {
         let wanted = self.checked(replicas)?;
         let present = self.image.replicas(partition).len();
         if !self.allow_replication_factor_change && wanted.len() != present {
@@ -218,7 +261,40 @@ impl<'a> Planner<'a> {
             (!is_preferred, !is_there, !is_to_be_there, count, *group)
         };
         let chosen = self.groups.get(&wanted).and_then(|groups| groups.iter().min_by_key(rank));
-        chosen.map(|(_, group)| *group).ok_or_else(|| self.no_group_on(&wanted))
+        if let Some((_, group)) = chosen {
+            return Ok(Some(*group));
+        }
+        self.make_group(partition, replicas)?;
+        Ok(None)
+    }
+
+    /// Has a group made on these brokers, on the shard that has the partition if that can be.
+    fn make_group(&mut self, partition: &Partition, wanted: &[BrokerId]) -> Result<(), Refusal> {
+        let mut replicas = Vec::new();
+        let present = self.image.group(partition.group).and_then(|group| group.shard());
+        let first = NodeId::new(wanted.first().map_or(-1, |broker| broker.0));
+        let shards = shards_of(self.image, first);
+        let shard =
+            present.filter(|shard| shards.contains(shard)).or_else(|| shards.first().copied());
+        let shard = shard.ok_or_else(Refusal::unexpected)?;
+        for broker in wanted.iter().map(|id| NodeId::new(id.0)) {
+            let has_it = |endpoint: &Endpoint| endpoint.broker == broker;
+            let node = self.image.nodes().find(|node| node.endpoints.iter().any(has_it));
+            let node = node.map(|node| node.id);
+            match node.filter(|node| !replicas.iter().any(|it: &Replica| it.node == *node)) {
+                Some(node) => replicas.push(Replica { node, shard }),
+                // Two brokers of one node.
+                None => {
+                    let error = NewTopicError::AssignmentRepeats { broker };
+                    return Err(Refusal::of_new_topic(&error));
+                }
+            }
+        }
+        let command = Command::EnsureGroup { replicas };
+        if !self.missing.contains(&command) {
+            self.missing.push(command);
+        }
+        Ok(())
     }
 
     /// The brokers that replicas name, each once and known.
@@ -237,25 +313,6 @@ impl<'a> Planner<'a> {
             return Err(refused(NewTopicError::AssignmentEmpty));
         }
         Ok(brokers)
-    }
-
-    fn no_group_on(&self, wanted: &BTreeSet<NodeId>) -> Refusal {
-        let text = |brokers: &BTreeSet<NodeId>| {
-            let brokers: Vec<_> = brokers.iter().map(NodeId::to_string).collect();
-            format!("[{}]", brokers.join(", "))
-        };
-        let mut sets: Vec<_> = self.groups.keys().take(SETS_NAMED_MAX).map(text).collect();
-        match self.groups.len().saturating_sub(SETS_NAMED_MAX) {
-            0 => {}
-            more => sets.push(format!("{more} more")),
-        }
-        let message = format!(
-            "Partitions move between raft groups, and none has its copies on brokers {}; groups \
-             have them on {}.",
-            text(wanted),
-            if sets.is_empty() { "none".to_owned() } else { sets.join(", ") }
-        );
-        Refusal::new(ErrorCode::InvalidReplicaAssignment, message)
     }
 }
 

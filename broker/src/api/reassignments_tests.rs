@@ -55,12 +55,24 @@ impl World {
 
     /// Serves a request: what it says of each partition.
     fn serve(&mut self, request: &AlterPartitionReassignmentsRequest) -> Vec<Answer> {
-        let mut plan = plan(&self.0.image(), request);
+        let mut plan = self.plan(request);
         for (slot, command) in plan.commands() {
             let outcome = self.apply(command);
             plan.settle(slot, Ok(&outcome));
         }
         read(&plan)
+    }
+
+    /// The plan once the groups are there that it needs.
+    fn plan(&mut self, request: &AlterPartitionReassignmentsRequest) -> ReassignmentPlan {
+        let groups = plan(&self.0.image(), request).groups_to_make();
+        for command in groups {
+            let outcome = self.apply(command);
+            assert!(matches!(outcome, Outcome::GroupCreated { .. }), "{outcome:?}");
+        }
+        let plan = plan(&self.0.image(), request);
+        assert_eq!(plan.groups_to_make(), []);
+        plan
     }
 
     /// Asks for replicas of one partition.
@@ -219,26 +231,22 @@ fn replicas_are_brokers_each_once() {
 }
 
 #[test]
-fn who_asks_for_brokers_without_a_group_hears_of_those_that_have_one() {
+fn a_group_is_made_where_none_has_its_copies_on_those_brokers() {
     let mut world = World::new();
-    let (code, message) = world.alter("t", 0, Some(&[5, 1, 2]));
-    assert_eq!(code, ErrorCode::InvalidReplicaAssignment);
-    assert_eq!(
-        message,
-        "Partitions move between raft groups, and none has its copies on brokers [1, 2, 5]; groups \
-         have them on [1, 2, 3], [1, 2, 4], [3, 4]."
-    );
-    assert_eq!(world.alter("t", 0, Some(&[1, 2])).0, ErrorCode::InvalidReplicaAssignment);
-    assert_eq!(world.alter("t", 0, Some(&[5])).0, code, "the metadata has no partitions");
-    for group in 7..=12_u64 {
-        let (id, shard) = (i32::try_from(group).expect("small"), ShardId::new(0));
-        world.register(id);
-        let replicas = vec![Replica { node: NodeId::new(id), shard }];
-        world.apply(Command::CreateGroup { group: RaftGroupId::new(group), replicas });
-    }
-    let (_, message) = world.alter("t", 0, Some(&[1, 5]));
-    assert!(message.ends_with("[3, 4], [7], [8], 4 more."), "{message}");
-    assert_eq!(world.destinations("t"), [1, 1, 2]);
+    let groups = |world: &World| world.0.image().data_groups().count();
+    let before = groups(&world);
+    assert_eq!(world.alter("t", 0, Some(&[5, 1, 2])), done());
+    assert_eq!(world.destinations("t"), [7, 1, 2]);
+    let group = world.0.image().group(RaftGroupId::new(7)).expect("made").clone();
+    let nodes = group.replicas.iter().map(|it| it.node.get());
+    assert_eq!(nodes.collect::<Vec<_>>(), [5, 1, 2]);
+    assert!(!group.founders.is_empty() || world.0.image().cluster_id().is_none());
+    // Two partitions of one request need one group.
+    let to = Some(&[1, 2][..]);
+    assert_eq!(world.serve(&request(&[("t", &[(1, to), (2, to)])])), [done(), done()]);
+    assert_eq!((world.destinations("t"), groups(&world)), (vec![7, 8, 8], before + 2));
+    assert_eq!(world.alter("u", 0, Some(&[5])), done(), "the metadata's group has no partitions");
+    assert_eq!(world.destinations("u"), [9, 3]);
 }
 
 #[test]
@@ -322,8 +330,12 @@ fn brokers_are_named_as_clients_know_them() {
         let group = RaftGroupId::new(group);
         world.apply(Command::CreateGroup { group, replicas: vec![on(node)] });
     }
-    let (_, message) = world.alter("t", 0, Some(&[60]));
-    assert!(message.ends_with("[3, 4], [61]."), "the last has an unknown broker: {message}");
+    assert_eq!(world.alter("t", 0, Some(&[60])), done(), "a group is made on that shard");
+    let made = world.0.image().group(RaftGroupId::new(9)).expect("made").replicas.clone();
+    assert_eq!(made, [Replica { node: NodeId::new(6), shard: ShardId::new(0) }]);
+    let (code, message) = world.alter("t", 0, Some(&[60, 61]));
+    assert_eq!(code, ErrorCode::InvalidReplicaAssignment);
+    assert!(message.contains("two brokers of one node"), "{message}");
     assert_eq!(world.alter("t", 0, Some(&[61])), done());
     assert_eq!(world.list(None)[0].2[0], [61, 1, 2, 3]);
 }

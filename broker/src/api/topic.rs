@@ -30,6 +30,15 @@ const DELETE_BY_ID_VERSION_MIN: i16 = 6;
 pub(crate) struct CreatePlan {
     topics: Vec<CreatedTopic>,
     validate_only: bool,
+    groups: Vec<Command>,
+}
+
+/// Topics that are created because clients use their names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AutoCreation {
+    /// Raft groups that have to be made first; then it is planned anew.
+    pub(crate) groups: Vec<Command>,
+    pub(crate) topics: Vec<Command>,
 }
 
 /// A topic to create, as the reply names it.
@@ -78,8 +87,7 @@ pub(super) struct Refusal {
 
 /// Checks each topic of a request. `new_id` gives a fresh random id with each call.
 pub(crate) fn plan_create(
-    image: &Image,
-    settings: &BrokerSettings,
+    mut planner: Planner<'_>,
     request: &CreateTopicsRequest,
     new_id: &mut dyn FnMut() -> Uuid,
 ) -> CreatePlan {
@@ -87,7 +95,6 @@ pub(crate) fn plan_create(
     for topic in &request.topics {
         *asked.entry(topic.name.as_str()).or_default() += 1;
     }
-    let mut planner = Planner::new(image, settings);
     let mut topics = Vec::new();
     for topic in &request.topics {
         let creation = match asked.get_mut(topic.name.as_str()) {
@@ -99,30 +106,35 @@ pub(crate) fn plan_create(
             }
             _ => continue,
         };
-        let replication_factor = replication_factor_of(image, &creation);
+        let replication_factor = match &creation {
+            Creation::Planned(topic) => planner.replication_factor_of(topic),
+            _ => -1,
+        };
         topics.push(CreatedTopic { name: topic.name.clone(), replication_factor, creation });
     }
-    CreatePlan { topics, validate_only: request.validate_only }
+    let groups = planner.groups_to_make();
+    CreatePlan { topics, validate_only: request.validate_only, groups }
 }
 
 /// Plans topics that clients asked for by using their names. One that cannot be created is left
 /// out: the client is told so when it asks again.
 pub(crate) fn plan_auto_create(
-    image: &Image,
-    settings: &BrokerSettings,
+    mut planner: Planner<'_>,
     names: &[TopicName],
     new_id: &mut dyn FnMut() -> Uuid,
-) -> Vec<Command> {
-    // Counting every partition for a planner is not for each Metadata request.
-    if names.is_empty() {
-        return Vec::new();
-    }
-    let mut planner = Planner::new(image, settings);
+) -> AutoCreation {
     let planned = names.iter().filter_map(|name| planner.plan_default(name, new_id()).ok());
-    planned.map(Command::CreateTopic).collect()
+    let topics = planned.map(Command::CreateTopic).collect();
+    AutoCreation { groups: planner.groups_to_make(), topics }
 }
 
 impl CreatePlan {
+    /// Raft groups that have to be made before; then it is planned anew. None if the request only
+    /// asks whether it would work.
+    pub(crate) fn groups_to_make(&self) -> &[Command] {
+        if self.validate_only { &[] } else { &self.groups }
+    }
+
     /// The commands to propose, each with the slot under which its outcome is settled. None if the
     /// request only asks whether it would work.
     pub(crate) fn commands(&self) -> Vec<(usize, Command)> {
@@ -209,11 +221,14 @@ fn spec_of(topic: &CreatableTopic) -> Result<NewTopicSpec, NewTopicError> {
     })
 }
 
-/// The copies of each partition, which is -1 in the reply for a topic that is refused.
-fn replication_factor_of(image: &Image, creation: &Creation) -> i16 {
-    let Creation::Planned(topic) = creation else { return -1 };
-    let group = topic.placement.first().and_then(|group| image.group(*group));
-    group.map_or(-1, |group| i16::try_from(group.replicas.len()).unwrap_or(i16::MAX))
+/// The reply to a request whose raft groups could not be made.
+pub(super) fn refuse_all(request: &CreateTopicsRequest, code: ErrorCode) -> CreateTopicsResponse {
+    let refusal = Refusal::not_committed(code);
+    let topics = request.topics.iter().map(|topic| {
+        let result = CreatableTopicResult::default().with_name(topic.name.clone());
+        refused_topic(result, &refusal)
+    });
+    CreateTopicsResponse::default().with_topics(topics.collect())
 }
 
 fn refused_topic(result: CreatableTopicResult, refusal: &Refusal) -> CreatableTopicResult {
@@ -400,13 +415,12 @@ fn code_of(error: &NewTopicError) -> ErrorCode {
         NewTopicError::TooManyPartitions => ErrorCode::PolicyViolation,
         NewTopicError::ReplicationFactor
         | NewTopicError::TooFewNodes { .. }
-        | NewTopicError::TooFewCopies { .. } => ErrorCode::InvalidReplicationFactor,
+        | NewTopicError::TooFewServing { .. } => ErrorCode::InvalidReplicationFactor,
         NewTopicError::AssignmentAndCount { .. } => ErrorCode::InvalidRequest,
         NewTopicError::AssignmentIndexes
         | NewTopicError::AssignmentEmpty
         | NewTopicError::AssignmentRepeats { .. }
-        | NewTopicError::AssignmentBroker { .. }
-        | NewTopicError::AssignmentGroup => ErrorCode::InvalidReplicaAssignment,
+        | NewTopicError::AssignmentBroker { .. } => ErrorCode::InvalidReplicaAssignment,
         NewTopicError::Config(_) => ErrorCode::InvalidConfig,
         NewTopicError::NoGroups => ErrorCode::NotController,
     }

@@ -33,10 +33,14 @@ impl Fixture {
         }
         let names = ["orders", "__consumer_offsets"].map(name_of);
         let image = fixture.cluster.image();
-        for command in plan_auto_create(&image, &fixture.settings.clone(), &names, &mut || {
+        let settings = Arc::clone(&fixture.settings);
+        let planner = Planner::new(&image, &settings);
+        let creation = plan_auto_create(planner, &names, &mut || {
             fixture.next_id += 1;
             Uuid::from_u128(fixture.next_id)
-        }) {
+        });
+        assert_eq!(creation.groups, []);
+        for command in creation.topics {
             fixture.apply(command);
         }
         fixture
@@ -49,7 +53,9 @@ impl Fixture {
 
     fn plan(&mut self, request: &CreateTopicsRequest) -> CreatePlan {
         let next_id = &mut self.next_id;
-        plan_create(&self.cluster.image(), &self.settings, request, &mut || {
+        let image = self.cluster.image();
+        let planner = Planner::new(&image, &self.settings);
+        plan_create(planner, request, &mut || {
             *next_id += 1;
             Uuid::from_u128(*next_id)
         })

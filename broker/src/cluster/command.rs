@@ -36,6 +36,10 @@ pub enum Command {
         group: RaftGroupId,
         replicas: Vec<Replica>,
     },
+    /// Adds a raft group with the next free number, unless there is one with these replicas.
+    EnsureGroup {
+        replicas: Vec<Replica>,
+    },
     CreateTopic(NewTopic),
     DeleteTopic {
         topic_id: Uuid,
@@ -149,6 +153,7 @@ impl Command {
                 writer.u64(group.get());
                 write_replicas(&mut writer, replicas);
             }
+            Self::EnsureGroup { replicas } => write_replicas(&mut writer, replicas),
             Self::CreateTopic(topic) => write_topic(&mut writer, topic),
             Self::DeleteTopic { topic_id } => writer.uuid(*topic_id),
             Self::AllocateProducerIds { node, count } => {
@@ -270,6 +275,7 @@ impl Command {
                 from: read_configs(reader)?,
                 to: read_configs(reader)?,
             },
+            15 => Self::EnsureGroup { replicas: read_replicas(reader)? },
             found => return Err(DecodeError::Kind { found }),
         })
     }
@@ -290,6 +296,7 @@ impl Command {
             Self::MovePartition { .. } => 12,
             Self::PartitionArrived { .. } => 13,
             Self::SetTopicConfigs { .. } => 14,
+            Self::EnsureGroup { .. } => 15,
         }
     }
 }
@@ -464,6 +471,7 @@ pub(super) mod tests {
         let drain = Command::SetNodeState { node, state: NodeState::Draining };
         let group = RaftGroupId::new(2);
         let others = vec![Replica { node: NodeId::new(4), shard: ShardId::new(1) }];
+        let ensure = Command::EnsureGroup { replicas: others.clone() };
         let set = Command::SetReplicas { group, replicas: others };
         let settled = Command::GroupSettled { group, asked: LogIndex::new(40) };
         let topic_id = Uuid::from_u128(7);
@@ -489,6 +497,7 @@ pub(super) mod tests {
             (moves, golden!("move-partition")),
             (arrives, golden!("partition-arrived")),
             (sets, golden!("set-topic-configs")),
+            (ensure, golden!("ensure-group")),
         ]
     }
 
@@ -536,7 +545,7 @@ pub(super) mod tests {
     #[test]
     fn other_versions_and_kinds_are_refused() {
         assert_eq!(Command::decode(&[2, 1]), Err(DecodeError::Version { found: 2 }));
-        for kind in [0, 15, 255] {
+        for kind in [0, 16, 255] {
             assert_eq!(Command::decode(&[1, kind]), Err(DecodeError::Kind { found: kind }));
         }
     }

@@ -4,13 +4,15 @@
 //! Two nodes may decide for the same name at once; applying lets the first one win.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use model::{NodeId, RaftGroupId, ShardId};
 use uuid::Uuid;
 
 use super::command::{Command, Endpoint, NewTopic, Replica};
 use super::image::{Image, Node};
-use super::placement::Placement;
+use super::membership::NodeState;
+use super::placement::{Placement, groups_to_make};
 use super::topic_name::{
     CONSUMER_OFFSETS, TopicNameError, check_topic_name, is_internal, names_collide,
 };
@@ -20,6 +22,9 @@ use crate::config::{BrokerSettings, ConfigError, TopicConfig};
 /// request of a few bytes would cost 2^31 partitions.
 const PARTITION_COUNT_MAX: usize = 10_000;
 
+/// In place of a group that has to be made first; no partition is ever there.
+const TO_BE_MADE: RaftGroupId = RaftGroupId::METADATA;
+
 /// Plans topics against one image; remembers those it has planned.
 #[derive(Debug)]
 pub struct Planner<'a> {
@@ -28,6 +33,8 @@ pub struct Planner<'a> {
     placement: Placement,
     planned_names: BTreeSet<String>,
     planned_partition_count: usize,
+    /// Replicas of the groups that have to be made before these topics are.
+    missing: Vec<Vec<Replica>>,
 }
 
 /// A topic as somebody asks for it.
@@ -71,10 +78,10 @@ pub enum NewTopicError {
     )]
     TooFewNodes { factor: i32, node_count: usize },
     #[error(
-        "Unable to replicate the partition {factor} time(s): the raft groups of this cluster have \
-         at most {most} copies."
+        "Unable to replicate the partition {factor} time(s): only {serving} broker(s) are \
+         registered and not about to leave."
     )]
-    TooFewCopies { factor: i32, most: usize },
+    TooFewServing { factor: i32, serving: usize },
     #[error("A manual partition assignment was specified, but {field} was not set to -1.")]
     AssignmentAndCount { field: &'static str },
     #[error("partitions should be a consecutive 0-based integer sequence")]
@@ -91,8 +98,6 @@ pub enum NewTopicError {
          registered."
     )]
     AssignmentBroker { broker: NodeId },
-    #[error("The manual partition assignment needs a raft group on those brokers; there is none.")]
-    AssignmentGroup,
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("The cluster has no raft group to place partitions in yet.")]
@@ -107,7 +112,15 @@ impl<'a> Planner<'a> {
             placement: Placement::new(image),
             planned_names: BTreeSet::new(),
             planned_partition_count: 0,
+            missing: Vec::new(),
         }
+    }
+
+    /// What has to be proposed, and planned anew when it is applied, before the topics that were
+    /// planned so far are proposed.
+    pub fn groups_to_make(&self) -> Vec<Command> {
+        let command = |replicas: &Vec<Replica>| Command::EnsureGroup { replicas: replicas.clone() };
+        self.missing.iter().map(command).collect()
     }
 
     /// Checks a topic that somebody asks for. `topic_id` is a fresh random id.
@@ -130,6 +143,16 @@ impl<'a> Planner<'a> {
         self.planned_names.insert(spec.name.clone());
         let internal = is_internal(&spec.name);
         Ok(NewTopic { name: spec.name, topic_id, internal, placement, configs })
+    }
+
+    /// The copies of each partition of a topic that was planned.
+    pub fn replication_factor_of(&self, topic: &NewTopic) -> i16 {
+        let first = topic.placement.first().filter(|group| **group != TO_BE_MADE);
+        let copies = match first {
+            Some(group) => self.image.group(*group).map(|group| group.replicas.len()),
+            None => self.missing.last().map(Vec::len),
+        };
+        copies.map_or(-1, |copies| i16::try_from(copies).unwrap_or(i16::MAX))
     }
 
     /// Plans a topic with the broker's defaults, because a client used its name.
@@ -187,6 +210,7 @@ impl<'a> Planner<'a> {
         } else {
             (settings.partition_count_default, settings.default_replication_factor)
         };
+        let default_factor = usize::from(default_factor);
         let count = match partition_count {
             None => usize::try_from(default_count).unwrap_or(usize::MAX),
             Some(count) => usize::try_from(count).unwrap_or(0),
@@ -194,23 +218,39 @@ impl<'a> Planner<'a> {
         if count == 0 {
             return Err(NewTopicError::PartitionCount);
         }
-        let factor = replication_factor.map_or_else(|| i32::from(default_factor), i32::from);
-        if factor <= 0 {
+        // No more than there are brokers, where nobody asked for so many.
+        let default_factor = default_factor.min(self.image.members().len());
+        let factor = match replication_factor {
+            None => i32::try_from(default_factor).unwrap_or(i32::MAX),
+            Some(factor) => factor.into(),
+        };
+        if factor < 0 || replication_factor == Some(0) {
             return Err(NewTopicError::ReplicationFactor);
         }
         let node_count = self.image.nodes().len();
-        if usize::try_from(factor).is_ok_and(|factor| factor > node_count) {
+        let is_asked = replication_factor.is_some();
+        let copies = usize::try_from(factor).unwrap_or(usize::MAX);
+        if is_asked && copies > node_count {
             return Err(NewTopicError::TooFewNodes { factor, node_count });
         }
         self.check_budget(count)?;
-        let copies = usize::try_from(factor).unwrap_or(usize::MAX);
-        let most = self.placement.copies_max();
-        let too_few = if most == 0 {
-            NewTopicError::NoGroups
-        } else {
-            NewTopicError::TooFewCopies { factor, most }
-        };
-        self.placement.place(count, copies).ok_or(too_few)
+        let groups = groups_to_make(self.image, copies);
+        if groups.is_empty() {
+            let placed = self.placement.place(count, copies);
+            return placed.ok_or_else(|| self.cannot_place(factor));
+        }
+        groups.into_iter().for_each(|replicas| self.make(replicas));
+        Ok(vec![TO_BE_MADE; count])
+    }
+
+    /// Why no group can be made with so many copies.
+    fn cannot_place(&self, factor: i32) -> NewTopicError {
+        if self.image.data_groups().next().is_none() {
+            return NewTopicError::NoGroups;
+        }
+        let is_serving = |node: &&Arc<Node>| self.image.state_of(node.id) == NodeState::Serving;
+        let serving = self.image.nodes().filter(is_serving).count();
+        NewTopicError::TooFewServing { factor, serving }
     }
 
     fn place_by_hand(
@@ -232,14 +272,15 @@ impl<'a> Planner<'a> {
     }
 
     /// A data group whose copies are on these brokers, the first one preferred to lead.
-    fn group_on(&self, brokers: &[NodeId]) -> Result<RaftGroupId, NewTopicError> {
+    fn group_on(&mut self, brokers: &[NodeId]) -> Result<RaftGroupId, NewTopicError> {
         let preferred = *brokers.first().ok_or(NewTopicError::AssignmentEmpty)?;
-        let mut nodes = BTreeSet::new();
+        let mut nodes = Vec::new();
         for broker in brokers {
             let node = self.node_of(*broker)?;
-            if !nodes.insert(node) {
+            if nodes.contains(&node) {
                 return Err(NewTopicError::AssignmentRepeats { broker: *broker });
             }
+            nodes.push(node);
         }
         let fits = |group: &RaftGroupId| {
             self.image.group(*group).is_some_and(|group| {
@@ -249,7 +290,22 @@ impl<'a> Planner<'a> {
                     && first.and_then(|replica| self.image.broker_of(*replica)) == Some(preferred)
             })
         };
-        self.placement.emptiest(fits).ok_or(NewTopicError::AssignmentGroup)
+        if let Some(group) = self.placement.emptiest(fits) {
+            return Ok(group);
+        }
+        let shards = shards_of(self.image, preferred);
+        // One after another, so that what is placed by hand is spread over the shards, too.
+        let number = self.planned_partition_count + self.missing.len();
+        let shard = shards.get(number % shards.len().max(1)).copied();
+        let shard = shard.ok_or(NewTopicError::NoGroups)?;
+        self.make(nodes.into_iter().map(|node| Replica { node, shard }).collect());
+        Ok(TO_BE_MADE)
+    }
+
+    fn make(&mut self, replicas: Vec<Replica>) {
+        if !self.missing.contains(&replicas) {
+            self.missing.push(replicas);
+        }
     }
 
     fn node_of(&self, broker: NodeId) -> Result<NodeId, NewTopicError> {
@@ -267,6 +323,15 @@ impl<'a> Planner<'a> {
         }
         Ok(())
     }
+}
+
+/// The shards of a node that have groups with partitions and are reached as a broker.
+pub(crate) fn shards_of(image: &Image, broker: NodeId) -> Vec<ShardId> {
+    let shards: BTreeSet<_> = image.data_groups().filter_map(|group| group.shard()).collect();
+    let endpoints = image.endpoints().filter(|endpoint| endpoint.broker == broker);
+    let own: Vec<_> = endpoints.map(|endpoint| endpoint.shard).collect();
+    let is_reached = |shard: &ShardId| own.contains(&Some(*shard)) || own.contains(&None);
+    shards.into_iter().filter(is_reached).collect()
 }
 
 /// How many data groups a new cluster has, and where: one after another goes to the next shard.

@@ -178,5 +178,93 @@ fn nothing_is_planned_before_there_are_groups() {
     let (image, mut settings) = (Image::default(), BrokerSettings::default());
     settings.set("num.partitions=1").expect("known");
     let error = Planner::new(&image, &settings).plan_default("t", Uuid::from_u128(1));
-    assert_eq!(error, Err(NewTopicError::TooFewNodes { factor: 1, node_count: 0 }));
+    assert_eq!(error, Err(NewTopicError::NoGroups));
+}
+
+/// Three brokers of one shard, whose groups have copies on all of them.
+fn three() -> Cluster {
+    let nodes = [0, 1, 2].map(NodeId::new);
+    let mut cluster = Cluster::new(Arc::default());
+    let own = Node { id: nodes[0], endpoints: Vec::new(), rack: None };
+    let shape = Shape { shard_count: 1, groups_per_shard: 3 };
+    let mut commands = bootstrap(Uuid::from_u128(5), own, &nodes, shape);
+    commands.extend(nodes.map(|node| {
+        let endpoint = Endpoint { broker: node, host: "h".into(), port: 9092, shard: None };
+        Command::RegisterBroker { node, endpoints: vec![endpoint], rack: None }
+    }));
+    apply(&mut cluster, commands);
+    cluster
+}
+
+fn apply(cluster: &mut Cluster, commands: Vec<Command>) {
+    for command in commands {
+        let index = cluster.image().version().next();
+        cluster.apply(index, command);
+    }
+}
+
+/// Plans a topic, makes the groups that it needs, and plans it anew.
+fn plan_with_groups(cluster: &mut Cluster, spec: &NewTopicSpec) -> (usize, NewTopic) {
+    let settings = BrokerSettings::default();
+    let image = cluster.image();
+    let mut planner = Planner::new(&image, &settings);
+    planner.plan(spec.clone(), Uuid::from_u128(7)).expect("valid");
+    let groups = planner.groups_to_make();
+    let made = groups.len();
+    apply(cluster, groups);
+    let image = cluster.image();
+    let mut planner = Planner::new(&image, &settings);
+    let topic = planner.plan(spec.clone(), Uuid::from_u128(7)).expect("valid");
+    assert_eq!(planner.groups_to_make(), []);
+    (made, topic)
+}
+
+#[test]
+fn groups_are_made_for_as_many_copies_as_a_topic_asks_for() {
+    let mut cluster = three();
+    let replicated = |factor| NewTopicSpec { replication_factor: Some(factor), ..spec("t", 4) };
+    let (made, topic) = plan_with_groups(&mut cluster, &replicated(3));
+    assert_eq!((made, groups(&topic)), (0, vec![1, 2, 3, 1]));
+    let (made, topic) = plan_with_groups(&mut cluster, &replicated(2));
+    assert_eq!((made, groups(&topic)), (3, vec![4, 5, 6, 4]));
+    let replicas = vec![Replica { node: NodeId::new(1), shard: ShardId::new(0) }];
+    apply(&mut cluster, vec![Command::EnsureGroup { replicas }]);
+    let (made, topic) = plan_with_groups(&mut cluster, &replicated(1));
+    assert_eq!((made, groups(&topic)), (2, vec![7, 8, 9, 7]), "one was there");
+    let (made, _) = plan_with_groups(&mut cluster, &replicated(2));
+    assert_eq!(made, 0, "they are there");
+    // By default it is three, here and where there are more brokers.
+    let (_, topic) = plan_with_groups(&mut cluster, &spec("t", 1));
+    assert_eq!(groups(&topic), [1]);
+}
+
+#[test]
+fn groups_are_made_for_brokers_that_are_named() {
+    let mut cluster = three();
+    let (made, topic) = plan_with_groups(&mut cluster, &by_hand("t", &[&[2, 0], &[2, 0], &[1]]));
+    assert_eq!((made, groups(&topic)), (2, vec![4, 4, 5]));
+    let image = cluster.image();
+    let nodes = |group| {
+        let group = image.group(RaftGroupId::new(group)).expect("made");
+        group.replicas.iter().map(|it| it.node.get()).collect::<Vec<_>>()
+    };
+    assert_eq!((nodes(4), nodes(5)), (vec![2, 0], vec![1]));
+}
+
+#[test]
+fn a_broker_that_is_about_to_leave_gets_no_new_groups() {
+    let mut cluster = three();
+    let (node, state) = (NodeId::new(1), NodeState::Draining);
+    apply(&mut cluster, vec![Command::SetNodeState { node, state }]);
+    let (made, _) = plan_with_groups(
+        &mut cluster,
+        &NewTopicSpec { replication_factor: Some(2), ..spec("t", 1) },
+    );
+    assert_eq!(made, 2);
+    apply(&mut cluster, vec![Command::SetNodeState { node: NodeId::new(0), state }]);
+    let (image, settings) = (cluster.image(), BrokerSettings::default());
+    let mut planner = Planner::new(&image, &settings);
+    let asked = NewTopicSpec { replication_factor: Some(1), ..spec("u", 1) };
+    planner.plan(asked, Uuid::from_u128(8)).expect("one is left");
+    assert_eq!(planner.groups_to_make().len(), 1);
 }

@@ -119,6 +119,14 @@ impl Image {
         }
     }
 
+    /// Is the only disk gone that a group ever was on?
+    pub(super) fn is_lost(&self, group: &Group) -> bool {
+        let (&[only], &[founder]) = (&group.replicas[..], &group.founders[..]) else {
+            return false;
+        };
+        founder != voter(only.node, self.incarnation(only.node))
+    }
+
     /// The numbers that the members of a group are to have among its voters.
     pub(crate) fn voters_of(&self, group: &Group) -> BTreeSet<u64> {
         group.replicas.iter().map(|it| voter(it.node, self.incarnation(it.node))).collect()
@@ -193,6 +201,31 @@ impl Cluster {
         let settled = Group::settled(group, found.replicas.clone());
         self.image_mut().groups.insert(group, Arc::new(settled));
         Outcome::GroupSettled { group }
+    }
+
+    pub(super) fn ensure_group(&mut self, replicas: Vec<Replica>) -> Outcome {
+        let image = &self.image;
+        let nodes: BTreeSet<_> = replicas.iter().map(|replica| replica.node).collect();
+        let first = replicas.first().copied();
+        let shard = first.map(|first| first.shard);
+        // Every broker has the shards that the others have.
+        let is_shard = image.data_groups().any(|group| group.shard() == shard);
+        let is_sound = |it: &Replica| Some(it.shard) == shard && image.node(it.node).is_some();
+        if !is_shard || nodes.len() != replicas.len() || !replicas.iter().all(is_sound) {
+            return Outcome::GroupRefused;
+        }
+        let is_it = |group: &&Arc<Group>| {
+            let its: BTreeSet<_> = group.replicas.iter().map(|replica| replica.node).collect();
+            its == nodes && group.replicas.first().copied() == first && group.leaving.is_empty()
+        };
+        if let Some(group) = image.data_groups().find(is_it) {
+            return Outcome::GroupExists { group: group.id };
+        }
+        let last = image.groups.last_key_value().map_or(0, |(id, _)| id.get());
+        if last + 1 >= GROUPS_MAX {
+            return Outcome::GroupRefused;
+        }
+        self.create_group(RaftGroupId::new(last + 1), replicas)
     }
 
     /// The members that a group has when it is made while the cluster runs. Those of the groups of

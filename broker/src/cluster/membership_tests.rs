@@ -155,3 +155,35 @@ fn a_broker_is_removed_once_it_has_no_copy_and_its_disk_never_counts_again() {
     assert_eq!(world.members(), [1, 2, 3]);
     assert!(world.0.image.is_retired(third, 0));
 }
+
+#[test]
+fn a_group_is_made_once_for_its_replicas_and_with_the_next_number() {
+    let mut world = World::new();
+    let ensure = |world: &mut World, nodes: &[i32]| {
+        world.apply(Command::EnsureGroup { replicas: on(nodes) })
+    };
+    let created = |group| Outcome::GroupCreated { group: RaftGroupId::new(group) };
+    let exists = |group| Outcome::GroupExists { group: RaftGroupId::new(group) };
+    assert_eq!(ensure(&mut world, &[2, 1]), created(2));
+    assert_eq!(ensure(&mut world, &[2, 1]), exists(2));
+    assert_eq!(ensure(&mut world, &[1, 2]), created(3), "another one is to lead");
+    assert_eq!(
+        ensure(&mut world, &[1, 3, 2]),
+        exists(1),
+        "the order of the others is all the same"
+    );
+    let founders = &world.0.image.group(RaftGroupId::new(2)).expect("made").founders;
+    assert_eq!(*founders, [voter(NODES[1], 0), voter(NODES[0], 0)]);
+    for nodes in [&[][..], &[1, 1], &[1, 4]] {
+        assert_eq!(ensure(&mut world, nodes), Outcome::GroupRefused, "{nodes:?}");
+    }
+    let other_shard = vec![Replica { node: NODES[0], shard: ShardId::new(9) }];
+    let command = Command::EnsureGroup { replicas: other_shard };
+    assert_eq!(world.apply(command), Outcome::GroupRefused);
+    // One that is on its way to other brokers is none for these any more.
+    world.apply(Command::SetReplicas { group: RaftGroupId::new(2), replicas: on(&[2, 3]) });
+    assert_eq!(ensure(&mut world, &[2, 1]), created(4));
+    let last = RaftGroupId::new(GROUPS_MAX - 1);
+    world.apply(Command::CreateGroup { group: last, replicas: on(&[1]) });
+    assert_eq!(ensure(&mut world, &[3]), Outcome::GroupRefused, "there are as many as can be");
+}

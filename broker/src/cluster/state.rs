@@ -40,6 +40,8 @@ pub enum Outcome {
     GroupExists {
         group: RaftGroupId,
     },
+    /// Its replicas cannot be, or there are as many groups as there can be; nothing changed.
+    GroupRefused,
     TopicCreated {
         topic: Arc<Topic>,
     },
@@ -146,6 +148,7 @@ impl Cluster {
                 self.register(Node { id: node, endpoints, rack })
             }
             Command::CreateGroup { group, replicas } => self.create_group(group, replicas),
+            Command::EnsureGroup { replicas } => self.ensure_group(replicas),
             Command::CreateTopic(topic) => self.create_topic(topic),
             Command::DeleteTopic { topic_id } => self.delete_topic(topic_id),
             Command::AllocateProducerIds { node, count } => self.allocate(node, count),
@@ -185,7 +188,7 @@ impl Cluster {
         Outcome::BrokerRegistered { node: id }
     }
 
-    fn create_group(&mut self, group: RaftGroupId, replicas: Vec<Replica>) -> Outcome {
+    pub(super) fn create_group(&mut self, group: RaftGroupId, replicas: Vec<Replica>) -> Outcome {
         if self.image.groups.contains_key(&group) {
             return Outcome::GroupExists { group };
         }

@@ -70,6 +70,7 @@ fn golden_cluster() -> Cluster {
             || matches!(command, C::SetNodeState { .. } | C::SetReplicas { .. })
             || matches!(command, C::GroupSettled { .. } | C::MovePartition { .. })
             || matches!(command, C::PartitionArrived { .. } | C::SetTopicConfigs { .. })
+            || matches!(command, C::EnsureGroup { .. })
     };
     commands.retain(|command| !is_later(command));
     commands.insert(2, group_1);
@@ -431,6 +432,10 @@ fn any_command() -> impl Strategy<Value = Command> {
             let replica = |node| Replica { node: NodeId::new(node), shard: ShardId::new(0) };
             let replicas = nodes.into_iter().map(replica).collect();
             Command::SetReplicas { group: RaftGroupId::new(group), replicas }
+        }),
+        proptest::collection::vec(0..4_i32, 0..4).prop_map(|nodes| {
+            let replica = |node| Replica { node: NodeId::new(node), shard: ShardId::new(0) };
+            Command::EnsureGroup { replicas: nodes.into_iter().map(replica).collect() }
         }),
         (0..6_u128, any_configs(), any_configs()).prop_map(|(id, from, to)| {
             Command::SetTopicConfigs { topic_id: Uuid::from_u128(id), from, to }

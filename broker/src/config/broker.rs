@@ -14,6 +14,8 @@ pub struct BrokerSettings {
     /// The first of a partition's replicas leads it, when it can.
     pub auto_leader_rebalance: bool,
     pub balancer: bool,
+    /// Percent of its time that a core works before partitions leave it.
+    pub balancer_busy: u32,
     /// None is no limit.
     pub connections_max_idle: Option<Duration>,
     pub default_replication_factor: u16,
@@ -137,6 +139,7 @@ impl BrokerSettings {
             auto_create_topics_enable: values.boolean("auto.create.topics.enable"),
             auto_leader_rebalance: values.boolean("auto.leader.rebalance.enable"),
             balancer: values.boolean("balancer.enable"),
+            balancer_busy: values.count("balancer.busy.percent"),
             connections_max_idle: u64::try_from(values.integer("connections.max.idle.ms"))
                 .ok()
                 .map(Duration::from_millis),

@@ -26,13 +26,23 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
                         ten seconds with all that is committed.",
     },
     ConfigKey {
+        name: "balancer.busy.percent",
+        kind: Kind::Int,
+        default: "40",
+        rule: Rule::Between(1, 100),
+        broker_synonym: "balancer.busy.percent",
+        documentation: "A core that works for less of its time keeps its partitions; from a busier \
+                        one they move to others, one by one, where that makes a difference.",
+    },
+    ConfigKey {
         name: "balancer.enable",
         kind: Kind::Boolean,
         default: "true",
         rule: Rule::Any,
         broker_synonym: "balancer.enable",
         documentation: "Copies of partitions and leaders are spread anew over the brokers when \
-                        some are added. Brokers that are drained are emptied in any case.",
+                        some are added, and partitions move from busy cores to others. Brokers \
+                        that are drained are emptied in any case.",
     },
     ConfigKey {
         name: "connections.max.idle.ms",
@@ -46,10 +56,11 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
     ConfigKey {
         name: "default.replication.factor",
         kind: Kind::Int,
-        default: "1",
+        default: "3",
         rule: Rule::Between(1, 32_767),
         broker_synonym: "default.replication.factor",
-        documentation: "Replicas of a topic created without saying how many.",
+        documentation: "Replicas of a topic created without saying how many; as many as there \
+                        are brokers, at most.",
     },
     ConfigKey {
         name: "delete.topic.enable",
@@ -183,10 +194,10 @@ pub const BROKER_KEYS: &[ConfigKey] = &[
     ConfigKey {
         name: "offsets.topic.replication.factor",
         kind: Kind::Int,
-        default: "1",
+        default: "3",
         rule: Rule::Between(1, 32_767),
         broker_synonym: "offsets.topic.replication.factor",
-        documentation: "Replicas of __consumer_offsets.",
+        documentation: "Replicas of __consumer_offsets; as many as there are brokers, at most.",
     },
     ConfigKey {
         name: "offsets.topic.segment.bytes",

@@ -155,5 +155,6 @@ impl Partition {
         self.producers.appended(batch, index, self.committed_index);
         self.log_end = batch.end_offset();
         self.last_index = index;
+        self.written += u64::from(batch.batch_size);
     }
 }

@@ -71,6 +71,8 @@ pub struct Partition {
     origin: Origin,
     /// It takes no more records: it moves to another group.
     sealed: bool,
+    /// Bytes of all batches that were put behind the log since it is in memory.
+    written: u64,
 }
 
 /// Why an entry does not continue a partition's log.
@@ -124,6 +126,7 @@ impl Partition {
             tail: TailCache::default(),
             origin: Origin::default(),
             sealed: false,
+            written: 0,
         }
     }
 
@@ -140,6 +143,11 @@ impl Partition {
     /// it: what is below is in the object store. The log end if there is none.
     pub fn local_start(&self) -> Offset {
         self.local_base().max(self.log_start)
+    }
+
+    /// Bytes of all batches that came since the log is in memory: what it grows by is its load.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// Bytes of the batches from the one that contains the local start on.

@@ -88,6 +88,7 @@ impl Partition {
             tail: TailCache::default(),
             origin: Origin::default(),
             sealed: false,
+            written: 0,
         })
     }
 }

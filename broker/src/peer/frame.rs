@@ -49,6 +49,9 @@ pub(crate) enum Control {
     /// Brokers that were added, each as the command that did it, by the metadata up to `version`:
     /// who is behind may need one of them to hear of it.
     Added { version: u64, commands: Vec<Bytes> },
+    /// How busy a core of the sender is, in thousandths, bytes a second written to all that it
+    /// leads, and the partitions with the most, with theirs: for whoever leads group 0.
+    Load { shard: u16, busy: u32, bytes: u64, partitions: Vec<(u64, u64)> },
 }
 
 /// Why a connection to another broker is closed.
@@ -135,11 +138,7 @@ impl Control {
             Self::Leads { led } => {
                 writer.u8(8);
                 writer.u64(0);
-                writer.count(led.len());
-                for (group, term) in led {
-                    writer.u64(*group);
-                    writer.u64(*term);
-                }
+                write_pairs(&mut writer, led);
             }
             Self::Prefer { groups } => {
                 writer.u8(9);
@@ -157,6 +156,13 @@ impl Control {
                 writer.u64(*version);
                 writer.count(commands.len());
                 commands.iter().for_each(|command| writer.bytes(command));
+            }
+            Self::Load { shard, busy, bytes, partitions } => {
+                writer.u8(12);
+                writer.u64((*shard).into());
+                writer.u32(*busy);
+                writer.u64(*bytes);
+                write_pairs(&mut writer, partitions);
             }
         }
         let mut frame = writer.finish();
@@ -201,10 +207,26 @@ impl Control {
                     Ok(Bytes::copy_from_slice(reader.bytes("command")?))
                 })?,
             },
+            12 => Self::Load {
+                shard: u16::try_from(token).map_err(|_| DecodeError::Range { field: "shard" })?,
+                busy: reader.u32("busy")?,
+                bytes: reader.u64("bytes")?,
+                partitions: reader.list("partitions", |reader| {
+                    Ok((reader.u64("partition")?, reader.u64("its bytes")?))
+                })?,
+            },
             found => return Err(DecodeError::Kind { found }.into()),
         };
         reader.finish()?;
         Ok(control)
+    }
+}
+
+fn write_pairs(writer: &mut Writer, pairs: &[(u64, u64)]) {
+    writer.count(pairs.len());
+    for (first, second) in pairs {
+        writer.u64(*first);
+        writer.u64(*second);
     }
 }
 
@@ -214,7 +236,7 @@ mod tests {
 
     const SIZE_MAX: usize = 4096;
 
-    fn controls() -> [(Control, &'static [u8]); 9] {
+    fn controls() -> [(Control, &'static [u8]); 10] {
         let command = Bytes::from_static(b"command");
         [
             (
@@ -253,6 +275,10 @@ mod tests {
                 Control::Added { version: 8, commands: vec![Bytes::from_static(b"command")] },
                 include_bytes!("../../testdata/peer-added.v1.bin"),
             ),
+            (
+                Control::Load { shard: 3, busy: 750, bytes: 5000, partitions: vec![(9, 4000)] },
+                include_bytes!("../../testdata/peer-load.v1.bin"),
+            ),
         ]
     }
 
@@ -278,9 +304,9 @@ mod tests {
         stream.extend_from_slice(beats);
         stream.extend_from_slice(raft);
         let whole = take_all(&stream).expect("frames");
-        assert_eq!(whole.len(), 12);
-        assert!(matches!(&whole[10], Frame::Heartbeats(beats) if beats.count() == 3));
-        assert!(matches!((&whole[0], &whole[11]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
+        assert_eq!(whole.len(), 13);
+        assert!(matches!(&whole[11], Frame::Heartbeats(beats) if beats.count() == 3));
+        assert!(matches!((&whole[0], &whole[12]), (Frame::Raft(a), Frame::Raft(b)) if a == b));
         for step in [1, 2, 7, 100] {
             let mut buffer = BytesMut::new();
             let mut frames = Vec::new();

@@ -9,7 +9,7 @@ use model::{LeaderEpoch, NodeId, Offset, PartitionId, RaftGroupId};
 use s3_uploader::Adoption;
 
 use super::call::{CallId, Origin};
-use crate::cluster::{Command, Image, Outcome};
+use crate::cluster::{Command, Core, CoreLoad, Image, Outcome};
 use crate::group::{GroupRequest, GroupResponse};
 
 /// A message from one shard to another.
@@ -22,6 +22,8 @@ pub(crate) enum Message {
     Answer { origin: Origin, answer: PartAnswer },
     /// A client wants the first replicas of these groups of the receiver to lead.
     Prefer { groups: Vec<RaftGroupId> },
+    /// How busy a core of this broker is; for the shard that has group 0.
+    Load { core: Core, load: CoreLoad },
     /// The call waits for nothing any more: its watches can go.
     Cancel { call: CallId },
 }

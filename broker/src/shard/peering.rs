@@ -128,6 +128,9 @@ impl Shard {
                 }
             }
             Control::WalRoom { bytes } => self.hear_room(from, bytes),
+            Control::Load { shard, busy, bytes, partitions } => {
+                self.hear_load_of(from, shard, (busy, bytes), &partitions);
+            }
             Control::Leads { led } => self.hear_leads(from, &led),
             Control::Prefer { groups } => {
                 groups

@@ -90,6 +90,10 @@ pub struct Reactor {
     event_last: Instant,
     /// When the core was last left to others.
     yielded_at: Instant,
+    /// The last pass found something to do.
+    found_work: bool,
+    /// How long passes took that did.
+    worked: Duration,
 }
 
 impl Reactor {
@@ -105,7 +109,8 @@ impl Reactor {
         let now = clock();
         let mut io = Io::new(ring, recv_buffers, fixed, Bell::new(duplicate, wake), now);
         io.register()?;
-        Ok(Self { io, spin: config.spin, event_last: now, yielded_at: now })
+        let (found_work, worked) = (false, Duration::ZERO);
+        Ok(Self { io, spin: config.spin, event_last: now, yielded_at: now, found_work, worked })
     }
 
     pub fn io(&mut self) -> &mut Io {
@@ -120,6 +125,11 @@ impl Reactor {
     /// The clock as read by the last `turn`.
     pub fn now(&self) -> Instant {
         self.io.now
+    }
+
+    /// How long this thread has worked in all: neither slept nor spun for want of it.
+    pub fn worked(&self) -> Duration {
+        self.worked
     }
 
     /// One pass: submits everything queued, reaps, dispatches. Until `spin` has passed since the
@@ -148,10 +158,14 @@ impl Reactor {
             self.look()?;
         } else {
             let timers = [deadline, linger_end, self.io.accept_at];
+            self.note_worked(clock());
             self.sleep(timers.into_iter().flatten().min(), handler)?;
         }
-        self.io.now = clock();
+        let now = clock();
+        self.note_worked(now);
+        self.io.now = now;
         let any = self.io.reap();
+        self.found_work = any;
         while let Some(event) = self.io.next_event() {
             dispatch(&mut self.io, event, handler);
         }
@@ -159,6 +173,13 @@ impl Reactor {
             self.event_last = self.io.now;
         }
         Ok(())
+    }
+
+    /// What the last pass found is done.
+    fn note_worked(&mut self, now: Instant) {
+        if std::mem::take(&mut self.found_work) {
+            self.worked += now.saturating_duration_since(self.io.now);
+        }
     }
 
     /// Submits and gives way once to whoever else needs the core: a kernel thread completing our
