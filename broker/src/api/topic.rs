@@ -107,7 +107,7 @@ pub(crate) fn plan_create(
             _ => continue,
         };
         let replication_factor = match &creation {
-            Creation::Planned(topic) => planner.replication_factor_of(topic),
+            Creation::Planned(_) => planner.copies(),
             _ => -1,
         };
         topics.push(CreatedTopic { name: topic.name.clone(), replication_factor, creation });

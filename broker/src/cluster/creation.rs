@@ -33,6 +33,8 @@ pub struct Planner<'a> {
     placement: Placement,
     planned_names: BTreeSet<String>,
     planned_partition_count: usize,
+    /// Of the first partition of the last one.
+    planned_copies: usize,
     /// Replicas of the groups that have to be made before these topics are.
     missing: Vec<Vec<Replica>>,
 }
@@ -112,6 +114,7 @@ impl<'a> Planner<'a> {
             placement: Placement::new(image),
             planned_names: BTreeSet::new(),
             planned_partition_count: 0,
+            planned_copies: 0,
             missing: Vec::new(),
         }
     }
@@ -126,33 +129,38 @@ impl<'a> Planner<'a> {
     /// Checks a topic that somebody asks for. `topic_id` is a fresh random id.
     pub fn plan(&mut self, spec: NewTopicSpec, topic_id: Uuid) -> Result<NewTopic, NewTopicError> {
         self.check_name(&spec.name)?;
-        let configs = self.with_internal_configs(&spec.name, spec.configs);
+        let configs = self.with_internal_configs(&spec.name, spec.configs.clone());
         TopicConfig::new(configs.clone(), self.settings)?;
-        let placement = if spec.assignments.is_empty() {
-            self.place(&spec.name, spec.partition_count, spec.replication_factor)?
-        } else {
-            if spec.partition_count.is_some() {
-                return Err(NewTopicError::AssignmentAndCount { field: "numPartitions" });
-            }
-            if spec.replication_factor.is_some() {
-                return Err(NewTopicError::AssignmentAndCount { field: "replicationFactor" });
-            }
-            self.place_by_hand(spec.assignments)?
-        };
+        let made = self.missing.len();
+        let placement = self.place_topic(&spec);
+        if placement.is_err() {
+            // For a topic that is refused no group is made.
+            self.missing.truncate(made);
+        }
+        let placement = placement?;
         self.planned_partition_count += placement.len();
         self.planned_names.insert(spec.name.clone());
         let internal = is_internal(&spec.name);
         Ok(NewTopic { name: spec.name, topic_id, internal, placement, configs })
     }
 
-    /// The copies of each partition of a topic that was planned.
-    pub fn replication_factor_of(&self, topic: &NewTopic) -> i16 {
-        let first = topic.placement.first().filter(|group| **group != TO_BE_MADE);
-        let copies = match first {
-            Some(group) => self.image.group(*group).map(|group| group.replicas.len()),
-            None => self.missing.last().map(Vec::len),
-        };
-        copies.map_or(-1, |copies| i16::try_from(copies).unwrap_or(i16::MAX))
+    fn place_topic(&mut self, spec: &NewTopicSpec) -> Result<Vec<RaftGroupId>, NewTopicError> {
+        let NewTopicSpec { name, partition_count, replication_factor, assignments, .. } = spec;
+        if assignments.is_empty() {
+            return self.place(name, *partition_count, *replication_factor);
+        }
+        if partition_count.is_some() {
+            return Err(NewTopicError::AssignmentAndCount { field: "numPartitions" });
+        }
+        if replication_factor.is_some() {
+            return Err(NewTopicError::AssignmentAndCount { field: "replicationFactor" });
+        }
+        self.place_by_hand(assignments)
+    }
+
+    /// The copies of the first partition of the topic that was planned last.
+    pub fn copies(&self) -> i16 {
+        i16::try_from(self.planned_copies).unwrap_or(i16::MAX)
     }
 
     /// Plans a topic with the broker's defaults, because a client used its name.
@@ -234,6 +242,7 @@ impl<'a> Planner<'a> {
             return Err(NewTopicError::TooFewNodes { factor, node_count });
         }
         self.check_budget(count)?;
+        self.planned_copies = copies;
         let groups = groups_to_make(self.image, copies);
         if groups.is_empty() {
             let placed = self.placement.place(count, copies);
@@ -255,9 +264,10 @@ impl<'a> Planner<'a> {
 
     fn place_by_hand(
         &mut self,
-        mut assignments: Vec<ManualAssignment>,
+        assignments: &[ManualAssignment],
     ) -> Result<Vec<RaftGroupId>, NewTopicError> {
         self.check_budget(assignments.len())?;
+        let mut assignments: Vec<_> = assignments.iter().collect();
         assignments.sort_by_key(|assignment| assignment.partition_index);
         let mut groups = Vec::with_capacity(assignments.len());
         for (expected, assignment) in (0_i32..).zip(&assignments) {
@@ -268,6 +278,7 @@ impl<'a> Planner<'a> {
             self.placement.count(group);
             groups.push(group);
         }
+        self.planned_copies = assignments.first().map_or(0, |first| first.brokers.len());
         Ok(groups)
     }
 

@@ -209,6 +209,7 @@ fn plan_with_groups(cluster: &mut Cluster, spec: &NewTopicSpec) -> (usize, NewTo
     let image = cluster.image();
     let mut planner = Planner::new(&image, &settings);
     planner.plan(spec.clone(), Uuid::from_u128(7)).expect("valid");
+    let copies = planner.copies();
     let groups = planner.groups_to_make();
     let made = groups.len();
     apply(cluster, groups);
@@ -216,6 +217,8 @@ fn plan_with_groups(cluster: &mut Cluster, spec: &NewTopicSpec) -> (usize, NewTo
     let mut planner = Planner::new(&image, &settings);
     let topic = planner.plan(spec.clone(), Uuid::from_u128(7)).expect("valid");
     assert_eq!(planner.groups_to_make(), []);
+    let group = image.group(topic.placement[0]).expect("a group");
+    assert_eq!((usize::try_from(copies), planner.copies()), (Ok(group.replicas.len()), copies));
     (made, topic)
 }
 
@@ -244,6 +247,11 @@ fn groups_are_made_for_brokers_that_are_named() {
     let (made, topic) = plan_with_groups(&mut cluster, &by_hand("t", &[&[2, 0], &[2, 0], &[1]]));
     assert_eq!((made, groups(&topic)), (2, vec![4, 4, 5]));
     let image = cluster.image();
+    let settings = BrokerSettings::default();
+    let mut planner = Planner::new(&image, &settings);
+    let refused = planner.plan(by_hand("u", &[&[0], &[7]]), Uuid::from_u128(8));
+    assert_eq!(refused, Err(NewTopicError::AssignmentBroker { broker: NodeId::new(7) }));
+    assert_eq!(planner.groups_to_make(), [], "for a topic that is refused none is made");
     let nodes = |group| {
         let group = image.group(RaftGroupId::new(group)).expect("made");
         group.replicas.iter().map(|it| it.node.get()).collect::<Vec<_>>()

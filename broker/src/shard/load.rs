@@ -128,7 +128,12 @@ impl Shard {
         }
     }
 
+    /// Of a core that nothing leaves anyway, the partitions are not gone through.
     fn measured(&mut self, busy: u32, passed: Duration) -> CoreLoad {
+        if busy < self.busy_min() || !self.node.settings.broker.balancer {
+            self.load.written.clear();
+            return CoreLoad { busy, ..CoreLoad::default() };
+        }
         let mut written = BTreeMap::new();
         for group in self.tiers.groups().iter().filter(|it| self.log.leads(**it).is_some()) {
             written.extend(self.hosting.partitions(*group).map(|log| (log.id(), log.written())));
@@ -169,6 +174,11 @@ impl Shard {
         self.hear_load((node, ShardId::new(shard)), load);
     }
 
+    /// Thousandths of its time that a core works before partitions leave it.
+    fn busy_min(&self) -> u32 {
+        10 * self.node.settings.broker.balancer_busy
+    }
+
     fn relieve_busiest(&mut self) {
         let now = self.now.instant;
         if !self.log.has_caught_up(RaftGroupId::METADATA) || !self.node.settings.broker.balancer {
@@ -181,8 +191,7 @@ impl Shard {
             return;
         }
         let moved = &self.loads.moved;
-        let busy_min = 10 * self.node.settings.broker.balancer_busy;
-        let command = relieve(&image, &loads, busy_min, |id| !moved.contains_key(&id));
+        let command = relieve(&image, &loads, self.busy_min(), |id| !moved.contains_key(&id));
         if !self.loads.has_lasted(command.is_some(), now) {
             return;
         }
