@@ -44,14 +44,18 @@ class Watched:
         topics = [NewTopic(TOPIC, len(PLACES), 3), NewTopic(LONELY, 1, 3)]
         for created in admin.create_topics(topics).values():
             created.result(30)
-        self.senders = [self.sender(name) for name in ("one", "two")]
+        self.senders = [*(self.sender(name) for name in ("one", "two")), *self.more_senders()]
         self.readers = [self.reader(name) for name in ("tail", "again")]
         for client in [*self.senders, *self.readers]:
             client.start()
         self.load_goes_on()
 
-    def sender(self, name, rate=300):
-        return Steady(name, self.cluster.bootstrap, PLACES, random.Random(self.rng.getrandbits(64)), rate, 1000,
+    def more_senders(self):
+        """What a subclass has beside the usual load."""
+        return []
+
+    def sender(self, name, rate=300, places=PLACES):
+        return Steady(name, self.cluster.bootstrap, places, random.Random(self.rng.getrandbits(64)), rate, 1000,
                       **self.client_settings, **self.log_of(name))
 
     def reader(self, name, **settings):
