@@ -66,7 +66,7 @@ pub fn relieve(
             let to = group_on(image, *core, present, counts)?;
             let follows = present.is_on(core.0) && present.shard() == Some(core.1);
             let shared = if follows { load.busy.saturating_sub(other.busy) } else { load.busy };
-            let part = u64::from(shared) * bytes / load.bytes;
+            let part = u64::from(shared).saturating_mul(bytes) / load.bytes;
             let part = u32::try_from(part).unwrap_or(u32::MAX);
             let there = other.busy.saturating_add(part);
             let after = load.busy.saturating_sub(part).max(there);
@@ -75,7 +75,7 @@ pub fn relieve(
     });
     // Of two that come to the same it is the one that leaves the other core less busy.
     let best = moves.min_by_key(|(after, there, _)| (*after, *there));
-    best.filter(|(after, ..)| after + load.busy / GAIN_PART <= load.busy)
+    best.filter(|(after, ..)| *after <= load.busy - load.busy / GAIN_PART)
         .map(|(.., command)| command)
 }
 

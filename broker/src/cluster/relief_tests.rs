@@ -96,6 +96,17 @@ fn what_does_not_pay_or_is_not_busy_stays() {
     assert_eq!(chosen(&cluster, &[]), None);
 }
 
+/// Other brokers say what they like.
+#[test]
+fn no_number_is_too_large() {
+    let cluster = cluster();
+    let most: &[_] = &[(1, u64::MAX), (99, 0)];
+    for busy in [400, 1000, u32::MAX] {
+        let loads = loads(&[(busy, most), (u32::MAX - 1, &[]), (0, &[])]);
+        relieve(&cluster.image(), &loads, BUSY_MIN, |_| true);
+    }
+}
+
 #[test]
 fn what_has_moved_moves_or_never_does_stays_for_now() {
     let mut cluster = cluster();
