@@ -19,8 +19,8 @@ mod topic_name;
 
 pub use balance::Balance;
 pub use command::{Command, Endpoint, NewTopic, Replica};
-pub(crate) use creation::shards_of;
 pub use creation::{ManualAssignment, NewTopicError, NewTopicSpec, Planner, Shape, bootstrap};
+pub(crate) use creation::{nodes_of, shards_of};
 pub use image::{Group, Image, Node, Partition, Topic};
 pub use membership::{GROUPS_MAX, NodeState, Standing};
 pub use moves::Move;

@@ -31,7 +31,7 @@ use model::{LogIndex, NodeId, RaftGroupId};
 
 use super::topic::Refusal;
 use crate::cluster::{
-    Command, Endpoint, Image, NewTopicError, Outcome, Partition, Replica, Topic, shards_of,
+    Command, Image, NewTopicError, Outcome, Partition, Replica, Topic, nodes_of, shards_of,
 };
 
 /// The moves of one request.
@@ -193,7 +193,7 @@ impl ReassignmentPlan {
 impl<'a> Planner<'a> {
     fn new(image: &'a Image, allow_replication_factor_change: bool) -> Self {
         let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for group in image.data_groups() {
+        for group in image.data_groups().filter(|group| !image.is_lost(group)) {
             let brokers = group.replicas.iter().map(|replica| image.broker_of(*replica));
             // One with a broker that is not there yet has no name that clients know.
             let Some(brokers) = brokers.collect::<Option<Vec<_>>>() else { continue };
@@ -270,24 +270,22 @@ impl<'a> Planner<'a> {
 
     /// Has a group made on these brokers, on the shard that has the partition if that can be.
     fn make_group(&mut self, partition: &Partition, wanted: &[BrokerId]) -> Result<(), Refusal> {
-        let mut replicas = Vec::new();
-        let present = self.image.group(partition.group).and_then(|group| group.shard());
-        let first = NodeId::new(wanted.first().map_or(-1, |broker| broker.0));
+        let refused = |error: NewTopicError| Refusal::of_new_topic(&error);
+        let wanted: Vec<_> = wanted.iter().map(|id| NodeId::new(id.0)).collect();
+        let nodes = nodes_of(self.image, &wanted).map_err(refused)?;
+        let first =
+            wanted.first().copied().ok_or_else(|| refused(NewTopicError::AssignmentEmpty))?;
         let shards = shards_of(self.image, first);
+        let present = self.image.group(partition.group).and_then(|group| group.shard());
         let shard =
             present.filter(|shard| shards.contains(shard)).or_else(|| shards.first().copied());
         let shard = shard.ok_or_else(Refusal::unexpected)?;
-        for broker in wanted.iter().map(|id| NodeId::new(id.0)) {
-            let has_it = |endpoint: &Endpoint| endpoint.broker == broker;
-            let node = self.image.nodes().find(|node| node.endpoints.iter().any(has_it));
-            let node = node.map(|node| node.id);
-            match node.filter(|node| !replicas.iter().any(|it: &Replica| it.node == *node)) {
-                Some(node) => replicas.push(Replica { node, shard }),
-                // Two brokers of one node.
-                None => {
-                    let error = NewTopicError::AssignmentRepeats { broker };
-                    return Err(Refusal::of_new_topic(&error));
-                }
+        let replicas: Vec<_> = nodes.into_iter().map(|node| Replica { node, shard }).collect();
+        // All of a group's copies are on shards of one number, each a broker of its own to clients
+        // where shards have their own listeners.
+        for (broker, replica) in wanted.into_iter().zip(&replicas) {
+            if self.image.broker_of(*replica) != Some(broker) {
+                return Err(refused(NewTopicError::AssignmentBroker { broker }));
             }
         }
         let command = Command::EnsureGroup { replicas };

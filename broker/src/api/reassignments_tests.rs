@@ -336,6 +336,13 @@ fn brokers_are_named_as_clients_know_them() {
     let (code, message) = world.alter("t", 0, Some(&[60, 61]));
     assert_eq!(code, ErrorCode::InvalidReplicaAssignment);
     assert!(message.contains("two brokers of one node"), "{message}");
+    // No group has copies on shards of different numbers: none is made in vain, again and again.
+    let endpoints = [(70, 0), (71, 1)]
+        .map(|(broker, shard)| Endpoint { broker: NodeId::new(broker), ..endpoint(shard) });
+    let (node, endpoints) = (NodeId::new(7), endpoints.to_vec());
+    world.apply(Command::RegisterBroker { node, endpoints, rack: None });
+    let (code, _) = world.alter("t", 0, Some(&[60, 71]));
+    assert_eq!(code, ErrorCode::InvalidReplicaAssignment);
     assert_eq!(world.alter("t", 0, Some(&[61])), done());
     assert_eq!(world.list(None)[0].2[0], [61, 1, 2, 3]);
 }

@@ -285,14 +285,7 @@ impl<'a> Planner<'a> {
     /// A data group whose copies are on these brokers, the first one preferred to lead.
     fn group_on(&mut self, brokers: &[NodeId]) -> Result<RaftGroupId, NewTopicError> {
         let preferred = *brokers.first().ok_or(NewTopicError::AssignmentEmpty)?;
-        let mut nodes = Vec::new();
-        for broker in brokers {
-            let node = self.node_of(*broker)?;
-            if nodes.contains(&node) {
-                return Err(NewTopicError::AssignmentRepeats { broker: *broker });
-            }
-            nodes.push(node);
-        }
+        let nodes = nodes_of(self.image, brokers)?;
         let fits = |group: &RaftGroupId| {
             self.image.group(*group).is_some_and(|group| {
                 let first = group.replicas.first();
@@ -319,21 +312,27 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn node_of(&self, broker: NodeId) -> Result<NodeId, NewTopicError> {
-        let has_it = |endpoint: &Endpoint| endpoint.broker == broker;
-        self.image
-            .nodes()
-            .find(|node| node.endpoints.iter().any(has_it))
-            .map(|node| node.id)
-            .ok_or(NewTopicError::AssignmentBroker { broker })
-    }
-
     fn check_budget(&self, count: usize) -> Result<(), NewTopicError> {
         if self.planned_partition_count.saturating_add(count) > PARTITION_COUNT_MAX {
             return Err(NewTopicError::TooManyPartitions);
         }
         Ok(())
     }
+}
+
+/// The nodes that clients know as these brokers, each once.
+pub(crate) fn nodes_of(image: &Image, brokers: &[NodeId]) -> Result<Vec<NodeId>, NewTopicError> {
+    let mut nodes = Vec::new();
+    for broker in brokers.iter().copied() {
+        let has_it = |endpoint: &Endpoint| endpoint.broker == broker;
+        let node = image.nodes().find(|node| node.endpoints.iter().any(has_it));
+        let node = node.ok_or(NewTopicError::AssignmentBroker { broker })?.id;
+        if nodes.contains(&node) {
+            return Err(NewTopicError::AssignmentRepeats { broker });
+        }
+        nodes.push(node);
+    }
+    Ok(nodes)
 }
 
 /// The shards of a node that have groups with partitions and are reached as a broker.

@@ -120,7 +120,7 @@ impl Image {
     }
 
     /// Is the only disk gone that a group ever was on?
-    pub(super) fn is_lost(&self, group: &Group) -> bool {
+    pub(crate) fn is_lost(&self, group: &Group) -> bool {
         let (&[only], &[founder]) = (&group.replicas[..], &group.founders[..]) else {
             return false;
         };
@@ -216,7 +216,8 @@ impl Cluster {
         }
         let is_it = |group: &&Arc<Group>| {
             let its: BTreeSet<_> = group.replicas.iter().map(|replica| replica.node).collect();
-            its == nodes && group.replicas.first().copied() == first && group.leaving.is_empty()
+            let is_settled = group.leaving.is_empty() && !image.is_lost(group);
+            its == nodes && group.replicas.first().copied() == first && is_settled
         };
         if let Some(group) = image.data_groups().find(is_it) {
             return Outcome::GroupExists { group: group.id };

@@ -183,6 +183,11 @@ fn a_group_is_made_once_for_its_replicas_and_with_the_next_number() {
     // One that is on its way to other brokers is none for these any more.
     world.apply(Command::SetReplicas { group: RaftGroupId::new(2), replicas: on(&[2, 3]) });
     assert_eq!(ensure(&mut world, &[2, 1]), created(4));
+    // Nor is one whose only disk is gone: who asked would ask again, for ever.
+    assert_eq!(ensure(&mut world, &[2]), created(5));
+    world.apply(Command::ReplaceDisk { node: NODES[1], incarnation: 7 });
+    assert_eq!(ensure(&mut world, &[2]), created(6));
+    assert_eq!(ensure(&mut world, &[2]), exists(6));
     let last = RaftGroupId::new(GROUPS_MAX - 1);
     world.apply(Command::CreateGroup { group: last, replicas: on(&[1]) });
     assert_eq!(ensure(&mut world, &[3]), Outcome::GroupRefused, "there are as many as can be");
