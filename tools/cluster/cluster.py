@@ -5,7 +5,6 @@ order and at its offset, and nothing that a reader saw has changed. The verdict 
 counts; times only say how long a thing is waited for.
 """
 
-import argparse
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from brokers import Cluster, free_ports, is_running, read, replace_line  # sets the path to other runs' modules
 from certificates import Authority, with_settings
-from watched import LONELY, PATIENCE_SECONDS, PLACES, TOPIC, Watched, run_in_directory
+from watched import LONELY, PATIENCE_SECONDS, PLACES, TOPIC, Watched, parser_of, run_in_directory
 from wire import NONE, NOT_LEADER_OR_FOLLOWER, OUT_OF_ORDER_SEQUENCE_NUMBER, produce
 
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152",
@@ -25,9 +24,7 @@ BULK_BYTES = 300_000_000
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=2, help="of each fault")
     return parser.parse_args()
 

@@ -3,24 +3,15 @@ new one takes its part of the copies and leads, the one that is drained has none
 is kept out when it comes back. Nothing acknowledged is lost, doubled or moved.
 """
 
-import argparse
-import os
 import subprocess
 
 from confluent_kafka.admin import AdminClient
 
 from brokers import Cluster, free_ports  # sets the path to other runs' modules
-from watched import PATIENCE_SECONDS, TOPIC, Watched, run_in_directory
+from watched import PATIENCE_SECONDS, TOPIC, Watched, parser_of, run_in_directory
 
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152"]
 NEW, OLD = 3, 0
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
-    return parser.parse_args()
 
 
 class Run(Watched):
@@ -121,4 +112,4 @@ class Run(Watched):
         self.check("nothing acknowledged is lost, doubled or moved", self.verdict)
 
 
-run_in_directory(Run, arguments(), "growth")
+run_in_directory(Run, parser_of(__doc__).parse_args(), "growth")

@@ -2,24 +2,14 @@
 on one broker, and with clients whose histories are judged in the end.
 """
 
-import argparse
-import os
-
 from brokers import Cluster, free_ports  # sets the path to other runs' modules
-from watched import PLACES, TOPIC, Watched, run_in_directory
+from watched import PLACES, TOPIC, Watched, parser_of, run_in_directory
 
 # Of a machine that three brokers share with their clients no core works for much of its time.
 FLAGS = ["--wal-size", "128MiB", "--set", "balancer.busy.percent=1", "--set", "offload.age.ms=1000"]
 CHANGES = "tailrace_cluster_balancer_changes_total"
 BUSY = "tailrace_core_busy_thousandths"
 WAIT_SECONDS_MAX = 240
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
-    return parser.parse_args()
 
 
 class Run(Watched):
@@ -68,4 +58,4 @@ class Run(Watched):
         self.check("nothing acknowledged is lost, doubled or moved", self.verdict)
 
 
-run_in_directory(Run, arguments(), "hot")
+run_in_directory(Run, parser_of(__doc__).parse_args(), "hot")

@@ -3,7 +3,6 @@ broker away nothing is acknowledged, and nothing is written; when it is back all
 there twice. A single broker of which two would have to be in sync takes nothing with `acks=all`.
 """
 
-import argparse
 import os
 import time
 
@@ -11,7 +10,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from brokers import START_SECONDS_MAX, Brokers, Cluster, free_ports  # sets the path to other runs' modules
 from waiting import wait_until
-from watched import LONELY, TOPIC, Watched, run_in_directory
+from watched import LONELY, TOPIC, Watched, parser_of, run_in_directory
 from wire import NONE, NOT_ENOUGH_REPLICAS, NOT_LEADER_OR_FOLLOWER, produce
 
 FLAGS = ["--wal-size", "128MiB", "--set", "min.insync.replicas=3"]
@@ -19,9 +18,7 @@ NO_PRODUCER = -1
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=2)
     return parser.parse_args()
 

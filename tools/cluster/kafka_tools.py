@@ -3,7 +3,6 @@ and kafka-log-dirs.sh, unmodified, each in a Java process of its own. What they 
 clients.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -15,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 from brokers import Cluster, free_ports  # sets the path to other runs' modules
-from watched import PATIENCE_SECONDS, Watched, run_in_directory
+from watched import PATIENCE_SECONDS, Watched, parser_of, run_in_directory
 
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "log.retention.check.interval.ms=500"]
 CONFIGS = "kafka.admin.ConfigCommand"
@@ -30,10 +29,8 @@ UNUSED = ["delete.retention.ms", "file.delete.delay.ms", "flush.messages", "flus
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", required=True)
+    parser = parser_of(__doc__)
     parser.add_argument("--classpath", required=True, help="of Kafka's command lines")
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     return parser.parse_args()
 
 

@@ -3,7 +3,6 @@ producers and consumers go on, and nothing acknowledged is lost, doubled or move
 records does not grow with it (`--megabytes`, a benchmark).
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from brokers import Cluster, free_ports  # sets the path to other runs' modules
-from watched import PATIENCE_SECONDS, PLACES, TOPIC, Watched, run_in_directory
+from watched import PATIENCE_SECONDS, PLACES, TOPIC, Watched, parser_of, run_in_directory
 
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152",
          "--set", "log.retention.check.interval.ms=2000", "--set", "object.delete.grace.ms=2000"]
@@ -23,9 +22,7 @@ MOVE = "tailrace_cluster_partition_move_seconds"
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=2, help="of moves of every partition")
     parser.add_argument("--megabytes", type=int, nargs="*", default=[],
                         help="nothing but figures: partitions of so many, each moved --rounds times")

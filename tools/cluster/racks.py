@@ -2,14 +2,12 @@
 does not lead, and from the leader while it is away. What they read is what was acknowledged, once.
 """
 
-import argparse
-import os
 import signal
 
 from confluent_kafka.admin import AdminClient
 
 from brokers import Cluster, free_ports  # sets the path to other runs' modules
-from watched import Watched, run_in_directory
+from watched import Watched, parser_of, run_in_directory
 
 RACKS = "abc"
 # In whose rack the consumers are.
@@ -19,13 +17,6 @@ NEAR = 1
 NEARBY_SECONDS = 150
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152",
          "--set", "replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector"]
-
-
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--binary", required=True)
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
-    return parser.parse_args()
 
 
 class Run(Watched):
@@ -111,4 +102,4 @@ class Run(Watched):
         self.check("nothing acknowledged is lost, doubled or moved", self.verdict)
 
 
-run_in_directory(Run, arguments(), "racks")
+run_in_directory(Run, parser_of(__doc__).parse_args(), "racks")

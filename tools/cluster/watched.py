@@ -1,5 +1,6 @@
 """Three brokers under a steady load, with clients whose histories judge them."""
 
+import argparse
 import json
 import logging
 import os
@@ -197,6 +198,14 @@ class Watched:
 
     def clean_up(self):
         self.cluster.clean_up()
+
+
+def parser_of(text):
+    """Of a run's command line: what every run takes."""
+    parser = argparse.ArgumentParser(description=text)
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
+    return parser
 
 
 def run_in_directory(run, options, name):

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use model::LogIndex;
 
 use super::super::state::Cluster;
+use super::super::state::tests::cluster_of;
 use super::*;
 
 const NODE: NodeId = NodeId::new(0);
@@ -183,17 +184,8 @@ fn nothing_is_planned_before_there_are_groups() {
 
 /// Three brokers of one shard, whose groups have copies on all of them.
 fn three() -> Cluster {
-    let nodes = [0, 1, 2].map(NodeId::new);
-    let mut cluster = Cluster::new(Arc::default());
-    let own = Node { id: nodes[0], endpoints: Vec::new(), rack: None };
     let shape = Shape { shard_count: 1, groups_per_shard: 3 };
-    let mut commands = bootstrap(Uuid::from_u128(5), own, &nodes, shape);
-    commands.extend(nodes.map(|node| {
-        let endpoint = Endpoint { broker: node, host: "h".into(), port: 9092, shard: None };
-        Command::RegisterBroker { node, endpoints: vec![endpoint], rack: None }
-    }));
-    apply(&mut cluster, commands);
-    cluster
+    cluster_of(&[0, 1, 2].map(NodeId::new), shape)
 }
 
 fn apply(cluster: &mut Cluster, commands: Vec<Command>) {

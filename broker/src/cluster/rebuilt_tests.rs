@@ -1,11 +1,10 @@
 use model::ShardId;
 use uuid::Uuid;
 
-use super::super::command::{Command, Endpoint, NewTopic};
-use super::super::creation::{Shape, bootstrap};
-use super::super::image::Node;
+use super::super::command::{Command, NewTopic};
+use super::super::creation::Shape;
 use super::super::moves::Move;
-use super::super::state::tests::apply_checked;
+use super::super::state::tests::{apply_checked, cluster_of};
 use super::*;
 
 const NODES: [NodeId; 3] = [NodeId::new(1), NodeId::new(2), NodeId::new(3)];
@@ -20,25 +19,20 @@ fn copy(node: NodeId) -> Replica {
 /// Three brokers, two groups of which the second is on the last two brokers only, and a topic with
 /// a partition in each.
 fn cluster() -> Cluster {
-    let mut cluster = Cluster::new(Arc::default());
-    let own = Node { id: NODES[0], endpoints: Vec::new(), rack: None };
     let shape = Shape { shard_count: 1, groups_per_shard: 1 };
-    let mut commands = bootstrap(Uuid::from_u128(1), own, &NODES, shape);
-    commands.extend(NODES.map(|node| {
-        let endpoint = Endpoint { broker: node, host: "h".into(), port: 9092, shard: None };
-        Command::RegisterBroker { node, endpoints: vec![endpoint], rack: None }
-    }));
+    let mut cluster = cluster_of(&NODES, shape);
     let replicas = vec![copy(NODES[1]), copy(NODES[2])];
-    commands.push(Command::CreateGroup { group: GROUPS[1], replicas });
-    commands.push(Command::CreateTopic(NewTopic {
+    let group = Command::CreateGroup { group: GROUPS[1], replicas };
+    let topic = Command::CreateTopic(NewTopic {
         name: "t".to_owned(),
         topic_id: TOPIC,
         internal: false,
         placement: GROUPS.to_vec(),
         configs: Default::default(),
-    }));
-    for (index, command) in (1..).zip(commands) {
-        apply_checked(&mut cluster, LogIndex::new(index), command);
+    });
+    for command in [group, topic] {
+        let index = cluster.image().version().next();
+        apply_checked(&mut cluster, index, command);
     }
     cluster
 }

@@ -10,6 +10,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use model::{LogIndex, NodeId, PartitionId, RaftGroupId, ShardId};
 
@@ -23,8 +24,6 @@ pub type Core = (NodeId, ShardId);
 /// What part of its load the busiest core has to be less busy by, and so has the other one to stay
 /// below it.
 const GAIN_PART: u32 = 8;
-/// The partitions of the busiest core that are looked at, those with the most bytes first.
-const CANDIDATES_MAX: usize = 16;
 
 /// How busy a core is, and with what.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -37,29 +36,28 @@ pub struct CoreLoad {
     pub partitions: Vec<(PartitionId, u64)>,
 }
 
-/// The move that pays most. A core that is less busy than `busy_min`, in thousandths of its time,
-/// needs none. `may_move`: whether a partition has not moved for a while.
+/// The partition whose move pays most, and what moves it. A core that is less busy than `busy_min`,
+/// in thousandths of its time, needs no relief. `may_move`: whether a partition has not moved for a
+/// while.
 pub fn relieve(
     image: &Image,
     loads: &BTreeMap<Core, CoreLoad>,
     busy_min: u32,
     may_move: impl Fn(PartitionId) -> bool,
-) -> Option<Command> {
+) -> Option<(PartitionId, Command)> {
     let (hottest, load) = loads.iter().max_by_key(|(core, load)| (load.busy, Reverse(**core)))?;
     if load.busy < busy_min || load.bytes == 0 {
         return None;
     }
-    let mut partitions: Vec<_> = load.partitions.clone();
-    partitions.sort_unstable_by_key(|(id, bytes)| (Reverse(*bytes), *id));
-    let candidates = partitions.into_iter().take(CANDIDATES_MAX);
-    let candidates = candidates.filter(|(id, _)| may_move(*id)).filter_map(|(id, bytes)| {
-        let (topic, index, partition) = image.partitions().find(|(_, _, it)| it.id == id)?;
+    let told: BTreeMap<_, _> = load.partitions.iter().copied().collect();
+    let candidates = image.partitions().filter_map(|(topic, index, partition)| {
+        let bytes = *told.get(&partition.id)?;
         let present = image.group(partition.group)?;
-        let is_free = !topic.internal && partition.moving.is_none();
-        is_free.then_some((topic, index, present, bytes))
+        let is_free = !topic.internal && partition.moving.is_none() && may_move(partition.id);
+        is_free.then_some((topic, index, (partition.id, present), bytes))
     });
     let counts = counts(image);
-    let moves = candidates.flat_map(|(topic, index, present, bytes)| {
+    let moves = candidates.flat_map(|(topic, index, (id, present), bytes)| {
         let others = loads.iter().filter(move |(core, _)| *core != hottest);
         let counts = &counts;
         others.filter_map(move |(core, other)| {
@@ -70,13 +68,13 @@ pub fn relieve(
             let part = u32::try_from(part).unwrap_or(u32::MAX);
             let there = other.busy.saturating_add(part);
             let after = load.busy.saturating_sub(part).max(there);
-            Some((after, there, move_to(topic, index, to)))
+            Some((after, there, (id, move_to(topic, index, to))))
         })
     });
     // Of two that come to the same it is the one that leaves the other core less busy.
     let best = moves.min_by_key(|(after, there, _)| (*after, *there));
     best.filter(|(after, ..)| *after <= load.busy - load.busy / GAIN_PART)
-        .map(|(.., command)| command)
+        .map(|(.., moving)| moving)
 }
 
 /// Partitions by group when nothing moves any more.
@@ -96,7 +94,7 @@ fn group_on(
     counts: &BTreeMap<RaftGroupId, usize>,
 ) -> Option<RaftGroupId> {
     let serves = image.state_of(node) == NodeState::Serving;
-    let is_led_there = |group: &&std::sync::Arc<Group>| {
+    let is_led_there = |group: &&Arc<Group>| {
         group.preferred_leader() == Some(node)
             && group.shard() == Some(shard)
             && group.leaving.is_empty()

@@ -1,11 +1,9 @@
-use std::sync::Arc;
-
 use uuid::Uuid;
 
 use super::super::command::{Endpoint, NewTopic, Replica};
-use super::super::creation::{Shape, bootstrap};
-use super::super::image::Node;
+use super::super::creation::Shape;
 use super::super::state::Cluster;
+use super::super::state::tests::cluster_of;
 use super::*;
 
 const TOPIC: Uuid = Uuid::from_u128(7);
@@ -14,25 +12,16 @@ const BUSY_MIN: u32 = 400;
 /// Three brokers of one shard, whose groups 1 to 3 they lead in order; a topic with five partitions
 /// in the first group, and one in the second.
 fn cluster() -> Cluster {
-    let mut cluster = Cluster::new(Arc::default());
-    let nodes = [0, 1, 2].map(NodeId::new);
-    let own = Node { id: nodes[0], endpoints: Vec::new(), rack: None };
     let shape = Shape { shard_count: 1, groups_per_shard: 3 };
-    let mut commands = bootstrap(Uuid::from_u128(1), own, &nodes, shape);
-    commands.extend(nodes.map(|node| {
-        let endpoint = Endpoint { broker: node, host: "h".into(), port: 9092, shard: None };
-        Command::RegisterBroker { node, endpoints: vec![endpoint], rack: None }
-    }));
-    commands.push(Command::CreateTopic(NewTopic {
+    let mut cluster = cluster_of(&[0, 1, 2].map(NodeId::new), shape);
+    let topic = NewTopic {
         name: "t".to_owned(),
         topic_id: TOPIC,
         internal: false,
         placement: [1, 1, 1, 1, 1, 2].map(RaftGroupId::new).to_vec(),
         configs: BTreeMap::new(),
-    }));
-    for (index, command) in (1..).map(LogIndex::new).zip(commands) {
-        cluster.apply(index, command);
-    }
+    };
+    cluster.apply(cluster.image().version().next(), Command::CreateTopic(topic));
     cluster
 }
 
@@ -49,7 +38,10 @@ fn loads(of: &[(u32, &[(u64, u64)])]) -> BTreeMap<Core, CoreLoad> {
 /// Index of the partition, and the group that it goes to.
 fn chosen(cluster: &Cluster, of: &[(u32, &[(u64, u64)])]) -> Option<(u32, u64)> {
     match relieve(&cluster.image(), &loads(of), BUSY_MIN, |_| true)? {
-        Command::MovePartition { topic_id: TOPIC, index, to, .. } => Some((index, to.get())),
+        (id, Command::MovePartition { topic_id: TOPIC, index, to, .. }) => {
+            assert_eq!(id.get(), u64::from(index) + 1);
+            Some((index, to.get()))
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -115,9 +107,9 @@ fn what_has_moved_moves_or_never_does_stays_for_now() {
     let (image, all) = (cluster.image(), loads(&of));
     assert_eq!(relieve(&image, &all, BUSY_MIN, |_| false), None);
     let second = relieve(&image, &all, BUSY_MIN, |id| id != PartitionId::new(1));
-    assert!(matches!(second, Some(Command::MovePartition { index: 1, .. })), "{second:?}");
+    assert!(matches!(second, Some((_, Command::MovePartition { index: 1, .. }))), "{second:?}");
     let index = image.version().next();
-    cluster.apply(index, relieve(&image, &all, BUSY_MIN, |_| true).expect("a move"));
+    cluster.apply(index, relieve(&image, &all, BUSY_MIN, |_| true).expect("a move").1);
     assert_eq!(chosen(&cluster, &of), Some((1, 3)), "the first one is on its way");
     // A broker that is about to leave gets nothing.
     let (node, state) = (NodeId::new(2), NodeState::Draining);

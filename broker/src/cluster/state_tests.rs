@@ -57,6 +57,17 @@ pub(in crate::cluster) fn apply_checked(
     outcome
 }
 
+/// Brokers that have begun with groups on all of them, and are reached.
+pub(in crate::cluster) fn cluster_of(nodes: &[NodeId], shape: Shape) -> Cluster {
+    let own = Node { id: nodes[0], endpoints: Vec::new(), rack: None };
+    let mut commands = bootstrap(Uuid::from_u128(1), own, nodes, shape);
+    commands.extend(nodes.iter().map(|node| {
+        let endpoint = Endpoint { broker: *node, host: "h".into(), port: 9092, shard: None };
+        Command::RegisterBroker { node: *node, endpoints: vec![endpoint], rack: None }
+    }));
+    applied(commands)
+}
+
 /// The state of the golden snapshot: every golden command of a cluster's beginning, its id last.
 fn golden_cluster() -> Cluster {
     let group_1 = Command::CreateGroup {

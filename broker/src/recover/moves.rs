@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{LogIndex, PartitionId, RaftGroupId};
-use s3_uploader::{Adoption, Arrival, Edit, Manifest};
+use s3_uploader::{Arrival, Edit, Manifest};
 
 use super::RecoverError;
 use super::bucket::Bucket;
@@ -105,17 +105,8 @@ fn adopt(
         None => (&nothing, Partition::new(id).encode_whole()),
     };
     let state = state.ok_or("not all of it is in the object store")?;
-    let adoption = Adoption {
-        group,
-        partition: id,
-        id: by,
-        epoch_base,
-        log_start: manifest.log_start(id),
-        end: manifest.offloaded_end(id),
-        objects: manifest.objects_of(id),
-        extents: manifest.extents(id).to_vec(),
-        state: state.into(),
-    };
+    let arrival = Arrival { id: by, epoch_base };
+    let adoption = manifest.adoption(id, group, arrival, state.into());
     let origin = Origin { index: LogIndex::default(), id: by, epoch_base };
     let log = Partition::adopted(&adoption.state, origin).map_err(|error| error.to_string())?;
     let Some(home) = groups.get_mut(&group) else { return Ok(()) };

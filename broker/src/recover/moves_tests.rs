@@ -91,18 +91,9 @@ impl World {
     fn store_adoption(&self, id: LogIndex) {
         let found = snapshot_of(&self.rebuild(), FROM);
         let log = found.partitions.iter().find(|log| log.id() == MOVING).expect("it is there");
-        let manifest = &found.stored.manifest;
-        let adoption = Adoption {
-            group: TO,
-            partition: MOVING,
-            id,
-            epoch_base: EPOCH_BASE,
-            log_start: manifest.log_start(MOVING),
-            end: manifest.offloaded_end(MOVING),
-            objects: manifest.objects_of(MOVING),
-            extents: manifest.extents(MOVING).to_vec(),
-            state: log.encode_whole().expect("whole").into(),
-        };
+        let arrival = Arrival { id, epoch_base: EPOCH_BASE };
+        let state = log.encode_whole().expect("whole").into();
+        let adoption = found.stored.manifest.adoption(MOVING, TO, arrival, state);
         let origin = Origin { index: ARRIVED, id, epoch_base: EPOCH_BASE };
         let there = Partition::adopted(&adoption.state, origin).expect("a partition");
         self.store_file(TO, &[Edit::Adopted(Box::new(adoption))], &[&there]);

@@ -11,7 +11,7 @@ use model::{NodeId, PartitionId, RaftGroupId, ShardId};
 use super::Shard;
 use super::message::Message;
 use super::metadata::METADATA_SHARD;
-use crate::cluster::{Command, Core, CoreLoad, relieve};
+use crate::cluster::{Core, CoreLoad, relieve};
 use crate::metrics::Metric;
 use crate::peer::frame::Control;
 
@@ -191,23 +191,17 @@ impl Shard {
             return;
         }
         let moved = &self.loads.moved;
-        let command = relieve(&image, &loads, self.busy_min(), |id| !moved.contains_key(&id));
-        if !self.loads.has_lasted(command.is_some(), now) {
+        let found = relieve(&image, &loads, self.busy_min(), |id| !moved.contains_key(&id));
+        if !self.loads.has_lasted(found.is_some(), now) {
             return;
         }
-        let Some(Command::MovePartition { topic_id, index, to, replaces }) = command else {
-            return;
-        };
-        let topic = image.topic_by_id(topic_id);
-        let partition = topic.and_then(|topic| topic.partitions.get(index as usize));
-        let command = Command::MovePartition { topic_id, index, to, replaces };
-        if let Some(partition) = partition
+        if let Some((partition, command)) = found
             && self.try_propose_command(&command).is_ok()
         {
-            let name = image.name_of(partition.id);
-            self.notes.push(format!("{name} moves to group {to}: its core is busier than others"));
+            let name = image.name_of(partition);
+            self.notes.push(format!("{name} moves: its core is busier than others"));
             self.metrics.add(Metric::BalancerChanges, 1);
-            self.loads.moved.insert(partition.id, now);
+            self.loads.moved.insert(partition, now);
             self.loads.rests_until = Some(now + REST);
             self.loads.worth_since = None;
         }

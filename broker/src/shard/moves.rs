@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::{LogIndex, PartitionId, RaftGroupId};
-use s3_uploader::{Adoption, Edit, Manifest};
+use s3_uploader::{Adoption, Arrival, Edit, Manifest};
 use uuid::Uuid;
 
 use super::Shard;
@@ -284,19 +284,10 @@ impl Shard {
     fn adoption_of(&self, moving: &UnderWay) -> Option<Adoption> {
         let (group, id) = (moving.from, moving.partition);
         let log = self.hosting.of(group, id)?;
-        let manifest = &self.tiers[group].manifest;
         let epoch = u32::try_from(log.epoch_of(self.log.leads(group)?).get()).ok()?;
-        Some(Adoption {
-            group: moving.to,
-            partition: id,
-            id: moving.id,
-            epoch_base: epoch.saturating_add(EPOCH_STEP),
-            log_start: manifest.log_start(id),
-            end: manifest.offloaded_end(id),
-            objects: manifest.objects_of(id),
-            extents: manifest.extents(id).to_vec(),
-            state: log.encode_whole()?.into(),
-        })
+        let arrival = Arrival { id: moving.id, epoch_base: epoch.saturating_add(EPOCH_STEP) };
+        let state = log.encode_whole()?.into();
+        Some(self.tiers[group].manifest.adoption(id, moving.to, arrival, state))
     }
 
     /// Takes a seal back, for a move that is none any more.

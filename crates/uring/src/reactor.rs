@@ -158,7 +158,6 @@ impl Reactor {
             self.look()?;
         } else {
             let timers = [deadline, linger_end, self.io.accept_at];
-            self.note_worked(clock());
             self.sleep(timers.into_iter().flatten().min(), handler)?;
         }
         let now = clock();
@@ -196,6 +195,8 @@ impl Reactor {
     }
 
     fn sleep<H: Handler>(&mut self, until: Option<Instant>, handler: &mut H) -> io::Result<()> {
+        let began = clock();
+        self.note_worked(began);
         let bell = Arc::clone(&self.io.bell);
         bell.fall_asleep();
         if handler.has_work() {
@@ -204,7 +205,7 @@ impl Reactor {
             self.event_last = self.io.now;
             return self.io.ring.submit();
         }
-        let timeout = until.map(|until| until.saturating_duration_since(clock()));
+        let timeout = until.map(|until| until.saturating_duration_since(began));
         let slept = self.io.ring.submit_and_sleep(timeout);
         self.yielded_at = clock();
         bell.stay_awake();

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 
+use bytes::Bytes;
 use model::{LogIndex, PartitionId, RaftGroupId};
 
 use super::{Arrival, Lent, LiveObject, Manifest, PartitionExtents};
@@ -54,6 +55,20 @@ impl Manifest {
         let names: BTreeSet<ObjectName> =
             self.extents(partition).iter().map(|extent| extent.object).collect();
         names.into_iter().map(|name| (name, self.live_size(&name))).collect()
+    }
+
+    /// What a group has to know of a partition that is here and comes to it. `state`: the broker's.
+    pub fn adoption(
+        &self,
+        partition: PartitionId,
+        group: RaftGroupId,
+        arrival: Arrival,
+        state: Bytes,
+    ) -> Adoption {
+        let Arrival { id, epoch_base } = arrival;
+        let (log_start, end) = (self.log_start(partition), self.offloaded_end(partition));
+        let (objects, extents) = (self.objects_of(partition), self.extents(partition).to_vec());
+        Adoption { group, partition, id, epoch_base, log_start, end, objects, extents, state }
     }
 
     pub(super) fn seal(&mut self, partition: PartitionId, id: LogIndex) {
