@@ -226,11 +226,13 @@ pub(crate) fn overdue(shard: &mut Shard, id: CallId) {
 
 /// What the client of this shard sees of the cluster.
 fn with_view<T>(shard: &Shard, work: impl FnOnce(&ClientView<'_>) -> T) -> T {
+    let is_up = |node| node == shard.node.id || shard.peers.is_up(node);
+    // A client that is told of one that has just ended believes it, and asks again much later.
+    let has_ended = |node| !is_up(node) && shard.peers.incarnation(node).is_some();
     let leader = |partition: &Partition| {
         let (node, epoch) = shard.node.leader(partition.group)?;
-        Some(Leader { node, epoch })
+        (!has_ended(node)).then_some(Leader { node, epoch })
     };
-    let is_up = |node| node == shard.node.id || shard.peers.is_up(node);
     work(&ClientView {
         broker: broker_of(shard),
         auto_create: shard.node.settings.broker.auto_create_topics_enable,

@@ -17,6 +17,9 @@ use crate::start::Report;
 
 /// After the order to stop: how long clients get to take their last replies.
 const GRACE: Duration = Duration::from_secs(2);
+/// For so long after another broker took over is a client told whom to ask: one whose connection is
+/// closed before it asked looks for the new leader later.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// See the module's text.
 pub(crate) struct Core {
@@ -31,6 +34,9 @@ pub(crate) struct Core {
     pressed: bool,
     /// Not accepted from before every shard of the broker is ready.
     listener: Option<TcpListener>,
+    client_listener: Option<ListenerId>,
+    /// Stopping, and other brokers have taken over: clients are served until then.
+    farewell_until: Option<Instant>,
     /// Where other brokers connect, before and after it listens.
     peer_socket: Option<TcpListener>,
     peer_listener: Option<ListenerId>,
@@ -52,6 +58,8 @@ impl Core {
             touched: true,
             pressed: false,
             listener: Some(listeners.clients),
+            client_listener: None,
+            farewell_until: None,
             peer_socket: listeners.peers,
             peer_listener: None,
             report,
@@ -86,12 +94,13 @@ impl Core {
                     self.shard.hand_over();
                     reactor.now() + GRACE
                 });
-                let done = self.shard.is_quiet() && !self.shard.could_hand_over();
-                if done || reactor.now() >= by {
+                let now = reactor.now();
+                if self.shard.is_quiet() && self.has_said_farewell(now) || now >= by {
                     return self.shut_down(reactor);
                 }
             }
-            let deadline = earliest(self.shard.next_deadline(), stop_by);
+            let stop = earliest(self.farewell_until, stop_by);
+            let deadline = earliest(self.shard.next_deadline(), stop);
             reactor
                 .turn(deadline, &mut self)
                 .map_err(|error| format!("io_uring failed: {error}"))?;
@@ -104,7 +113,9 @@ impl Core {
             return Ok(());
         }
         if let Some(listener) = self.listener.take() {
-            io.listen(listener).map_err(|error| format!("cannot accept connections: {error}"))?;
+            let listener = io.listen(listener);
+            let listener = listener.map_err(|it| format!("cannot accept connections: {it}"))?;
+            self.client_listener = Some(listener);
             // If nobody listens any more, the process is ending.
             let _ = self.report.send(Report::Serving);
         }
@@ -145,8 +156,20 @@ impl Core {
         }
     }
 
+    /// Have other brokers taken over, and clients had the time to hear of it?
+    fn has_said_farewell(&mut self, now: Instant) -> bool {
+        if self.shard.could_hand_over() {
+            return false;
+        }
+        let time = if self.shard.has_others() { FAREWELL } else { Duration::ZERO };
+        now >= *self.farewell_until.get_or_insert(now + time)
+    }
+
     /// Closes what is idle, offloads what there is, then writes the mark of a clean stop.
     fn shut_down(mut self, mut reactor: Reactor) -> Result<(), String> {
+        if let Some(listener) = self.client_listener.take() {
+            reactor.io().stop_listening(listener);
+        }
         self.shard.close_idle_connections();
         self.offload_all(&mut reactor)?;
         let by = reactor.now() + GRACE;
@@ -239,9 +262,10 @@ impl Handler for Core {
     }
 
     fn has_work(&mut self) -> bool {
-        let node = &self.shard.node;
+        let (node, now) = (&self.shard.node, self.shard.now.instant);
         let opens = self.listener.is_some() && node.all_ready();
-        self.shard.has_work() || opens || self.was_dialed() || node.stopping()
+        let stops = node.stopping() && self.farewell_until.is_none_or(|at| at <= now);
+        self.shard.has_work() || opens || self.was_dialed() || stops
     }
 
     fn expects_more(&mut self) -> bool {

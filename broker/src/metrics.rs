@@ -197,6 +197,8 @@ latencies! {
         "From proposing an entry to its commit.";
     wal_append "tailrace_wal_append_latency_seconds"
         "From giving entries to the WAL to their durability: queue and device.";
+    wal_write "tailrace_wal_write_latency_seconds"
+        "From handing a frame to the device to its durability.";
     moves "tailrace_cluster_partition_move_seconds"
         "From the request that a partition moves to another group until that serves it.";
     sealed "tailrace_cluster_partition_sealed_seconds"

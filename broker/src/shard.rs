@@ -41,6 +41,7 @@ pub(crate) mod sweep;
 pub(crate) mod tier;
 pub(crate) mod tier_upkeep;
 pub(crate) mod tiers;
+mod unled;
 pub(crate) mod upkeep;
 pub(crate) mod wal_room;
 pub(crate) mod watches;
@@ -72,6 +73,7 @@ use self::read::Reads;
 use self::refusals::Refusals;
 use self::replicated_log::ReplicatedLog;
 use self::tiers::Tiers;
+use self::unled::Unled;
 use self::upkeep::Upkeep;
 use crate::api;
 use crate::metrics::{Metric, ShardMetrics};
@@ -119,6 +121,7 @@ pub(crate) struct Shard {
     in_sync: InSync,
     leadership: Leadership,
     refusals: Refusals,
+    unled: Unled,
     connections: Connections,
     /// Bytes queued for a client since its send queue was last empty.
     unsent: BTreeMap<ConnId, usize>,
@@ -172,6 +175,7 @@ impl Shard {
             in_sync: InSync::default(),
             leadership: Leadership::default(),
             refusals: Refusals::default(),
+            unled: Unled::default(),
             peers: peers(&node, id, log.entry_size_max(), now.instant),
             connections: Connections::new(REQUEST_BYTES_MAX),
             unsent: BTreeMap::new(),
@@ -319,6 +323,7 @@ impl Shard {
             self.groups.next_deadline(),
             self.log.next_tick(),
             self.peers.next_deadline(),
+            self.unled.next_deadline(),
             Some(self.upkeep.next_deadline()),
         ];
         deadlines.into_iter().flatten().min()
@@ -341,6 +346,7 @@ impl Shard {
             self.share_load();
             self.unseal_what_stays();
         }
+        self.tell_unled_in_time();
         self.peers.keep_up(now);
         self.groups_deadline();
         self.keep_up();

@@ -38,7 +38,7 @@ def arguments():
     parser.add_argument("--slowdisk", required=True, help="the program of slowdisk.c")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--faults", default=",".join(SECONDS))
-    parser.add_argument("--client", choices=CLIENTS, default="kafka-python")
+    parser.add_argument("--client", choices=CLIENTS, default="prober")
     parser.add_argument("--interval-ms", type=float, default=5)
     parser.add_argument("--request-timeout-ms", type=int, default=300)
     parser.add_argument("--json")

@@ -19,6 +19,8 @@ from brokers import Cluster, free_ports  # sets the path to the crash run's modu
 
 from measure import QUANTILES, produce
 from process import Broker
+from stages import Scrape, stages
+from waiting import wait_until
 
 TOPIC = "latency"
 
@@ -54,11 +56,21 @@ def with_one(options, directory):
     try:
         broker.start()
         broker.wait_ready()
+        # What a topic's first record makes is made.
+        produce(options, directory, broker.address, TOPIC)
+        before = Scrape.of(broker.admin)
         found = produce(options, directory, broker.address, TOPIC)
+        found["stages"] = stages(found["mean_us"], Scrape.of(broker.admin) - before)
         broker.stop()
         return found
     finally:
         broker.clean_up()
+
+
+def leads_as_preferred(admin):
+    """Leadership does not move any more then."""
+    partition = admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions.get(0)
+    return partition and partition.leader == partition.replicas[0]
 
 
 def with_three(options, directory, tls=False):
@@ -71,9 +83,14 @@ def with_three(options, directory, tls=False):
         admin = AdminClient({"bootstrap.servers": cluster.bootstrap, "log_level": 0})
         # Whoever leads it, it is there once a client asked for it.
         admin.list_topics(TOPIC, timeout=10)
-        time.sleep(1)
+        wait_until("the preferred broker leads", lambda: leads_as_preferred(admin), 60)
         leader = admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions[0].leader
+        produce(options, directory, cluster.address(leader), TOPIC)
+        before = [Scrape.of(cluster.admin(node)) for node in range(3)]
         found = produce(options, directory, cluster.address(leader), TOPIC)
+        past = [Scrape.of(cluster.admin(node)) - before[node] for node in range(3)]
+        others = [past[node] for node in range(3) if node != leader]
+        found["stages"] = stages(found["mean_us"], past[leader], others)
         idle = idle_percent(options, list(cluster.pids.values()))
         cluster.stop()
         return found, idle
@@ -122,6 +139,11 @@ def main():
         if secured:
             sealed = statistics.median(each[quantile] for each in secured)
             print(f"{'':6} {sealed:9.0f} with TLS, to three without {sealed / together:6.2f}")
+    print("means of all rounds, us, by stage")
+    for stage in three[0]["stages"]:
+        alone, together = ([each["stages"].get(stage) for each in found] for found in (one, three))
+        alone = f"{statistics.mean(alone):9.0f} with one" if None not in alone else f"{'':18}"
+        print(f"{stage:24} {alone} {statistics.mean(together):9.0f} with three")
     print(f"idle: {statistics.median(idle):.1f} % of a core for each of three brokers, at most {max(idle):.1f}")
     directory = tempfile.mkdtemp(prefix="latency.", dir=os.environ.get("CLUSTER_DIR"))
     try:

@@ -16,4 +16,4 @@ def produce(options, directory, address, topic):
     with open(path, encoding="utf-8") as file:
         report = json.load(file)
     assert report["errors"] == 0, report["first_error"]
-    return report["latency_us"]
+    return report["latency_us"] | {"mean_us": report["mean_us"]}

@@ -1,12 +1,16 @@
 """What it takes to replace a lost disk, by the length of the log: a follower's disk is lost under a steady
 load and the broker comes back with an empty one. Measured: bytes that it was sent, by its own
 metric, and the time until it votes in all groups. Both are to depend on the load, not on the log.
+
+What is in no object yet grows until it is old enough and then is in one, so the disk is lost at the same
+point of that cycle each time; told are the medians of some losses.
 """
 
 import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -19,6 +23,7 @@ from waiting import wait_until
 TOPIC = "log"
 PATIENCE_SECONDS = 120
 RECORD_SIZE = 1024
+AGE, POINT_SECONDS = "tailrace_offload_lag_milliseconds", 4
 
 
 def arguments():
@@ -26,6 +31,7 @@ def arguments():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[100, 5120])
     parser.add_argument("--rate", type=int, default=500, help="records of 1 KiB a second meanwhile")
+    parser.add_argument("--losses", type=int, default=3, help="of the disk of one follower after another")
     parser.add_argument("--json")
     return parser.parse_args()
 
@@ -33,13 +39,14 @@ def arguments():
 class Run:
     def __init__(self, options, directory):
         self.options = options
+        self.followers = [0, 1, 2]
         self.cluster = Cluster(options.binary, directory, free_ports(), ["--wal-size", "512MiB"])
 
     def produce(self, rate, batch_records, seconds):
         """A load that ends by itself; refused records are written in the next one."""
         return subprocess.Popen(
             [self.options.binary, "bench", "produce", "--bootstrap", self.leader_address(), "--topic", TOPIC,
-             "--partitions", "3", "--connections", "3", "--rate", str(rate), "--batch-records",
+             "--partitions", "1", "--connections", "3", "--rate", str(rate), "--batch-records",
              str(batch_records), "--seconds", str(seconds), "--warmup", "0", "--sleep"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -63,28 +70,38 @@ class Run:
         self.cluster.start()
         self.cluster.await_all()
         admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap, "log_level": 0})
-        admin.create_topics([NewTopic(TOPIC, 3, 3)])[TOPIC].result(30)
+        admin.create_topics([NewTopic(TOPIC, 1, 3)])[TOPIC].result(30)
         self.fill(megabytes)
         wait_until("all is offloaded", lambda: self.of_leader("tailrace_offload_lag_bytes") == 0, PATIENCE_SECONDS)
         load = self.produce(self.options.rate, 1, 3600)
         try:
-            time.sleep(15)  # The tail is as long as the age of objects makes it.
-            return self.replace(megabytes)
+            losses = [self.replace() for _ in range(self.options.losses)]
+            objects = self.of_leader("tailrace_object_stored_bytes")
+            return {"megabytes": megabytes, "object_bytes": objects, "losses": losses,
+                    **{name: statistics.median(loss[name] for loss in losses) for name in losses[0]}}
         finally:
             load.terminate()
             load.wait()
 
-    def replace(self, megabytes):
-        node = next(each for each in range(3) if each != self.leader())
+    def replace(self):
+        leader = self.leader()
+        node = next(each for each in self.followers if each != leader)
+        # One after the other: what was lost last is the last to be lost again.
+        self.followers.append(self.followers.pop(self.followers.index(node)))
+        self.await_point()
         self.cluster.kill(node)
         shutil.rmtree(os.path.join(self.cluster.directory, "data", str(node)))
         began = time.monotonic()
         self.cluster.restart(node, "--replacement")
         wait_until("the replacement votes", lambda: self.cluster.has_its_place(node), PATIENCE_SECONDS)
         took = time.monotonic() - began
-        moved = self.cluster.metric(node, "tailrace_raft_catch_up_bytes_total")
-        objects = self.of_leader("tailrace_object_stored_bytes")
-        return {"megabytes": megabytes, "moved_bytes": moved, "seconds": took, "object_bytes": objects}
+        return {"moved_bytes": self.cluster.metric(node, "tailrace_raft_catch_up_bytes_total"), "seconds": took}
+
+    def await_point(self):
+        """The oldest record that is in no object has just become so old."""
+        age = lambda: max(self.cluster.metric(node, AGE) or 0 for node in range(3)) / 1000
+        wait_until("all is offloaded", lambda: age() < POINT_SECONDS / 2, PATIENCE_SECONDS)
+        wait_until("records get old", lambda: age() >= POINT_SECONDS, PATIENCE_SECONDS)
 
     def close(self):
         self.cluster.stop()

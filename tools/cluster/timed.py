@@ -1,18 +1,24 @@
 """Producers whose history has times: each sends a record every few milliseconds, to one partition.
 
-All give up on a silent broker after `--request-timeout-ms`, which is how soon a client that noticed
-nothing else can look for another leader. `librdkafka` has its defaults else: it is connected to the
-leader alone, and has to find another broker first. `librdkafka-eager` is connected to all of them and
-retries at once, as kafka-python does; what it waits for is the brokers.
+All but one give up on a silent broker after `--request-timeout-ms`, which is how soon a client that
+noticed nothing else can look for another leader. `librdkafka` has its defaults else: it is connected to
+the leader alone, and has to find another broker first. `librdkafka-eager` is connected to all of them and
+retries at once, as kafka-python does.
+
+Each of them has waits of its own: librdkafka looks for late requests once a second, kafka-python may ask
+the broker that stands still who leads instead of it. `prober` has none: it goes from broker to broker and
+gives each a tenth of a second. What it waits for is the brokers.
 """
 
 import threading
 import time
 import zlib
-from collections import defaultdict
+from collections import defaultdict, deque
 
 from confluent_kafka import Producer
 from kafka import KafkaProducer
+
+from wire import NONE, Connection
 
 
 class Timed(threading.Thread):
@@ -129,4 +135,33 @@ class OfEagerLibrdkafka(OfLibrdkafka):
                 "reconnect.backoff.max.ms": 50}
 
 
-CLIENTS = {"kafka-python": OfKafkaPython, "librdkafka": OfLibrdkafka, "librdkafka-eager": OfEagerLibrdkafka}
+class Prober(Timed):
+    """One record at a time, with sequence numbers, until a broker acknowledges it."""
+
+    PRODUCER_ID, PATIENCE_SECONDS = 4711, 0.1
+
+    def __init__(self, bootstrap, place, options):
+        super().__init__("prober", place, options.interval_ms / 1000)
+        self._addresses = deque(bootstrap.split(","))
+        self._connection = None
+
+    def _send(self, value, sequence):
+        while True:
+            try:
+                if not self._connection:
+                    self._connection = Connection(self._addresses[0], self.PATIENCE_SECONDS)
+                code, offset = self._connection.produce(self.place[0], self.PRODUCER_ID, sequence, value)
+            except OSError:
+                code = None
+            if code == NONE:
+                return self._note(sequence, offset)
+            self._finish()
+            self._addresses.rotate(-1)
+
+    def _finish(self):
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+
+CLIENTS = {"prober": Prober, "kafka-python": OfKafkaPython, "librdkafka": OfLibrdkafka, "librdkafka-eager": OfEagerLibrdkafka}

@@ -129,7 +129,12 @@ impl Image {
 
     /// The numbers that the members of a group are to have among its voters.
     pub(crate) fn voters_of(&self, group: &Group) -> BTreeSet<u64> {
-        group.replicas.iter().map(|it| voter(it.node, self.incarnation(it.node))).collect()
+        self.voter_numbers(group).collect()
+    }
+
+    /// The same, in the order of the replicas.
+    pub(crate) fn voter_numbers(&self, group: &Group) -> impl Iterator<Item = u64> + Clone {
+        group.replicas.iter().map(|it| voter(it.node, self.incarnation(it.node)))
     }
 }
 

@@ -19,10 +19,15 @@ use crate::partition::{
 impl Shard {
     /// Appends a client's batch; answers when it is committed, or at once if it is refused.
     pub(crate) fn append(&mut self, origin: Origin, append: Append) {
-        let waiter = |appended| Waiter::Client { origin, appended };
-        if let Err(refused) = self.try_append(append, false, waiter) {
-            self.metrics.add(Metric::ProduceRefused, 1);
-            self.answer(origin, PartAnswer::Append(Err(refused)));
+        let (partition, waiter) =
+            (append.partition, |appended| Waiter::Client { origin, appended });
+        let Err(refused) = self.try_append(append, false, waiter) else { return };
+        self.metrics.add(Metric::ProduceRefused, 1);
+        match self.hosting.group_of(partition) {
+            Some(group) if refused == AppendRefused::NotLeader => {
+                self.refuse_unled(group, Some(partition), origin);
+            }
+            _ => self.answer(origin, PartAnswer::Append(Err(refused))),
         }
     }
 

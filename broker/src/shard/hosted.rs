@@ -488,6 +488,9 @@ impl Shard {
         if self.tiers.contains(group) {
             self.heed_seals(group);
         }
+        if leader.is_some() {
+            self.tell_unled_of(group);
+        }
     }
 
     /// This broker does not lead a data group any more.
@@ -498,7 +501,10 @@ impl Shard {
         // What they wait for may be committed after all, or replaced: who leads will know. They
         // would hear of it only when this broker does, however long it is cut off.
         for waiter in self.hosting.take_waiters(group) {
-            self.tell(waiter, Err(AppendRefused::NotLeader));
+            match waiter {
+                Waiter::Client { origin, .. } => self.refuse_unled(group, None, origin),
+                Waiter::Coordinator(_) => self.tell(waiter, Err(AppendRefused::NotLeader)),
+            }
         }
         let partitions: Vec<_> = self.hosting.partitions(group).map(Partition::id).collect();
         for partition in partitions {

@@ -20,9 +20,14 @@ const REST: Duration = Duration::from_secs(10);
 /// The same where leadership came back again and again soon after it was handed over.
 const REST_MAX: Duration = Duration::from_secs(600);
 
-/// A broker that has known no leader for so long is cut off, or most others are gone; an election
-/// takes less.
+/// A broker that has known no leader for so long is of no use; an election takes less.
 const LEADERLESS: Duration = Duration::from_millis(800);
+/// The same of one that hears no majority in any group: it is cut off, or most others are gone.
+/// Counted from when that was seen first, so that what came while this broker stood still is
+/// heard before.
+const CUT_OFF: Duration = Duration::from_millis(100);
+/// A majority that was silent for longer is not heard: several times what heartbeats take.
+const MAJORITY_SILENCE: Duration = Duration::from_millis(150);
 /// How often it then lets its clients go.
 const LET_GO_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -33,8 +38,11 @@ pub(crate) struct Leadership {
     led: BTreeMap<RaftGroupId, Led>,
     /// When it is looked next at who leads.
     next_look: Option<Instant>,
-    /// When the clients are let go, unless a leader is known by then.
-    let_go_at: Option<Instant>,
+    /// Since when no leader is known, and no majority heard.
+    leaderless_since: Option<Instant>,
+    cut_off_since: Option<Instant>,
+    /// When the clients were let go last.
+    let_go: Option<Instant>,
 }
 
 impl Leadership {
@@ -117,18 +125,23 @@ impl Shard {
     /// Clients ask those for the leader whom they are connected to, and believe whom they ask: one
     /// that is cut off would keep them for as long as it is. They connect anew, to anyone.
     fn let_clients_go(&mut self) {
-        let groups = self.tiers.groups();
-        let knows_one = groups.iter().any(|group| self.log.knows_leader(*group));
-        if !self.ready || groups.is_empty() || knows_one {
-            self.leadership.let_go_at = None;
+        let (groups, now) = (self.tiers.groups(), self.now.instant);
+        let is_in_use = self.ready && !groups.is_empty();
+        let is_leaderless = is_in_use && !groups.iter().any(|it| self.log.knows_leader(*it));
+        let hears_majority = |it| self.log.hears_majority(it, MAJORITY_SILENCE, now);
+        let is_cut_off = is_in_use && !groups.iter().any(|it| hears_majority(*it));
+        let leadership = &mut self.leadership;
+        let has_been = |is: bool, since: &mut Option<Instant>, limit| {
+            *since = is.then(|| since.unwrap_or(now));
+            since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
+        };
+        let is_useless = has_been(is_leaderless, &mut leadership.leaderless_since, LEADERLESS)
+            | has_been(is_cut_off, &mut leadership.cut_off_since, CUT_OFF);
+        let recently = |at: Instant| now.saturating_duration_since(at) < LET_GO_INTERVAL;
+        if !is_useless || leadership.let_go.is_some_and(recently) {
             return;
         }
-        let now = self.now.instant;
-        let at = *self.leadership.let_go_at.get_or_insert(now + LEADERLESS);
-        if now < at {
-            return;
-        }
-        self.leadership.let_go_at = Some(now + LET_GO_INTERVAL);
+        leadership.let_go = Some(now);
         for conn in self.connections.ids() {
             self.metrics.add(Metric::ConnectionsLetGo, 1);
             self.actions.push(NetAction::Close { conn });

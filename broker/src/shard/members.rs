@@ -13,6 +13,7 @@
 //! records, and the part of the log that is in no object yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::{LogIndex, NodeId, RaftGroupId};
@@ -29,6 +30,8 @@ use crate::voter::{node_of, voter};
 /// Until group 0 is told again that a group has the members that it should have.
 const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 
+static NOBODY: BTreeSet<u64> = BTreeSet::new();
+
 /// What this shard remembers from tick to tick.
 #[derive(Default)]
 pub(crate) struct Joining {
@@ -39,6 +42,8 @@ pub(crate) struct Joining {
     told: BTreeSet<(NodeId, u32)>,
     /// Groups in which this broker has no vote yet, or whose members are being changed.
     learning: BTreeSet<RaftGroupId>,
+    /// See [`Shard::listeners`]; with the version of the image that says so.
+    listeners: Option<(LogIndex, Arc<BTreeSet<u64>>)>,
     /// When group 0 was told that a group has the members that it should have.
     settling: BTreeMap<RaftGroupId, Instant>,
 }
@@ -70,6 +75,14 @@ enum Step {
 struct Wanted<'a> {
     voters: &'a BTreeSet<u64>,
     learners: &'a BTreeSet<u64>,
+}
+
+/// Are the members these voters, and nobody else? So they are in nearly all of many groups.
+fn are_just(members: &Members, voters: impl Iterator<Item = u64> + Clone) -> bool {
+    voters.clone().count() == members.voters.len()
+        && voters.into_iter().all(|it| members.voters.contains(&it))
+        && members.learners.is_empty()
+        && !members.is_joint()
 }
 
 /// The next step, if the members are not those that they should be. `is_heard`: whether one with
@@ -160,14 +173,18 @@ impl Shard {
 
     fn keep_members_of(&mut self, group: RaftGroupId) {
         let image = self.metadata.shared_image();
+        let listeners = (group == RaftGroupId::METADATA).then(|| self.listeners());
         let (Some(members), Some(found)) = (self.log.members(group), image.group(group)) else {
             return;
         };
+        if listeners.is_none() && are_just(members, image.voter_numbers(found)) {
+            return self.settle_group(found);
+        }
         let voters = image.voters_of(found);
-        let learners = if group == RaftGroupId::METADATA { self.listeners() } else { [].into() };
+        let learners = listeners.as_deref().unwrap_or(&NOBODY);
         let step = next_step(
             members,
-            &Wanted { voters: &voters, learners: &learners },
+            &Wanted { voters: &voters, learners },
             |it| self.node_at(it).is_some_and(|node| self.peers.is_up(node)),
             |it| self.log.snapshot_names(group, it),
         );
@@ -197,14 +214,23 @@ impl Shard {
 
     /// The brokers that are to hear of the metadata without a vote on it, with the disks that
     /// count: all others.
-    fn listeners(&self) -> BTreeSet<u64> {
+    fn listeners(&mut self) -> Arc<BTreeSet<u64>> {
         let image = self.metadata.image();
+        if let Some((version, listeners)) = &self.joining.listeners
+            && *version == image.version()
+        {
+            return Arc::clone(listeners);
+        }
         let all = image.members().into_iter();
         let votes = |node: &NodeId| {
             image.group(RaftGroupId::METADATA).is_some_and(|group| group.is_on(*node))
         };
         let others = all.filter(|node| !votes(node));
-        others.map(|node| voter(node, image.incarnation(node))).collect()
+        let listeners: BTreeSet<_> =
+            others.map(|node| voter(node, image.incarnation(node))).collect();
+        let (version, listeners) = (image.version(), Arc::new(listeners));
+        self.joining.listeners = Some((version, Arc::clone(&listeners)));
+        listeners
     }
 
     /// Would this broker have no vote after a change?

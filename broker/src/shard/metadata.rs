@@ -290,6 +290,7 @@ impl Shard {
         self.metrics.set(Metric::MetadataVersion, self.metadata.image.version().get());
         for partition in moved {
             self.wake_readers(partition);
+            self.tell_unled_of_moved(partition);
         }
         self.metadata.ready = true;
         self.coordinate(offsets.unwrap_or_default());

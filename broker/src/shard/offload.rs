@@ -216,9 +216,9 @@ impl Offload {
 impl Shard {
     /// Moves the offload of all groups on as far as it goes without waiting.
     pub(crate) fn offload_on(&mut self) {
-        for group in self.tiers.groups().iter().copied() {
-            if self.tiers[group].offload.is_busy() {
-                self.offload_group_on(group);
+        for at in 0..self.tiers.len() {
+            if let Some(group) = self.tiers.at(at).filter(|(_, tier)| tier.offload.is_busy()) {
+                self.offload_group_on(group.0);
             }
         }
     }

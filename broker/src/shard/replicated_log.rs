@@ -10,6 +10,7 @@ mod slow_disk;
 mod steps;
 mod streams;
 mod trim;
+mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use wal_uring::{AppendError, Disk, Location, Lsn, ReadError, Record, StreamId, W
 use self::slow_disk::SlowDisk;
 use self::steps::{Step, Steps};
 pub(crate) use self::streams::{group_of, snapshot_stream, stream};
+use self::writes::Writes;
 use super::catch_up::CatchUp;
 use super::log_event::LogEvent;
 use super::wal_room::{WalRoom, WriteRate};
@@ -35,8 +37,8 @@ use crate::partition::{KIND_EDIT, entry_kind};
 
 /// The tick of what is not urgent.
 const TICK: Duration = Duration::from_millis(100);
-/// Raft's tick with other brokers, and how often a leader says that it is there: five without a
-/// word of it, and up to five more, are an election.
+/// Raft's tick with other brokers, and how often a leader says that it is there: four without a
+/// word of it, and up to two more, are an election.
 const RAFT_TICK: Duration = Duration::from_millis(40);
 
 /// Bytes proposed and not yet taken by the WAL; past that proposals are refused.
@@ -111,6 +113,7 @@ pub(crate) struct ReplicatedLog {
     /// For other brokers, by their number among the voters.
     outgoing: Vec<(u64, Message)>,
     heartbeats: Vec<(u64, Heartbeats)>,
+    writes: Writes,
     catch_up: CatchUp,
     followers_have_room: bool,
     slow_disk: SlowDisk,
@@ -166,6 +169,7 @@ impl ReplicatedLog {
             events: VecDeque::new(),
             outgoing: Vec::new(),
             heartbeats: Vec::new(),
+            writes: Writes::default(),
             catch_up: CatchUp::default(),
             followers_have_room: true,
             slow_disk: SlowDisk::default(),
@@ -242,7 +246,9 @@ impl ReplicatedLog {
         let proposed = self.driver.propose(group, descriptor, payload);
         let place = proposed.map_err(|error| match error {
             ProposeError::NotLeader { .. } => Refused::NotLeader,
-            ProposeError::Busy => Refused::Full,
+            // It leads, all but: clients are to look for the next one at once.
+            ProposeError::HandingOver if claim == Claim::Client => Refused::NotLeader,
+            ProposeError::HandingOver | ProposeError::Busy => Refused::Full,
         })?;
         self.proposed_bytes += size;
         Ok(place)
@@ -298,6 +304,7 @@ impl ReplicatedLog {
         self.fill_wal(now);
         self.catch_up.start(&mut self.wal, disk, &mut self.driver);
         self.wal.submit(disk);
+        self.writes.given(self.wal.written_lsn(), self.wal.durable_lsn(), now);
     }
 
     fn act_all(&mut self) {
@@ -558,6 +565,9 @@ impl ReplicatedLog {
 
     fn report_durable(&mut self, now: Instant, metrics: &ShardMetrics) {
         let durable = self.wal.durable_lsn();
+        self.writes.done(durable, |since| {
+            metrics.wal_write.record(now.saturating_duration_since(since));
+        });
         while let Some(&(lsn, ticket, since)) = self.unpersisted.front() {
             if lsn > durable {
                 break;

@@ -106,6 +106,11 @@ impl Tiers {
         self.groups.iter().copied().zip(&self.tiers)
     }
 
+    /// The group at a place in their order, from 0 on.
+    pub(super) fn at(&self, at: usize) -> Option<(RaftGroupId, &Tier)> {
+        self.groups.get(at).copied().zip(self.tiers.get(at))
+    }
+
     /// Hands a job to the store's thread; false if that has too many.
     pub(super) fn start(&mut self, group: RaftGroupId, job: Job, of: JobOf) -> bool {
         self.next_token += 1;

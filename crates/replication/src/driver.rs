@@ -27,10 +27,9 @@ pub struct DriverConfig {
     pub node: u64,
     /// Where randomised election timeouts come from.
     pub seed: u64,
-    /// Ticks without a leader before an election; the draw is up to twice as many.
+    /// Ticks without a leader before an election; the draw is up to half as many more. At least
+    /// two: a leader says in every tick that it is there.
     pub election_ticks: usize,
-    /// Ticks between two heartbeats; fewer than `election_ticks`.
-    pub heartbeat_ticks: usize,
     /// Append messages under way to one follower.
     pub inflight_max: usize,
     /// Bytes of one append message, payloads included; an entry larger than this travels alone.
@@ -42,14 +41,12 @@ pub struct DriverConfig {
 }
 
 impl DriverConfig {
-    /// Limits that suit a tick of 40 ms and a network of 10 Gbit/s. With a heartbeat in every tick
-    /// those of all groups go out together.
+    /// Limits that suit a tick of 40 ms and a network of 10 Gbit/s.
     pub fn new(node: u64, seed: u64) -> Self {
         Self {
             node,
             seed,
-            election_ticks: 5,
-            heartbeat_ticks: 1,
+            election_ticks: 4,
             inflight_max: 64,
             message_bytes: 1 << 20,
             payload_window_bytes: 64 << 20,
@@ -63,7 +60,8 @@ impl DriverConfig {
         raft::Config {
             id: self.node,
             election_tick: self.election_ticks,
-            heartbeat_tick: self.heartbeat_ticks,
+            // Its own are few: see `idle.rs`.
+            heartbeat_tick: self.election_ticks - 1,
             applied,
             max_size_per_msg: self.message_bytes,
             max_inflight_msgs: self.inflight_max,
@@ -81,8 +79,10 @@ impl DriverConfig {
 pub enum ProposeError {
     #[error("not the leader of this group")]
     NotLeader { leader: Option<u64> },
-    #[error("too many bytes are under way, or leadership is being handed over")]
+    #[error("too many bytes are under way")]
     Busy,
+    #[error("leadership of this group is being handed over")]
+    HandingOver,
 }
 
 /// Why a log was not compacted; nothing has happened.
@@ -218,6 +218,9 @@ impl Driver {
         };
         if found.role() != Role::Leader {
             return Err(ProposeError::NotLeader { leader: found.leader() });
+        }
+        if found.hands_over() {
+            return Err(ProposeError::HandingOver);
         }
         if found.unapplied_size() + payload.len() > self.config.payload_window_bytes
             && found.unapplied_size() > 0

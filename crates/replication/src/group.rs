@@ -30,14 +30,14 @@ pub(crate) struct Shared<'a> {
 }
 
 pub(crate) struct Group {
-    id: RaftGroupId,
+    pub(crate) id: RaftGroupId,
     pub(crate) raw: RawNode<LogStorage>,
     /// Whether the driver's dirty list holds this group.
     pub(crate) dirty: bool,
     /// What becomes valid once a write is durable, in the order of the writes.
     pending: VecDeque<Pending>,
     /// A snapshot is on its way to the disk; raft takes no step and no tick until it is durable.
-    barrier: bool,
+    pub(crate) barrier: bool,
     pub(crate) held: HeldMessages,
     /// The largest commit index that was announced.
     announced_commit: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Group {
     /// Bytes proposed in this leadership that are not applied yet.
     unapplied_size: usize,
     /// Ticks so far; a part of what election timeouts are drawn from.
-    ticks: u64,
+    pub(crate) ticks: u64,
 }
 
 /// The rest of a Ready (or of a compaction), to be done after its write.
@@ -151,14 +151,6 @@ impl Group {
         self.announce_commit(shared.actions);
     }
 
-    pub(crate) fn tick(&mut self, shared: &mut Shared<'_>) {
-        self.ticks += 1;
-        if !self.barrier {
-            self.raw.tick();
-            self.after_step(shared);
-        }
-    }
-
     /// Steps a message from another node; every payload has been verified.
     pub(crate) fn step(&mut self, body: Body, shared: &mut Shared<'_>) {
         if self.barrier || (self.members().is_empty() && !is_for_new(&body)) {
@@ -234,15 +226,6 @@ impl Group {
         self.after_step(shared);
     }
 
-    /// The leader, if it is that node, has stopped: the time in which it would have been waited for
-    /// counts as over. What is left is the part of the time-out that differs between voters.
-    pub(crate) fn leader_gone(&mut self, node: u64, election_ticks: usize) {
-        if self.role() == Role::Follower && self.leader() == Some(node) {
-            let elapsed = &mut self.raw.raft.election_elapsed;
-            *elapsed = election_ticks.max(*elapsed);
-        }
-    }
-
     /// Messages to a voter were lost.
     pub(crate) fn unreachable(&mut self, to: u64, shared: &mut Shared<'_>) {
         if !self.barrier && self.role() == Role::Leader {
@@ -269,6 +252,11 @@ impl Group {
         // Of two that know as much, the lower number.
         let best = others.max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id)));
         best.map(|(id, _)| *id)
+    }
+
+    /// Takes the leader no entries, since another voter is about to lead?
+    pub(crate) fn hands_over(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
     }
 
     /// Hands leadership over, or lets a transfer that is under way go on.
@@ -481,7 +469,7 @@ impl Group {
         }
     }
 
-    fn after_step(&mut self, shared: &mut Shared<'_>) {
+    pub(crate) fn after_step(&mut self, shared: &mut Shared<'_>) {
         self.announce_role(shared.actions);
         self.release_payloads(shared.config);
         self.draw_election_timeout(shared.config);
@@ -530,18 +518,6 @@ impl Group {
     fn is_alone_and_idle(&self) -> bool {
         self.is_alone() && self.raw.raft.state != StateRole::Leader
     }
-
-    /// raft-rs draws its timeouts from the thread's generator; a replay needs ours. The draw
-    /// changes with the term, and with time, so that two nodes that tie once do not tie for ever.
-    fn draw_election_timeout(&mut self, config: &DriverConfig) {
-        let election_ticks = config.election_ticks as u64;
-        let round = self.ticks / (2 * election_ticks);
-        let draw = [config.node, self.id.get(), self.raw.raft.term, round]
-            .iter()
-            .fold(config.seed, |seed, value| mix(seed ^ value));
-        let extra = usize::try_from(draw % election_ticks).expect("below a usize");
-        self.raw.raft.set_randomized_election_timeout(config.election_ticks + extra);
-    }
 }
 
 /// May a node that is new to its group take a message? Who takes part stands in a snapshot, not in
@@ -583,12 +559,4 @@ fn snapshot_record(snapshot: &Snapshot) -> SnapshotRecord {
     let mark = Mark { index: metadata.index, term: metadata.term };
     let members = Members::from_raft(metadata.get_conf_state());
     SnapshotRecord { mark, members, data: snapshot.data.clone() }
-}
-
-/// SplitMix64's finaliser: every bit of the result depends on every bit of the value.
-fn mix(value: u64) -> u64 {
-    let mut mixed = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }

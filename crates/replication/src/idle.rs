@@ -1,12 +1,28 @@
 //! Heartbeats that tell nothing new, and the answers to them: hardly anything else happens in a
 //! group in which nothing is written. Raft would do the same with them, in ten times as long.
 
+use std::collections::BTreeMap;
+
 use raft::{INVALID_INDEX, StateRole};
 
 use crate::group::Group;
-use crate::heartbeats::Beat;
+use crate::heartbeats::{Beat, Heartbeats};
 
 impl Group {
+    /// In every tick a leader says that it is there, and what is committed of what a voter has: as
+    /// raft says it by itself, in some of the ticks.
+    pub(crate) fn beat_at_once(&self, heartbeats: &mut BTreeMap<u64, Heartbeats>) {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader || raft.heartbeat_elapsed() == 0 {
+            return;
+        }
+        for (to, progress) in raft.prs().iter().filter(|(to, _)| **to != raft.id) {
+            let commit = progress.matched.min(raft.raft_log.committed);
+            let all = heartbeats.entry(*to).or_insert_with(|| Heartbeats::new(raft.id, *to));
+            all.beats.push(Beat { group: self.id, term: raft.term, commit });
+        }
+    }
+
     /// Takes in a heartbeat and returns the answer; `None` if it is for raft.
     pub(crate) fn answer_at_once(&mut self, from: u64, beat: &Beat) -> Option<Beat> {
         let awaits_disk = self.awaits_disk();

@@ -16,6 +16,7 @@
 //! - There is no clock, thread, socket or source of randomness in this crate.
 
 mod action;
+mod clock;
 mod descriptor;
 mod driver;
 mod group;

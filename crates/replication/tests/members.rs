@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use model::{LogIndex, RaftGroupId, Term};
 use replication::{
-    Action, AppBytes, Descriptor, Driver, DriverConfig, MemberChange, Members, Role,
+    Action, AppBytes, Descriptor, Driver, DriverConfig, MemberChange, Members, ProposeError, Role,
 };
 
 const GROUP: RaftGroupId = RaftGroupId::new(3);
@@ -411,4 +411,21 @@ fn a_leader_that_is_removed_leads_no_more() {
         assert!(cluster.node(next).driver.committed(GROUP) >= two);
         assert_eq!(cluster.leader(), next);
     }
+}
+
+#[test]
+fn a_leader_that_hands_over_takes_no_entries() {
+    let mut cluster = Cluster::of_three();
+    let leader = cluster.leader();
+    let next = leader % 3 + 1;
+    let of_leader = &mut cluster.node(leader).driver;
+    of_leader.transfer_leader(GROUP, next);
+    let payload = Bytes::from_static(b"late");
+    let descriptor = Descriptor::of(&payload, false, AppBytes::EMPTY).expect("small");
+    assert_eq!(of_leader.role(GROUP), Role::Leader);
+    let refused = of_leader.propose(GROUP, descriptor, payload);
+    assert_eq!(refused, Err(ProposeError::HandingOver));
+    cluster.settle();
+    assert_eq!(cluster.leader(), next);
+    cluster.node(next).propose(b"in time");
 }

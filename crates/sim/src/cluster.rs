@@ -211,7 +211,6 @@ impl Cluster {
     fn driver_config(&self, node: u64) -> DriverConfig {
         DriverConfig {
             election_ticks: 10,
-            heartbeat_ticks: 2,
             inflight_max: 8,
             message_bytes: self.settings.message_bytes,
             payload_window_bytes: 64 << 10,

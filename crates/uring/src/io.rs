@@ -112,6 +112,8 @@ pub struct Io {
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) armed: bool,
+    /// Nobody is accepted any more.
+    pub(crate) closed: bool,
 }
 
 pub(crate) struct DiskRequest {
@@ -167,9 +169,20 @@ impl Io {
     pub fn listen(&mut self, listener: TcpListener) -> io::Result<ListenerId> {
         // Not blocking would end the accept request at once with EAGAIN.
         listener.set_nonblocking(false)?;
-        let slot = self.listeners.insert(Listener { socket: listener, armed: false });
+        let slot =
+            self.listeners.insert(Listener { socket: listener, armed: false, closed: false });
         self.arm_accept(slot);
         Ok(ListenerId(slot.index))
+    }
+
+    /// Who connects from now on is refused, and so is who waits to be accepted.
+    pub fn stop_listening(&mut self, listener: ListenerId) {
+        let slot = self.listeners.refs().into_iter().find(|slot| slot.index == listener.0);
+        let Some(listener) = slot.and_then(|slot| self.listeners.get_mut(slot)) else { return };
+        // The socket stays: a request that the kernel has not seen yet may name it.
+        listener.closed = true;
+        // Fails on none that listens.
+        let _ = rustix::net::shutdown(&listener.socket, rustix::net::Shutdown::Both);
     }
 
     /// Takes over a connected socket and receives from it from now on.
@@ -374,7 +387,7 @@ impl Io {
 
     pub(crate) fn arm_accept(&mut self, slot: SlotRef) {
         let Some(listener) = self.listeners.get_mut(slot) else { return };
-        if self.draining {
+        if self.draining || listener.closed {
             return;
         }
         listener.armed = true;

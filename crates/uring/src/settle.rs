@@ -131,10 +131,11 @@ impl Io {
         if let Some(slot) = slot.filter(|_| !more) {
             match &outcome {
                 Err(error) if !passes(error) => {
-                    if let Some(listener) = self.listeners.get_mut(slot) {
+                    let listener = self.listeners.get_mut(slot);
+                    if let Some(listener) = listener.filter(|it| !it.closed) {
                         listener.armed = false;
+                        self.accept_at = Some(self.now + ACCEPT_PAUSE);
                     }
-                    self.accept_at = Some(self.now + ACCEPT_PAUSE);
                 }
                 _ => self.arm_accept(slot),
             }

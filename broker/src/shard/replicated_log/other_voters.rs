@@ -11,10 +11,10 @@ use wal_uring::Lsn;
 
 use super::{FRAMES_OF_EDIT, RAFT_TICK, Refused, ReplicatedLog, is_vital};
 
-/// A voter that has heard the leader elects no other one for five ticks, of which the first may be
+/// A voter that has heard the leader elects no other one for four ticks, of which the first may be
 /// short; less what a message is under way.
-const LEASE: Duration = Duration::from_millis(140);
-const _: () = assert!(LEASE.as_millis() < 4 * RAFT_TICK.as_millis());
+const LEASE: Duration = Duration::from_millis(100);
+const _: () = assert!(LEASE.as_millis() < 3 * RAFT_TICK.as_millis());
 /// What the WAL writes around an entry, and for its descriptor.
 const ENTRY_OVERHEAD: usize = 256;
 
@@ -67,9 +67,18 @@ impl ReplicatedLog {
     /// Has a majority been heard so recently that nobody else can lead? If it has not, this broker
     /// may have stood still while another one was elected, and not know it yet.
     pub(crate) fn has_quorum(&self, group: RaftGroupId, now: Instant) -> bool {
-        let recent = |at: &Instant| now.saturating_duration_since(*at) < LEASE;
+        self.hears_majority(group, LEASE, now)
+    }
+
+    /// Has a majority of a group, this broker included, been heard so short a time ago?
+    pub(crate) fn hears_majority(
+        &self,
+        group: RaftGroupId,
+        within: Duration,
+        now: Instant,
+    ) -> bool {
         let own = self.driver.node();
-        let heard = |voter| voter == own || self.heard.get(&voter).is_some_and(recent);
+        let heard = |voter| voter == own || self.has_heard(voter, within, now);
         self.driver.members(group).is_some_and(|members| members.are_majority(heard))
     }
 

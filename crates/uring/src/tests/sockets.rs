@@ -20,6 +20,23 @@ fn listen(reactor: &mut Reactor) -> SocketAddr {
     address
 }
 
+#[test]
+fn who_connects_after_the_end_of_listening_is_refused_and_who_is_connected_stays() {
+    let mut reactor = Reactor::new(&ReactorConfig::default()).unwrap();
+    let mut recorder = Recorder::default();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let listener = reactor.io().listen(socket).unwrap();
+    let (conn, mut peer) = connect(&mut reactor, &mut recorder, address);
+    reactor.io().stop_listening(listener);
+    reactor.io().stop_listening(listener);
+    turn_for(&mut reactor, &mut recorder, Duration::from_millis(150));
+    let refused = TcpStream::connect(address).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    peer.write_all(b"still here").unwrap();
+    turn_until(&mut reactor, &mut recorder, "bytes", |_, seen| seen.bytes(conn) == b"still here");
+}
+
 /// A connected pair: our id and the peer's socket.
 fn connect(reactor: &mut Reactor, recorder: &mut Recorder, to: SocketAddr) -> (ConnId, TcpStream) {
     let before = recorder.accepted.len();
