@@ -16,6 +16,7 @@ use crate::data_dir::wal_path;
 use crate::metrics::ShardMetrics;
 use crate::partition::leader_epoch;
 use crate::peer::dialer::Dialer;
+use crate::peer::hello::VERSIONS;
 use crate::peer::tls::credentials::Credentials;
 use crate::shard::mailbox::Switchboard;
 use crate::voter::voter;
@@ -46,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) metrics: Vec<Arc<ShardMetrics>>,
     /// By raft group: who leads it in which term, as [`pack`] has it; 0 if nobody is known to.
     leaders: Vec<AtomicU64>,
+    /// The oldest and the newest version of the protocol between brokers that this one speaks.
+    pub(crate) peer_versions: (u16, u16),
     /// For TLS on the connections to other brokers, which are plain without.
     pub(crate) peer_tls: Option<Arc<Credentials>>,
     /// Connects to the other brokers, where there are some.
@@ -76,6 +79,7 @@ impl Node {
             switchboard: Switchboard::new(shard_count),
             metrics: (0..shard_count).map(|_| Arc::new(ShardMetrics::new())).collect(),
             leaders: (0..GROUPS_MAX).map(|_| AtomicU64::new(0)).collect(),
+            peer_versions: VERSIONS,
             peer_tls: None,
             dialer: OnceLock::new(),
             metadata_stored: AtomicU64::new(0),

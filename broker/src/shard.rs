@@ -81,7 +81,7 @@ use crate::net::NetAction;
 use crate::node::Node;
 use crate::peer::Peers;
 use crate::peer::frame::frame_size_max;
-use crate::peer::hello::{Hello, VERSIONS};
+use crate::peer::hello::Hello;
 use crate::random::Random;
 use crate::voter::node_of;
 
@@ -412,7 +412,7 @@ fn peers(node: &Node, shard: ShardId, entry_size_max: usize, now: Instant) -> Pe
         to: node.id,
         shard,
         shard_count: node.shard_count,
-        versions: VERSIONS,
+        versions: node.peer_versions,
     };
     // Those of the configuration, until the metadata says who is there.
     let others = node.founders().into_iter().filter(|it| *it != node.id);

@@ -39,6 +39,8 @@ pub struct Start {
     pub incarnation: u32,
     /// All brokers of the cluster, this one included; empty if it is alone.
     pub nodes: Vec<i32>,
+    /// The oldest and the newest version that it speaks with other brokers.
+    pub versions: (u16, u16),
     /// Of a new disk.
     pub data_groups: NonZeroU16,
     pub cluster_id: Uuid,
@@ -82,8 +84,8 @@ impl SimBroker {
         start: Start,
         now: Moment,
     ) -> Result<Self, String> {
-        let Start { node, incarnation, nodes, data_groups, cluster_id, settings, wal, seeds } =
-            start;
+        let Start { node, incarnation, nodes, versions, .. } = start;
+        let Start { data_groups, cluster_id, settings, wal, seeds, .. } = start;
         let [election, high, low] = seeds;
         let address = |node| (NodeId::new(node), HostPort::new("simulated", 9192));
         let nodes = nodes.into_iter().map(address).collect();
@@ -96,7 +98,9 @@ impl SimBroker {
         let (broker, host) = (NodeId::new(node), "simulated".to_owned());
         let endpoints = vec![Endpoint { broker, host, port: 9092, shard: None }];
         let identity = Identity { cluster_id, node: broker, incarnation };
-        let node = Arc::new(Node::new(identity, settings, 1, endpoints));
+        let mut node = Node::new(identity, settings, 1, endpoints);
+        node.peer_versions = versions;
+        let node = Arc::new(node);
         let seeds = Seeds { election, ids: [high, low] };
         let recovered = recover(&mut disk, SHARD, &node, wal, seeds);
         let (recovery, mut wal, _) = recovered.map_err(|error| error.to_string())?;

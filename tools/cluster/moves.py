@@ -1,10 +1,11 @@
 """Partitions move between the groups of three brokers under a steady load, also while their leaders are killed:
 producers and consumers go on, and nothing acknowledged is lost, doubled or moved. The time that a partition takes no
-records does not grow with it (`--megabytes`, a benchmark).
+records, by the brokers and by the history of a producer, does not grow with it (`--megabytes`, a benchmark).
 """
 
 import os
 import shutil
+import statistics
 import subprocess
 import time
 
@@ -12,6 +13,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from brokers import Cluster, free_ports  # sets the path to other runs' modules
+from timed import CLIENTS
 from watched import PATIENCE_SECONDS, PLACES, TOPIC, Watched, parser_of, run_in_directory
 
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152",
@@ -26,6 +28,9 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=2, help="of moves of every partition")
     parser.add_argument("--megabytes", type=int, nargs="*", default=[],
                         help="nothing but figures: partitions of so many, each moved --rounds times")
+    parser.add_argument("--client", choices=CLIENTS, default="prober", help="whose history it is then")
+    parser.add_argument("--interval-ms", type=float, default=5)
+    parser.add_argument("--request-timeout-ms", type=int, default=300)
     return parser.parse_args()
 
 
@@ -157,23 +162,34 @@ class Run(Watched):
         self.cluster.await_all()
 
     def measure(self):
-        """Of each size: from the request until the other broker serves, and how long no record was taken."""
+        """Of each size: from the request until the other broker serves, how long no record was taken, and the longest
+        time between two acknowledgements around a move."""
         for client in [*self.senders, *self.readers]:
             client.stop()
-        print("MiB     moves  request to serving, mean s   takes no records, mean s")
+        print("MiB     moves  request to serving, mean s   takes no records, mean s   "
+              f"{self.options.client} waits, p50 ms, worst ms")
         for megabytes in self.options.megabytes:
             topic = f"large-{megabytes}"
             self.fill(topic, megabytes)
             before = [self.total(f"{name}_{part}") for name in (MOVE, SEALED) for part in ("sum", "count")]
-            for _ in range(self.options.rounds):
-                leader = self.partitions(topic)[0].leader
-                first = (leader + 1) % 3
-                self.move(topic, 0, first)
-                self.follows(topic, 0, first)
-                time.sleep(0.3)
+            load = CLIENTS[self.options.client](self.cluster.bootstrap, (topic, 0), self.options)
+            load.start()
+            gaps = [self.gap(topic, load) for _ in range(self.options.rounds)]
+            load.stop()
             after = [self.total(f"{name}_{part}") for name in (MOVE, SEALED) for part in ("sum", "count")]
             took, moves, sealed, seals = [now - then for now, then in zip(after, before)]
-            print(f"{megabytes:<8}{moves:<7.0f}{took / moves:<29.3f}{sealed / seals:.3f}", flush=True)
+            print(f"{megabytes:<8}{moves:<7.0f}{took / moves:<29.3f}{sealed / seals:<27.3f}"
+                  f"{statistics.median(gaps):.0f} {max(gaps):.0f}", flush=True)
+
+    def gap(self, topic, load):
+        """Of one move, in milliseconds."""
+        time.sleep(1)
+        began = time.monotonic()
+        first = (self.partitions(topic)[0].leader + 1) % 3
+        self.move(topic, 0, first)
+        self.follows(topic, 0, first)
+        time.sleep(0.3)
+        return load.longest_gap_ms(began)
 
     def fill(self, topic, megabytes):
         admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap})

@@ -35,11 +35,14 @@ use super::wal_room::{WalRoom, WriteRate};
 use crate::metrics::{Metric, ShardMetrics};
 use crate::partition::{KIND_EDIT, entry_kind};
 
-/// The tick of what is not urgent.
+/// The tick of what is not urgent, and raft's where there are no other brokers.
 const TICK: Duration = Duration::from_millis(100);
 /// Raft's tick with other brokers, and how often a leader says that it is there: four without a
 /// word of it, and up to two more, are an election.
 const RAFT_TICK: Duration = Duration::from_millis(40);
+/// Every third of them is one of what is not urgent, too: a core at rest wakes up once for both, and
+/// so do the other brokers for what both send.
+const RAFT_TICKS: u32 = 3;
 
 /// Bytes proposed and not yet taken by the WAL; past that proposals are refused.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
@@ -121,9 +124,10 @@ pub(crate) struct ReplicatedLog {
     has_peers: bool,
     /// By voter: when it was last heard.
     heard: BTreeMap<u64, Instant>,
-    next_tick: Instant,
     raft_tick: Duration,
     next_raft_tick: Instant,
+    /// Raft's ticks since one that was not raft's alone.
+    raft_ticks: u32,
 }
 
 /// As the shard knows it: it moves on with the events that the shard took, so that a broker leads
@@ -175,9 +179,9 @@ impl ReplicatedLog {
             slow_disk: SlowDisk::default(),
             has_peers,
             heard: BTreeMap::new(),
-            next_tick: now + TICK,
             raft_tick,
             next_raft_tick: now + raft_tick,
+            raft_ticks: 0,
         }
     }
 
@@ -344,19 +348,21 @@ impl ReplicatedLog {
     }
 
     pub(crate) fn next_tick(&self) -> Option<Instant> {
-        Some(self.next_tick.min(self.next_raft_tick))
+        Some(self.next_raft_tick)
     }
 
     /// Lets raft's and the WAL's slow clocks tick; false if it is not time.
     pub(crate) fn tick_if_due(&mut self, now: Instant) -> bool {
-        if now >= self.next_raft_tick {
-            self.next_raft_tick = now + self.raft_tick;
-            self.act_all();
-            self.driver.handle_tick();
+        if now < self.next_raft_tick {
+            return false;
         }
-        let due = now >= self.next_tick;
+        self.next_raft_tick = now + self.raft_tick;
+        self.act_all();
+        self.driver.handle_tick();
+        self.raft_ticks += 1;
+        let due = self.raft_tick == TICK || self.raft_ticks >= RAFT_TICKS;
         if due {
-            self.next_tick = now + TICK;
+            self.raft_ticks = 0;
             self.wal.tick();
             // A snapshot of the leader makes room, too.
             self.trim();

@@ -14,6 +14,7 @@ mod producer;
 mod report;
 mod reshape;
 mod settings;
+mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -108,6 +109,8 @@ enum Event {
     Stop(usize, u64),
     /// A broker that runs on an old disk gets the new one back.
     NewDisk(usize),
+    /// A broker with a build that is too new for the others gets the one before it.
+    TakeBack(usize),
     /// The other side of a connection lost its power.
     Reset(u32),
     /// Brokers are added, drained and removed.
@@ -299,6 +302,7 @@ impl Simulation {
             Event::NewDisk(node) => {
                 self.swap_disks(node);
             }
+            Event::TakeBack(node) => self.take_back_build(node),
             Event::Reset(conn) => self.network.reset(self.now, conn),
             Event::Reshape => self.reshape(),
             Event::Move => self.move_one(),

@@ -43,6 +43,8 @@ pub(crate) struct Hardware<'a> {
     pub(crate) incarnation: u32,
     /// All brokers of its cluster; empty if it is alone.
     pub(crate) nodes: &'a [i32],
+    /// The oldest and the newest version that it speaks with other brokers.
+    pub(crate) versions: (u16, u16),
     /// Of a new disk.
     pub(crate) data_groups: NonZeroU16,
     pub(crate) segment_count: u64,
@@ -97,6 +99,7 @@ impl Hardware<'_> {
             node: self.node,
             incarnation: self.incarnation,
             nodes: self.nodes.to_vec(),
+            versions: self.versions,
             data_groups: self.data_groups,
             cluster_id: CLUSTER,
             settings: self.settings.clone(),

@@ -59,6 +59,7 @@ impl Simulation {
             let incarnation = self.draw_incarnation();
             self.machines[*node].lose_disk(incarnation);
         }
+        self.watch.all_is_lost();
         self.plan.retain(|_, event| !matches!(event, Event::Start(_)));
         let failed = |reason| Violation::Rebuild { reason };
         let incarnation = self.draw_incarnation();

@@ -8,7 +8,7 @@ use crate::kafka::violation::Violation;
 use crate::weather::draw_weather;
 
 /// Microseconds that a broker stays down, or stands still, at most.
-const DOWN_MAX: u64 = 3_000_000;
+pub(super) const DOWN_MAX: u64 = 3_000_000;
 /// Microseconds within which each disk has what was given to it.
 const WRITTEN_AFTER: u64 = 1_000_000;
 /// Microseconds that a link is cut at most.
@@ -22,7 +22,7 @@ impl Simulation {
         self.plan(again, Event::Fault);
         let nodes = self.nodes();
         let node = nodes[self.random.index(nodes.len())];
-        match self.random.below(23) {
+        match self.random.below(26) {
             0..=3 => self.end_broker(node, End::PowerCut),
             4..=5 => self.end_broker(node, End::Kill),
             6 => nodes.into_iter().for_each(|node| self.end_broker(node, End::PowerCut)),
@@ -32,6 +32,7 @@ impl Simulation {
             15..=17 => self.cut(node),
             18..=19 => self.lose_disk(node),
             20 => self.bring_old_disk(node),
+            21..=23 if self.settings.upgrades => self.change_build(node),
             _ => self.break_links(node),
         }
         Ok(())
@@ -137,7 +138,7 @@ impl Simulation {
     }
 
     /// What a broker does that is asked to stop: others lead what it leads, then it ends.
-    fn stop(&mut self, node: usize) {
+    pub(super) fn stop(&mut self, node: usize) {
         let Some(broker) = self.machines[node].broker_mut() else { return };
         broker.hand_over();
         self.note(node, &[9], || "stops".to_owned());

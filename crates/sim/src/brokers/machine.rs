@@ -27,6 +27,8 @@ pub(crate) struct Machine {
     /// the old one.
     other: Option<Disk>,
     runs_on_old: bool,
+    /// Of the broker that starts next: a version number.
+    build: u16,
     store: Store,
     random: Random,
     settings: Settings,
@@ -62,6 +64,7 @@ impl Machine {
             incarnation: 0,
             other: None,
             runs_on_old: false,
+            build: 1,
             store,
             random,
             settings,
@@ -91,6 +94,8 @@ impl Machine {
             node: NODES[self.node],
             incarnation: self.incarnation,
             nodes: &self.config,
+            // Each build speaks with the one before it, too.
+            versions: (self.build.saturating_sub(1).max(1), self.build),
             data_groups: self.settings.data_groups,
             segment_count: self.settings.segment_count,
             disk_delay_max: self.settings.disk_delay_max[self.node],
@@ -115,6 +120,14 @@ impl Machine {
                 End::Kill => broker.kill(),
             });
         }
+    }
+
+    pub(crate) fn build(&self) -> u16 {
+        self.build
+    }
+
+    pub(crate) fn set_build(&mut self, build: u16) {
+        self.build = build;
     }
 
     /// The first disk of a broker that joins.

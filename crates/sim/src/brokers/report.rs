@@ -42,6 +42,9 @@ pub struct Report {
     pub joined: usize,
     pub drained: usize,
     pub removed: usize,
+    /// Brokers that came back with the next build, and with one that is too new for others.
+    pub upgrades: usize,
+    pub too_new: usize,
     /// Partitions that another group has got.
     pub moved: usize,
     /// What the bucket alone gives back was compared with what was offloaded.
@@ -92,7 +95,7 @@ impl Report {
 counts! {
     seconds acknowledged repeats refused timed_out not_leader given_up batches_read reads_failed
     reads_of_old_leaders power_cuts kills stops pauses cuts cuts_one_way breaks disks_lost
-    disks_replaced disks_found joined drained removed moved rebuilds disasters terms snapshots
+    disks_replaced disks_found joined drained removed upgrades too_new moved rebuilds disasters terms snapshots
     let_go hand_overs compactions wal_reads object_reads merges objects objects_deleted
     store_failures lost_replies stalls damages
 }

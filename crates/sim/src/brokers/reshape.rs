@@ -86,7 +86,8 @@ impl Simulation {
         if !self.standing(JOINER)?.is_member {
             return self.propose(ClusterChange::Add(NODES[JOINER])).then_some(Reshape::Adding);
         }
-        let incarnation = self.draw_incarnation();
+        let (incarnation, build) = (self.draw_incarnation(), self.oldest_build_beside(None));
+        self.machines[JOINER].set_build(build);
         self.machines[JOINER].set_incarnation(incarnation);
         self.takes_part[JOINER] = true;
         self.plan(0, Event::Start(JOINER));

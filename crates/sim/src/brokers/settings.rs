@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) grows: bool,
     /// Microseconds between two moves of partitions at most, where they move.
     pub(crate) move_interval_max: Option<u64>,
+    /// Brokers are stopped and come back with another build.
+    pub(crate) upgrades: bool,
     pub(crate) producer_count: usize,
     /// Microseconds between two batches of a producer at most.
     pub(crate) produce_interval_max: u64,
@@ -89,6 +91,7 @@ impl Settings {
             duration: random.between(10_000_000, 60_000_000),
             reshape_after: random.between(1_000_000, 20_000_000),
             grows: random.chance(500),
+            upgrades: random.chance(500),
             producer_count: 2 + random.index(4),
             produce_interval_max: random.between(10_000, 200_000),
             record_size_max: [200, 4_000, 20_000][random.index(3)],

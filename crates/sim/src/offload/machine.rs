@@ -54,6 +54,7 @@ impl Machine {
         let hardware = Hardware {
             incarnation: 0,
             node: NODE,
+            versions: (1, 1),
             nodes: &[],
             data_groups: NonZeroU16::MIN,
             segment_count: self.settings.segment_count,

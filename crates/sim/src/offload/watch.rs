@@ -65,6 +65,14 @@ impl Watch {
         self.compare(state.group, broker.needed(state.group, homes), now_ms)
     }
 
+    /// All brokers lost their disks: an object that only they named, and no file in the bucket, is
+    /// one of which nobody knows any more. So is a merged one; what it was made of is there still.
+    pub(crate) fn all_is_lost(&mut self) {
+        let files = self.named.values().flat_map(|named| &named.newest.1);
+        let files: BTreeSet<_> = files.copied().collect();
+        self.named.values_mut().for_each(|named| named.live.retain(|it| files.contains(it)));
+    }
+
     /// Looks at what changed in the bucket.
     pub(crate) fn look_at_bucket(&mut self, now_ms: i64) -> Result<(), Violation> {
         for change in self.bucket.take_changes() {
