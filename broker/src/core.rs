@@ -95,7 +95,7 @@ impl Core {
                     reactor.now() + GRACE
                 });
                 let now = reactor.now();
-                if self.shard.is_quiet() && self.has_said_farewell(now) || now >= by {
+                if self.has_said_farewell(now) && self.shard.is_quiet() || now >= by {
                     return self.shut_down(reactor);
                 }
             }

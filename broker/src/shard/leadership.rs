@@ -22,12 +22,12 @@ const REST_MAX: Duration = Duration::from_secs(600);
 
 /// A broker that has known no leader for so long is of no use; an election takes less.
 const LEADERLESS: Duration = Duration::from_millis(800);
-/// The same of one that hears no majority in any group: it is cut off, or most others are gone.
+/// The same of one that is in touch with no group: it is cut off, or most others are gone.
 /// Counted from when that was seen first, so that what came while this broker stood still is
 /// heard before.
 const CUT_OFF: Duration = Duration::from_millis(100);
-/// A majority that was silent for longer is not heard: several times what heartbeats take.
-const MAJORITY_SILENCE: Duration = Duration::from_millis(150);
+/// Who was silent for longer is not heard: several times what heartbeats take.
+const SILENCE: Duration = Duration::from_millis(150);
 /// How often it then lets its clients go.
 const LET_GO_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -38,7 +38,7 @@ pub(crate) struct Leadership {
     led: BTreeMap<RaftGroupId, Led>,
     /// When it is looked next at who leads.
     next_look: Option<Instant>,
-    /// Since when no leader is known, and no majority heard.
+    /// Since when no leader is known, and no group within reach.
     leaderless_since: Option<Instant>,
     cut_off_since: Option<Instant>,
     /// When the clients were let go last.
@@ -128,8 +128,8 @@ impl Shard {
         let (groups, now) = (self.tiers.groups(), self.now.instant);
         let is_in_use = self.ready && !groups.is_empty();
         let is_leaderless = is_in_use && !groups.iter().any(|it| self.log.knows_leader(*it));
-        let hears_majority = |it| self.log.hears_majority(it, MAJORITY_SILENCE, now);
-        let is_cut_off = is_in_use && !groups.iter().any(|it| hears_majority(*it));
+        let is_in_touch = |it| self.log.is_in_touch(it, SILENCE, now);
+        let is_cut_off = is_in_use && !groups.iter().any(|it| is_in_touch(*it));
         let leadership = &mut self.leadership;
         let has_been = |is: bool, since: &mut Option<Instant>, limit| {
             *since = is.then(|| since.unwrap_or(now));

@@ -9,11 +9,12 @@ mod other_voters;
 mod slow_disk;
 mod steps;
 mod streams;
+mod ticks;
 mod trim;
 mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use model::{LogIndex, RaftGroupId, Term};
@@ -28,21 +29,13 @@ use wal_uring::{AppendError, Disk, Location, Lsn, ReadError, Record, StreamId, W
 use self::slow_disk::SlowDisk;
 use self::steps::{Step, Steps};
 pub(crate) use self::streams::{group_of, snapshot_stream, stream};
+use self::ticks::{Tick, Ticks};
 use self::writes::Writes;
 use super::catch_up::CatchUp;
 use super::log_event::LogEvent;
 use super::wal_room::{WalRoom, WriteRate};
 use crate::metrics::{Metric, ShardMetrics};
 use crate::partition::{KIND_EDIT, entry_kind};
-
-/// The tick of what is not urgent, and raft's where there are no other brokers.
-const TICK: Duration = Duration::from_millis(100);
-/// Raft's tick with other brokers, and how often a leader says that it is there: four without a
-/// word of it, and up to two more, are an election.
-const RAFT_TICK: Duration = Duration::from_millis(40);
-/// Every third of them is one of what is not urgent, too: a core at rest wakes up once for both, and
-/// so do the other brokers for what both send.
-const RAFT_TICKS: u32 = 3;
 
 /// Bytes proposed and not yet taken by the WAL; past that proposals are refused.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
@@ -124,10 +117,7 @@ pub(crate) struct ReplicatedLog {
     has_peers: bool,
     /// By voter: when it was last heard.
     heard: BTreeMap<u64, Instant>,
-    raft_tick: Duration,
-    next_raft_tick: Instant,
-    /// Raft's ticks since one that was not raft's alone.
-    raft_ticks: u32,
+    ticks: Ticks,
 }
 
 /// As the shard knows it: it moves on with the events that the shard took, so that a broker leads
@@ -152,7 +142,6 @@ impl ReplicatedLog {
         reserve_percent: u32,
         now: Instant,
     ) -> Self {
-        let raft_tick = raft_tick(has_peers);
         let groups =
             groups.into_iter().map(|group| (group, GroupState::new(&driver, group))).collect();
         Self {
@@ -179,9 +168,7 @@ impl ReplicatedLog {
             slow_disk: SlowDisk::default(),
             has_peers,
             heard: BTreeMap::new(),
-            raft_tick,
-            next_raft_tick: now + raft_tick,
-            raft_ticks: 0,
+            ticks: Ticks::new(has_peers, now),
         }
     }
 
@@ -348,21 +335,16 @@ impl ReplicatedLog {
     }
 
     pub(crate) fn next_tick(&self) -> Option<Instant> {
-        Some(self.next_raft_tick)
+        Some(self.ticks.next())
     }
 
     /// Lets raft's and the WAL's slow clocks tick; false if it is not time.
     pub(crate) fn tick_if_due(&mut self, now: Instant) -> bool {
-        if now < self.next_raft_tick {
-            return false;
-        }
-        self.next_raft_tick = now + self.raft_tick;
+        let Some(tick) = self.ticks.due(now) else { return false };
         self.act_all();
         self.driver.handle_tick();
-        self.raft_ticks += 1;
-        let due = self.raft_tick == TICK || self.raft_ticks >= RAFT_TICKS;
+        let due = tick == Tick::All;
         if due {
-            self.raft_ticks = 0;
             self.wal.tick();
             // A snapshot of the leader makes room, too.
             self.trim();
@@ -593,11 +575,6 @@ impl GroupState {
         let compacted = LogIndex::new(driver.first_index(group).get() - 1);
         Self { leads: None, caught_up: false, compacted }
     }
-}
-
-/// With other brokers an election has to be over soon.
-const fn raft_tick(has_peers: bool) -> Duration {
-    if has_peers { RAFT_TICK } else { TICK }
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use model::RaftGroupId;
 use wal_uring::{AppendError, Record};
 
-use super::{GroupState, ReplicatedLog, raft_tick, snapshot_stream, stream};
+use super::{GroupState, ReplicatedLog, snapshot_stream, stream};
 use crate::shard::replicated_log::steps::Step;
 
 impl ReplicatedLog {
     /// There are other brokers, or none any more.
     pub(crate) fn set_has_peers(&mut self, has_peers: bool) {
         self.has_peers = has_peers;
-        self.raft_tick = raft_tick(has_peers);
+        self.ticks.set_has_peers(has_peers);
     }
 
     pub(crate) fn has_group(&self, group: RaftGroupId) -> bool {

@@ -9,7 +9,8 @@ use model::{LogIndex, RaftGroupId};
 use replication::{Heartbeats, MemberChange, Members, Message};
 use wal_uring::Lsn;
 
-use super::{FRAMES_OF_EDIT, RAFT_TICK, Refused, ReplicatedLog, is_vital};
+use super::ticks::RAFT_TICK;
+use super::{FRAMES_OF_EDIT, Refused, ReplicatedLog, is_vital};
 
 /// A voter that has heard the leader elects no other one for four ticks, of which the first may be
 /// short; less what a message is under way.
@@ -70,13 +71,17 @@ impl ReplicatedLog {
         self.hears_majority(group, LEASE, now)
     }
 
+    /// Is a group within reach: its leader, or a majority where there is none or this broker leads?
+    /// Followers do not hear each other.
+    pub(crate) fn is_in_touch(&self, group: RaftGroupId, within: Duration, now: Instant) -> bool {
+        match self.driver.leader(group).filter(|leader| *leader != self.driver.node()) {
+            Some(leader) => self.has_heard(leader, within, now),
+            None => self.hears_majority(group, within, now),
+        }
+    }
+
     /// Has a majority of a group, this broker included, been heard so short a time ago?
-    pub(crate) fn hears_majority(
-        &self,
-        group: RaftGroupId,
-        within: Duration,
-        now: Instant,
-    ) -> bool {
+    fn hears_majority(&self, group: RaftGroupId, within: Duration, now: Instant) -> bool {
         let own = self.driver.node();
         let heard = |voter| voter == own || self.has_heard(voter, within, now);
         self.driver.members(group).is_some_and(|members| members.are_majority(heard))

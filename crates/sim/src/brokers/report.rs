@@ -95,7 +95,7 @@ impl Report {
 counts! {
     seconds acknowledged repeats refused timed_out not_leader given_up batches_read reads_failed
     reads_of_old_leaders power_cuts kills stops pauses cuts cuts_one_way breaks disks_lost
-    disks_replaced disks_found joined drained removed upgrades too_new moved rebuilds disasters terms snapshots
-    let_go hand_overs compactions wal_reads object_reads merges objects objects_deleted
-    store_failures lost_replies stalls damages
+    disks_replaced disks_found joined drained removed upgrades too_new moved rebuilds disasters
+    terms snapshots let_go hand_overs compactions wal_reads object_reads merges objects
+    objects_deleted store_failures lost_replies stalls damages
 }

@@ -1,6 +1,7 @@
-//! A rolling upgrade: brokers stop one by one and come back with another build, which speaks its own
-//! version of the protocol between brokers and the one before it. Some go back to what they were, and
-//! some come with a build that is too new for others: those do not hear it until it is taken back.
+//! A rolling upgrade: brokers stop one by one and come back with another build, which speaks its
+//! own version of the protocol between brokers and the one before it. Some go back to what they
+//! were, and some come with a build that is too new for others: those do not hear it until it is
+//! taken back.
 
 use super::faults::DOWN_MAX;
 use super::{Event, Simulation};
