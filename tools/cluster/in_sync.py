@@ -92,12 +92,17 @@ class Run(Watched):
         return set(admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions[0].isrs)
 
     def ask(self, acks=-1):
-        """What the leader says of a record."""
-        for node in self.cluster.pids:
-            code = produce(self.cluster.address(node), LONELY, NO_PRODUCER, -1, acks=acks)
-            if code != NOT_LEADER_OR_FOLLOWER:
-                return code
-        return NOT_LEADER_OR_FOLLOWER
+        """What the leader says of a record; leadership may go back to whom it belongs meanwhile."""
+        said = NOT_LEADER_OR_FOLLOWER
+
+        def ask_all():
+            nonlocal said
+            for node in self.cluster.pids:
+                if said == NOT_LEADER_OR_FOLLOWER:
+                    said = produce(self.cluster.address(node), LONELY, NO_PRODUCER, -1, acks=acks)
+            return said != NOT_LEADER_OR_FOLLOWER
+        self.wait("a leader answers", ask_all)
+        return said
 
     def single(self):
         alone = Alone(self.options.binary, self.directory, free_ports())
