@@ -161,7 +161,7 @@ impl Core {
         if self.shard.could_hand_over() {
             return false;
         }
-        let time = if self.shard.has_others() { FAREWELL } else { Duration::ZERO };
+        let time = if self.shard.peers.any_up() { FAREWELL } else { Duration::ZERO };
         now >= *self.farewell_until.get_or_insert(now + time)
     }
 

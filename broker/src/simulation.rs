@@ -84,8 +84,17 @@ impl SimBroker {
         start: Start,
         now: Moment,
     ) -> Result<Self, String> {
-        let Start { node, incarnation, nodes, versions, .. } = start;
-        let Start { data_groups, cluster_id, settings, wal, seeds, .. } = start;
+        let Start {
+            node,
+            incarnation,
+            nodes,
+            versions,
+            data_groups,
+            cluster_id,
+            settings,
+            wal,
+            seeds,
+        } = start;
         let [election, high, low] = seeds;
         let address = |node| (NodeId::new(node), HostPort::new("simulated", 9192));
         let nodes = nodes.into_iter().map(address).collect();

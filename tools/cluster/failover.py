@@ -22,7 +22,7 @@ from faults import Faults
 from histories import Witness, faults_of_histories, tally
 from namespaces import NamespacedBrokers, Network
 from slowdisk import on_slow_disks
-from timed import CLIENTS
+from timed import CLIENTS, add_arguments
 from verdict import read_all
 
 PLACE = ("failover", 0)
@@ -38,9 +38,7 @@ def arguments():
     parser.add_argument("--slowdisk", required=True, help="the program of slowdisk.c")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--faults", default=",".join(SECONDS))
-    parser.add_argument("--client", choices=CLIENTS, default="prober")
-    parser.add_argument("--interval-ms", type=float, default=5)
-    parser.add_argument("--request-timeout-ms", type=int, default=300)
+    add_arguments(parser)
     parser.add_argument("--json")
     return parser.parse_args()
 

@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from brokers import Cluster, free_ports  # sets the path to other runs' modules
-from timed import CLIENTS
+from timed import CLIENTS, add_arguments
 from watched import PATIENCE_SECONDS, PLACES, TOPIC, Watched, parser_of, run_in_directory
 
 FLAGS = ["--wal-size", "128MiB", "--set", "offload.age.ms=1000", "--set", "offload.bytes=2097152",
@@ -28,9 +28,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=2, help="of moves of every partition")
     parser.add_argument("--megabytes", type=int, nargs="*", default=[],
                         help="nothing but figures: partitions of so many, each moved --rounds times")
-    parser.add_argument("--client", choices=CLIENTS, default="prober", help="whose history it is then")
-    parser.add_argument("--interval-ms", type=float, default=5)
-    parser.add_argument("--request-timeout-ms", type=int, default=300)
+    add_arguments(parser)
     return parser.parse_args()
 
 

@@ -39,7 +39,7 @@ def arguments():
 class Run:
     def __init__(self, options, directory):
         self.options = options
-        self.followers = [0, 1, 2]
+        self.nodes = [0, 1, 2]  # What was lost last is the last to be lost again.
         self.cluster = Cluster(options.binary, directory, free_ports(), ["--wal-size", "512MiB"])
 
     def produce(self, rate, batch_records, seconds):
@@ -85,9 +85,8 @@ class Run:
 
     def replace(self):
         leader = self.leader()
-        node = next(each for each in self.followers if each != leader)
-        # One after the other: what was lost last is the last to be lost again.
-        self.followers.append(self.followers.pop(self.followers.index(node)))
+        node = next(each for each in self.nodes if each != leader)
+        self.nodes.append(self.nodes.pop(self.nodes.index(node)))
         self.await_point()
         self.cluster.kill(node)
         shutil.rmtree(os.path.join(self.cluster.directory, "data", str(node)))
@@ -99,7 +98,8 @@ class Run:
 
     def await_point(self):
         """The oldest record that is in no object has just become so old."""
-        age = lambda: max(self.cluster.metric(node, AGE) or 0 for node in range(3)) / 1000
+        def age():
+            return max(self.cluster.metric(node, AGE) or 0 for node in range(3)) / 1000
         wait_until("all is offloaded", lambda: age() < POINT_SECONDS / 2, PATIENCE_SECONDS)
         wait_until("records get old", lambda: age() >= POINT_SECONDS, PATIENCE_SECONDS)
 

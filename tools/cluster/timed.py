@@ -7,7 +7,8 @@ retries at once, as kafka-python does.
 
 Each of them has waits of its own: librdkafka looks for late requests once a second, kafka-python may ask
 the broker that stands still who leads instead of it. `prober` has none: it goes from broker to broker and
-gives each a tenth of a second. What it waits for is the brokers.
+gives each a tenth of a second. What it waits for is the brokers. It sends one record at a time, so that
+its gaps say something, and the percentiles of its latencies little.
 """
 
 import threading
@@ -164,4 +165,12 @@ class Prober(Timed):
             self._connection = None
 
 
-CLIENTS = {"prober": Prober, "kafka-python": OfKafkaPython, "librdkafka": OfLibrdkafka, "librdkafka-eager": OfEagerLibrdkafka}
+CLIENTS = {"prober": Prober, "kafka-python": OfKafkaPython, "librdkafka": OfLibrdkafka,
+           "librdkafka-eager": OfEagerLibrdkafka}
+
+
+def add_arguments(parser):
+    """What the clients above are told by."""
+    parser.add_argument("--client", choices=CLIENTS, default="prober", help="whose history is measured")
+    parser.add_argument("--interval-ms", type=float, default=5)
+    parser.add_argument("--request-timeout-ms", type=int, default=300)

@@ -17,7 +17,8 @@ use crate::partition::{
 };
 
 impl Shard {
-    /// Appends a client's batch; answers when it is committed, or at once if it is refused.
+    /// Appends a client's batch; answers when it is committed, or if it is refused at once: where
+    /// that is since nobody leads, a moment later.
     pub(crate) fn append(&mut self, origin: Origin, append: Append) {
         let (partition, waiter) =
             (append.partition, |appended| Waiter::Client { origin, appended });

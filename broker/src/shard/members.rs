@@ -78,9 +78,9 @@ struct Wanted<'a> {
 }
 
 /// Are the members these voters, and nobody else? So they are in nearly all of many groups.
-fn are_just(members: &Members, voters: impl Iterator<Item = u64> + Clone) -> bool {
+fn are_just(members: &Members, mut voters: impl Iterator<Item = u64> + Clone) -> bool {
     voters.clone().count() == members.voters.len()
-        && voters.into_iter().all(|it| members.voters.contains(&it))
+        && voters.all(|it| members.voters.contains(&it))
         && members.learners.is_empty()
         && !members.is_joint()
 }

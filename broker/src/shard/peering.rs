@@ -98,12 +98,7 @@ impl Shard {
 
     /// Does this broker still lead what another one could?
     pub(crate) fn could_hand_over(&self) -> bool {
-        self.has_others() && self.log.leads_any()
-    }
-
-    /// Is another broker there?
-    pub(crate) fn has_others(&self) -> bool {
-        self.peers.any_up()
+        self.peers.any_up() && self.log.leads_any()
     }
 
     fn hear_control(&mut self, from: NodeId, control: Control) {

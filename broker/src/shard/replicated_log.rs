@@ -113,8 +113,6 @@ pub(crate) struct ReplicatedLog {
     catch_up: CatchUp,
     followers_have_room: bool,
     slow_disk: SlowDisk,
-    /// There are other brokers in the cluster.
-    has_peers: bool,
     /// By voter: when it was last heard.
     heard: BTreeMap<u64, Instant>,
     ticks: Ticks,
@@ -166,7 +164,6 @@ impl ReplicatedLog {
             catch_up: CatchUp::default(),
             followers_have_room: true,
             slow_disk: SlowDisk::default(),
-            has_peers,
             heard: BTreeMap::new(),
             ticks: Ticks::new(has_peers, now),
         }

@@ -17,10 +17,10 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Who waits, the oldest first: no more than there are requests in memory.
 #[derive(Debug, Default)]
-pub(crate) struct Unled(VecDeque<Refused>);
+pub(crate) struct Unled(VecDeque<Waiting>);
 
 #[derive(Debug)]
-struct Refused {
+struct Waiting {
     until: Instant,
     group: RaftGroupId,
     /// `None`: it was in the log of a leader that leads no more.
@@ -48,7 +48,7 @@ impl Shard {
             return self.say_not_leader(origin);
         }
         let until = self.now.instant + WAIT_MAX;
-        self.unled.0.push_back(Refused { until, group, partition, origin });
+        self.unled.0.push_back(Waiting { until, group, partition, origin });
     }
 
     /// A group has a leader.
@@ -69,10 +69,10 @@ impl Shard {
         }
     }
 
-    fn tell_unled(&mut self, is_over: impl Fn(&Refused) -> bool) {
+    fn tell_unled(&mut self, is_over: impl Fn(&Waiting) -> bool) {
         let (over, rest) = std::mem::take(&mut self.unled.0).into_iter().partition(is_over);
         self.unled.0 = rest;
-        let over: VecDeque<Refused> = over;
+        let over: VecDeque<Waiting> = over;
         over.into_iter().for_each(|refused| self.say_not_leader(refused.origin));
     }
 

@@ -10,7 +10,6 @@ use crate::shard::replicated_log::steps::Step;
 impl ReplicatedLog {
     /// There are other brokers, or none any more.
     pub(crate) fn set_has_peers(&mut self, has_peers: bool) {
-        self.has_peers = has_peers;
         self.ticks.set_has_peers(has_peers);
     }
 

@@ -123,13 +123,13 @@ impl ReplicatedLog {
     /// Bytes of the WAL that clients' entries leave free: a segment; with other brokers as much
     /// more as a follower's log may differ from its leader's.
     pub(super) fn kept_from_clients(&self) -> u64 {
-        let segments = if self.has_peers { 3 } else { 1 };
+        let segments = if self.ticks.has_peers() { 3 } else { 1 };
         segments * self.wal.segment_size()
     }
 
     /// May a client's entry be proposed, for all that is known of the other brokers?
     pub(super) fn check_followers(&self, group: RaftGroupId, size: usize) -> Result<(), Refused> {
-        if !self.has_peers {
+        if !self.ticks.has_peers() {
             return Ok(());
         }
         if !self.followers_have_room {
@@ -208,7 +208,7 @@ impl ReplicatedLog {
 
     /// A write of a group's entries took so long here.
     pub(super) fn judge_disk(&mut self, group: RaftGroupId, took: Duration, now: Instant) {
-        if self.has_peers && self.leads(group).is_some() {
+        if self.ticks.has_peers() && self.leads(group).is_some() {
             let majority_has_it = self.driver.commits_without_own_disk(group);
             self.slow_disk.written(took, majority_has_it, now);
         }

@@ -39,6 +39,11 @@ impl Ticks {
         self.has_peers = has_peers;
     }
 
+    /// Are there other brokers in the cluster?
+    pub(super) fn has_peers(&self) -> bool {
+        self.has_peers
+    }
+
     pub(super) fn next(&self) -> Instant {
         self.next
     }
