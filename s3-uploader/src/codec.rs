@@ -14,8 +14,20 @@ pub(crate) const NAME_SIZE: usize = 33;
 /// An extent without the name of its object.
 pub(crate) const EXTENT_SIZE: usize = 52;
 
-const FORM_RANGE: u8 = 1;
+pub(crate) const FORM_RANGE: u8 = 1;
 const FORM_MERGED: u8 = 2;
+
+/// The name of an object as numbers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct NameFields {
+    pub(crate) form: u8,
+    pub(crate) group: u64,
+    pub(crate) term: u64,
+    /// The first index, or the number of a merged object.
+    pub(crate) from: u64,
+    /// The last index, or 0.
+    pub(crate) to: u64,
+}
 
 /// Why bytes are not a directory, an edit or a manifest.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -23,7 +35,7 @@ pub enum DecodeError {
     #[error("{left} bytes are left where {wanted} are needed")]
     Short { left: usize, wanted: usize },
     #[error("{count} elements do not fit the {left} bytes that are left")]
-    Count { count: u32, left: usize },
+    Count { count: u64, left: usize },
     #[error("{left} bytes are left over")]
     LeftOver { left: usize },
     #[error("format version {found} is not known")]
@@ -77,16 +89,8 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn name(&mut self) -> Result<ObjectName, DecodeError> {
-        let (form, group) = (self.u8()?, RaftGroupId::new(self.u64()?));
-        let (term, from, to) = (Term::new(self.u64()?), self.u64()?, self.u64()?);
-        match form {
-            FORM_RANGE => {
-                Ok(ObjectName::range(group, term, LogIndex::new(from), LogIndex::new(to))?)
-            }
-            FORM_MERGED if to == 0 => Ok(ObjectName::merged(group, term, from)),
-            FORM_MERGED => Err(DecodeError::Inconsistent { field: "the padding of a name" }),
-            found => Err(DecodeError::Kind { field: "an object's name", found }),
-        }
+        let (form, group, term) = (self.u8()?, self.u64()?, self.u64()?);
+        NameFields { form, group, term, from: self.u64()?, to: self.u64()? }.name()
     }
 
     pub(crate) fn extent(&mut self, object: ObjectName) -> Result<Extent, DecodeError> {
@@ -106,12 +110,22 @@ impl<'a> Reader<'a> {
     pub(crate) fn list<T>(
         &mut self,
         element_size: usize,
+        element: impl FnMut(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let count = self.u32()?;
+        self.elements(count.into(), element_size, element)
+    }
+
+    /// The elements of a list whose count has been read.
+    pub(crate) fn elements<T>(
+        &mut self,
+        count: u64,
+        element_size: usize,
         mut element: impl FnMut(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, DecodeError> {
-        let (count, left) = (self.u32()?, self.rest.len());
-        let excessive = DecodeError::Count { count, left };
+        let left = self.rest.len();
         let fitting = usize::try_from(count).ok().filter(|count| *count <= left / element_size);
-        let mut elements = Vec::with_capacity(fitting.ok_or(excessive)?);
+        let mut elements = Vec::with_capacity(fitting.ok_or(DecodeError::Count { count, left })?);
         for _ in 0..count {
             elements.push(element(self)?);
         }
@@ -147,16 +161,37 @@ impl<'a> Reader<'a> {
     }
 }
 
+impl NameFields {
+    pub(crate) fn of(name: &ObjectName) -> Self {
+        let (form, from, to) = match name {
+            ObjectName::Range(name) => (FORM_RANGE, name.first().get(), name.last().get()),
+            ObjectName::Merged(name) => (FORM_MERGED, name.number(), 0),
+        };
+        Self { form, group: name.group().get(), term: name.term().get(), from, to }
+    }
+
+    /// # Errors
+    ///
+    /// The numbers are no name.
+    pub(crate) fn name(self) -> Result<ObjectName, DecodeError> {
+        let (group, term) = (RaftGroupId::new(self.group), Term::new(self.term));
+        match (self.form, self.to) {
+            (FORM_RANGE, to) => {
+                Ok(ObjectName::range(group, term, LogIndex::new(self.from), LogIndex::new(to))?)
+            }
+            (FORM_MERGED, 0) => Ok(ObjectName::merged(group, term, self.from)),
+            (FORM_MERGED, _) => Err(DecodeError::Inconsistent { field: "the padding of a name" }),
+            (found, _) => Err(DecodeError::Kind { field: "an object's name", found }),
+        }
+    }
+}
+
 pub(crate) fn put_name(out: &mut BytesMut, name: &ObjectName) {
-    let (form, from, to) = match name {
-        ObjectName::Range(name) => (FORM_RANGE, name.first().get(), name.last().get()),
-        ObjectName::Merged(name) => (FORM_MERGED, name.number(), 0),
-    };
+    let NameFields { form, group, term, from, to } = NameFields::of(name);
     out.put_u8(form);
-    out.put_u64_le(name.group().get());
-    out.put_u64_le(name.term().get());
-    out.put_u64_le(from);
-    out.put_u64_le(to);
+    for number in [group, term, from, to] {
+        out.put_u64_le(number);
+    }
 }
 
 /// All but the object's name, which is written once for many extents.

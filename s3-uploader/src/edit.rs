@@ -351,7 +351,7 @@ mod tests {
             let mut bytes = golden.to_vec();
             bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
             let left = golden.len() - at - 4;
-            let error = DecodeError::Count { count: u32::MAX, left };
+            let error = DecodeError::Count { count: u32::MAX.into(), left };
             assert_eq!(Edit::decode(&bytes), Err(error));
         }
     }

@@ -19,6 +19,7 @@
 mod apply;
 mod codec;
 mod moves;
+mod near;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -40,7 +40,7 @@ class Run:
     def __init__(self, options, directory):
         self.options = options
         self.nodes = [0, 1, 2]  # What was lost last is the last to be lost again.
-        self.cluster = Cluster(options.binary, directory, free_ports(), ["--wal-size", "512MiB"])
+        self.cluster = Cluster(options.binary, directory, free_ports(), ["--wal-size", "1GiB"])
 
     def produce(self, rate, batch_records, seconds):
         """A load that ends by itself; refused records are written in the next one."""

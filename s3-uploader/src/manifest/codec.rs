@@ -1,23 +1,8 @@
 //! Bytes of a whole manifest. Normative: `docs/formats/manifest.md`.
 //!
-//! ```text
-//! version          u8
-//! offloaded_upto   u64
-//! live             list of: name, size u64                     names ascend
-//! retired          list of: name, size u64, retired_ms i64     names ascend, none is live
-//! partitions       list of: partition u64, log_start i64, end i64 (-1: none),
-//!                           list of: number of the object in `live` u32, extent
-//! ```
-//!
-//! Version 1 ends here: the group never gave a partition away nor got one. Version 2 goes on:
-//!
-//! ```text
-//! sealed           list of: partition u64, move u64
-//! arrivals         list of: partition u64, move u64, epoch_base u32
-//! foreign          list of: number of the object in `live` u32        numbers ascend
-//! lent             list of: partition u64, to u64, since u64,
-//!                           list of: number of the object in `live` u32
-//! ```
+//! Snapshots are sent to replicas that come anew and written whenever a log is compacted, so a
+//! manifest takes few bytes: some 18 for an object with one extent. Its numbers are varints, most
+//! of them as the distance from what is expected (`near.rs`).
 //!
 //! A manifest has exactly one encoding: replicas that applied the same edits have equal bytes.
 //! There is no checksum: the snapshot or the manifest file that carries the bytes has one.
@@ -27,84 +12,77 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{BufMut, Bytes, BytesMut};
 use model::{LogIndex, Offset, PartitionId, RaftGroupId};
 
+use super::near::{narrow, put_count, put_near, put_varint};
 use super::{Arrival, Lent, LiveObject, Manifest, PartitionExtents, RetiredObject};
-use crate::codec::{self, DecodeError, EXTENT_SIZE, NAME_SIZE, Reader};
+use crate::codec::{DecodeError, FORM_RANGE, NameFields, Reader};
 use crate::object::Extent;
 use crate::object_name::ObjectName;
 use crate::plan::SMALL_BELOW;
 
-/// Without moves and with them.
-const VERSIONS: [u8; 2] = [1, 2];
-const NO_END: Offset = Offset::new(-1);
-const LIVE_SIZE: usize = NAME_SIZE + 8;
-const RETIRED_SIZE: usize = NAME_SIZE + 16;
-/// Of a partition without extents.
-const PARTITION_SIZE_MIN: usize = 28;
-const SEALED_SIZE: usize = 16;
-const ARRIVAL_SIZE: usize = 20;
-const NUMBER_SIZE: usize = 4;
-/// With one object.
-const LENT_SIZE_MIN: usize = 28 + NUMBER_SIZE;
+const VERSION: u8 = 3;
+/// In place of a form: form, group and term are those of the object before.
+const SAME: u8 = 0;
+/// No partition ends there.
+const NO_END: Offset = Offset::ZERO;
+/// Of elements of lists, in bytes.
+const LIVE_SIZE_MIN: usize = 3;
+const RETIRED_SIZE_MIN: usize = 4;
+const PARTITION_SIZE_MIN: usize = 4;
+const EXTENT_SIZE_MIN: usize = 8;
+const SEALED_SIZE_MIN: usize = 2;
+const ARRIVAL_SIZE_MIN: usize = 3;
+const NUMBER_SIZE_MIN: usize = 1;
+const LENT_SIZE_MIN: usize = 5;
 
 impl Manifest {
     pub fn encode(&self) -> Bytes {
-        let extents_size = self.extent_count() * (4 + EXTENT_SIZE);
-        let objects_size = self.live.len() * LIVE_SIZE + self.retired.len() * RETIRED_SIZE;
-        let partitions_size = self.partitions.len() * PARTITION_SIZE_MIN;
-        let fixed_size = 1 + 8 + 3 * 4;
-        let size = fixed_size + objects_size + partitions_size + extents_size;
-        let mut out = BytesMut::with_capacity(size);
-        out.put_u8(VERSIONS[usize::from(self.has_moves())]);
-        out.put_u64_le(self.offloaded_upto.get());
-        codec::put_count(&mut out, self.live.len());
+        let mut out = BytesMut::new();
+        out.put_u8(VERSION);
+        put_varint(&mut out, self.offloaded_upto.get());
+        put_count(&mut out, self.live.len());
+        let mut before = ObjectBefore::default();
         for (name, object) in &self.live {
-            codec::put_name(&mut out, name);
-            out.put_u64_le(object.size);
+            before.put(&mut out, name, object.size);
         }
-        codec::put_count(&mut out, self.retired.len());
+        put_count(&mut out, self.retired.len());
+        let mut before = ObjectBefore::default();
         for (name, object) in &self.retired {
-            codec::put_name(&mut out, name);
-            out.put_u64_le(object.size);
-            out.put_i64_le(object.retired_ms);
+            before.put(&mut out, name, object.size);
+            before.put_time(&mut out, object.retired_ms);
         }
         let names: Vec<&ObjectName> = self.live.keys().collect();
-        codec::put_count(&mut out, self.partitions.len());
+        put_count(&mut out, self.partitions.len());
+        let mut ids = Ascending::default();
         for (partition, known) in &self.partitions {
-            out.put_u64_le(partition.get());
+            ids.put(&mut out, partition.get());
             known.encode(&mut out, &names);
         }
-        if self.has_moves() {
-            self.encode_moves(&mut out, &names);
-        }
+        self.encode_moves(&mut out, &names);
         out.freeze()
     }
 
-    /// Whether there is anything that version 1 has no place for.
-    fn has_moves(&self) -> bool {
-        let has_foreign = || self.live.values().any(|object| object.is_foreign);
-        !(self.sealed.is_empty() && self.arrivals.is_empty() && self.lent.is_empty())
-            || has_foreign()
-    }
-
     fn encode_moves(&self, out: &mut BytesMut, names: &[&ObjectName]) {
-        codec::put_count(out, self.sealed.len());
+        put_count(out, self.sealed.len());
+        let mut ids = Ascending::default();
         for (partition, id) in &self.sealed {
-            out.put_u64_le(partition.get());
-            out.put_u64_le(id.get());
+            ids.put(out, partition.get());
+            put_varint(out, id.get());
         }
-        codec::put_count(out, self.arrivals.len());
+        put_count(out, self.arrivals.len());
+        let mut ids = Ascending::default();
         for (partition, Arrival { id, epoch_base }) in &self.arrivals {
-            out.put_u64_le(partition.get());
-            out.put_u64_le(id.get());
-            out.put_u32_le(*epoch_base);
+            ids.put(out, partition.get());
+            put_varint(out, id.get());
+            put_varint(out, (*epoch_base).into());
         }
         let foreign = self.live.iter().filter(|(_, object)| object.is_foreign);
         put_numbers(out, names, foreign.map(|(name, _)| name));
-        codec::put_count(out, self.lent.len());
+        put_count(out, self.lent.len());
+        let mut ids = Ascending::default();
         for (partition, lent) in &self.lent {
-            out.put_u64_le(partition.get());
-            out.put_u64_le(lent.to.get());
-            out.put_u64_le(lent.since);
+            ids.put(out, partition.get());
+            put_varint(out, lent.to.get());
+            put_varint(out, lent.since);
             put_numbers(out, names, lent.objects.iter());
         }
     }
@@ -114,22 +92,22 @@ impl Manifest {
     /// The bytes are not a manifest that edits could have led to.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        let version = reader.u8()?;
-        if !VERSIONS.contains(&version) {
-            return Err(DecodeError::Version { found: version });
-        }
-        let offloaded_upto = LogIndex::new(reader.u64()?);
-        let live = reader.list(LIVE_SIZE, |reader| {
-            let (name, size) = (reader.name()?, reader.u64()?);
+        reader.version(VERSION)?;
+        let offloaded_upto = LogIndex::new(reader.varint()?);
+        let mut before = ObjectBefore::default();
+        let live = reader.near_list(LIVE_SIZE_MIN, |reader| {
+            let (name, size) = before.read(reader)?;
             Ok((name, LiveObject { size, extent_count: 0, lent_count: 0, is_foreign: false }))
         })?;
-        let retired = reader.list(RETIRED_SIZE, |reader| {
-            let (name, size) = (reader.name()?, reader.u64()?);
-            Ok((name, RetiredObject { size, retired_ms: reader.i64()? }))
+        let mut before = ObjectBefore::default();
+        let retired = reader.near_list(RETIRED_SIZE_MIN, |reader| {
+            let (name, size) = before.read(reader)?;
+            Ok((name, RetiredObject { size, retired_ms: before.read_time(reader)? }))
         })?;
         let mut objects = Objects { live };
-        let partitions = reader.list(PARTITION_SIZE_MIN, |reader| {
-            Ok((reader.partition()?, PartitionExtents::decode(reader, &mut objects)?))
+        let mut ids = Ascending::default();
+        let partitions = reader.near_list(PARTITION_SIZE_MIN, |reader| {
+            Ok((ids.partition(reader)?, PartitionExtents::decode(reader, &mut objects)?))
         })?;
         let mut manifest = Self {
             offloaded_upto,
@@ -137,14 +115,9 @@ impl Manifest {
             retired: ascending(retired, "retired objects")?,
             ..Self::default()
         };
-        if version == VERSIONS[1] {
-            manifest.decode_moves(&mut reader, &mut objects)?;
-        }
+        manifest.decode_moves(&mut reader, &mut objects)?;
         reader.finish()?;
         manifest.list_live(objects)?;
-        if version != VERSIONS[usize::from(manifest.has_moves())] {
-            return Err(DecodeError::Inconsistent { field: "the version" });
-        }
         Ok(manifest)
     }
 
@@ -153,20 +126,24 @@ impl Manifest {
         reader: &mut Reader<'_>,
         objects: &mut Objects,
     ) -> Result<(), DecodeError> {
-        let sealed = reader
-            .list(SEALED_SIZE, |reader| Ok((reader.partition()?, LogIndex::new(reader.u64()?))))?;
+        let mut ids = Ascending::default();
+        let sealed = reader.near_list(SEALED_SIZE_MIN, |reader| {
+            Ok((ids.partition(reader)?, LogIndex::new(reader.varint()?)))
+        })?;
         self.sealed = ascending(sealed, "sealed partitions")?;
-        let arrivals = reader.list(ARRIVAL_SIZE, |reader| {
-            let (partition, id) = (reader.partition()?, LogIndex::new(reader.u64()?));
-            Ok((partition, Arrival { id, epoch_base: reader.u32()? }))
+        let mut ids = Ascending::default();
+        let arrivals = reader.near_list(ARRIVAL_SIZE_MIN, |reader| {
+            let (partition, id) = (ids.partition(reader)?, LogIndex::new(reader.varint()?));
+            Ok((partition, Arrival { id, epoch_base: narrow(reader.varint()?)? }))
         })?;
         self.arrivals = ascending(arrivals, "arrivals")?;
         for number in numbers_of(reader)? {
             objects.at(number)?.1.is_foreign = true;
         }
-        let lent = reader.list(LENT_SIZE_MIN, |reader| {
-            let (partition, to) = (reader.partition()?, RaftGroupId::new(reader.u64()?));
-            Ok((partition, Lent { to, since: reader.u64()?, objects: objects.lent(reader)? }))
+        let mut ids = Ascending::default();
+        let lent = reader.near_list(LENT_SIZE_MIN, |reader| {
+            let (partition, to) = (ids.partition(reader)?, RaftGroupId::new(reader.varint()?));
+            Ok((partition, Lent { to, since: reader.varint()?, objects: objects.lent(reader)? }))
         })?;
         self.lent = ascending(lent, "lent partitions")?;
         let is_here = |partition: &PartitionId| {
@@ -198,22 +175,107 @@ impl Manifest {
     }
 }
 
+/// The object before in a list: the next one mostly goes on where it ended.
+#[derive(Default)]
+struct ObjectBefore {
+    family: (u8, u64, u64),
+    next: u64,
+    size: u64,
+    time: u64,
+}
+
+impl ObjectBefore {
+    fn put(&mut self, out: &mut BytesMut, name: &ObjectName, size: u64) {
+        let fields = NameFields::of(name);
+        let NameFields { form, group, term, from, to } = fields;
+        if self.family == (form, group, term) {
+            out.put_u8(SAME);
+        } else {
+            out.put_u8(form);
+            put_varint(out, group);
+            put_varint(out, term);
+            self.begin(form, group, term);
+        }
+        put_near(out, from, self.next);
+        if form == FORM_RANGE {
+            put_varint(out, to - from);
+        }
+        put_near(out, size, self.size);
+        self.end(fields, size);
+    }
+
+    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(ObjectName, u64), DecodeError> {
+        let form = reader.u8()?;
+        if form != SAME {
+            let (group, term) = (reader.varint()?, reader.varint()?);
+            if self.family == (form, group, term) {
+                return Err(DecodeError::Inconsistent { field: "a name that begins anew" });
+            }
+            self.begin(form, group, term);
+        }
+        let (form, group, term) = self.family;
+        let from = reader.near(self.next)?;
+        let to = match form {
+            FORM_RANGE => from.wrapping_add(reader.varint()?),
+            _ => 0,
+        };
+        let fields = NameFields { form, group, term, from, to };
+        let (name, size) = (fields.name()?, reader.near(self.size)?);
+        self.end(fields, size);
+        Ok((name, size))
+    }
+
+    fn begin(&mut self, form: u8, group: u64, term: u64) {
+        self.family = (form, group, term);
+        self.next = 0;
+    }
+
+    fn end(&mut self, NameFields { from, to, .. }: NameFields, size: u64) {
+        self.next = from.max(to).wrapping_add(1);
+        self.size = size;
+    }
+
+    fn put_time(&mut self, out: &mut BytesMut, time_ms: i64) {
+        let time = time_ms.cast_unsigned();
+        put_near(out, time, self.time);
+        self.time = time;
+    }
+
+    fn read_time(&mut self, reader: &mut Reader<'_>) -> Result<i64, DecodeError> {
+        self.time = reader.near(self.time)?;
+        Ok(self.time.cast_signed())
+    }
+}
+
+/// Numbers of a list that mostly count up.
+#[derive(Default)]
+struct Ascending {
+    next: u64,
+}
+
+impl Ascending {
+    fn put(&mut self, out: &mut BytesMut, number: u64) {
+        put_near(out, number, self.next);
+        self.next = number.wrapping_add(1);
+    }
+
+    fn read(&mut self, reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
+        let number = reader.near(self.next)?;
+        self.next = number.wrapping_add(1);
+        Ok(number)
+    }
+
+    fn partition(&mut self, reader: &mut Reader<'_>) -> Result<PartitionId, DecodeError> {
+        self.read(reader).map(PartitionId::new)
+    }
+}
+
 /// Live objects in the order in which they are numbered, with the references counted.
 struct Objects {
     live: Vec<(ObjectName, LiveObject)>,
 }
 
 impl Objects {
-    fn extent(&mut self, reader: &mut Reader<'_>) -> Result<Extent, DecodeError> {
-        let (name, object) = self.at(reader.u32()?)?;
-        object.extent_count += 1;
-        let extent = reader.extent(*name)?;
-        if !extent.is_sound(object.size) {
-            return Err(DecodeError::Inconsistent { field: "an extent's place in its object" });
-        }
-        Ok(extent)
-    }
-
     fn lent(&mut self, reader: &mut Reader<'_>) -> Result<BTreeSet<ObjectName>, DecodeError> {
         let mut names = BTreeSet::new();
         for number in numbers_of(reader)? {
@@ -227,7 +289,7 @@ impl Objects {
         Ok(names)
     }
 
-    fn at(&mut self, number: u32) -> Result<&mut (ObjectName, LiveObject), DecodeError> {
+    fn at(&mut self, number: u64) -> Result<&mut (ObjectName, LiveObject), DecodeError> {
         let known = usize::try_from(number).ok().and_then(|number| self.live.get_mut(number));
         known.ok_or(DecodeError::Inconsistent { field: "the number of an object" })
     }
@@ -238,38 +300,109 @@ fn put_numbers<'a>(
     names: &[&ObjectName],
     objects: impl Iterator<Item = &'a ObjectName>,
 ) {
-    let number = |name| names.binary_search(&name).expect("what is listed is live");
-    let numbers: Vec<usize> = objects.map(number).collect();
-    codec::put_count(out, numbers.len());
-    numbers.into_iter().for_each(|number| codec::put_count(out, number));
+    let numbers: Vec<u64> = objects.map(|name| number_of(names, name)).collect();
+    put_count(out, numbers.len());
+    let mut before = Ascending::default();
+    numbers.into_iter().for_each(|number| before.put(out, number));
+}
+
+fn number_of(names: &[&ObjectName], name: &ObjectName) -> u64 {
+    let number = names.binary_search(&name).expect("what is listed is live");
+    u64::try_from(number).expect("a length in memory has at most 64 bits")
 }
 
 /// Numbers of objects that ascend.
-fn numbers_of(reader: &mut Reader<'_>) -> Result<Vec<u32>, DecodeError> {
-    let numbers = reader.list(NUMBER_SIZE, Reader::u32)?;
+fn numbers_of(reader: &mut Reader<'_>) -> Result<Vec<u64>, DecodeError> {
+    let mut before = Ascending::default();
+    let numbers = reader.near_list(NUMBER_SIZE_MIN, |reader| before.read(reader))?;
     match numbers.is_sorted_by(|a, b| a < b) {
         true => Ok(numbers),
         false => Err(DecodeError::Inconsistent { field: "the order of objects" }),
     }
 }
 
+/// The extent before in a partition: the next one begins where it ended.
+#[derive(Default)]
+struct ExtentBefore {
+    numbers: Ascending,
+    end: u64,
+    length: u64,
+    size: u64,
+    index_count: u64,
+    max_timestamp: u64,
+}
+
+impl ExtentBefore {
+    /// Of the first extent of a partition.
+    fn none(log_start: Offset) -> Self {
+        Self { end: log_start.get().cast_unsigned(), ..Self::default() }
+    }
+
+    fn put(&mut self, out: &mut BytesMut, number: u64, extent: &Extent) {
+        let [base, end] = [extent.base, extent.end].map(|offset| offset.get().cast_unsigned());
+        let length = end.wrapping_sub(base);
+        let max_timestamp = extent.max_timestamp.cast_unsigned();
+        self.numbers.put(out, number);
+        put_near(out, base, self.end);
+        put_near(out, length, self.length);
+        put_varint(out, extent.position);
+        put_near(out, extent.size, self.size);
+        put_near(out, extent.index_position, extent.position.wrapping_add(extent.size));
+        put_near(out, extent.index_count.into(), self.index_count);
+        put_near(out, max_timestamp, self.max_timestamp);
+        (self.end, self.length, self.size) = (end, length, extent.size);
+        (self.index_count, self.max_timestamp) = (extent.index_count.into(), max_timestamp);
+    }
+
+    fn read(
+        &mut self,
+        reader: &mut Reader<'_>,
+        objects: &mut Objects,
+    ) -> Result<Extent, DecodeError> {
+        let (object, live) = objects.at(self.numbers.read(reader)?)?;
+        live.extent_count += 1;
+        let base = reader.near(self.end)?;
+        self.length = reader.near(self.length)?;
+        self.end = base.wrapping_add(self.length);
+        let position = reader.varint()?;
+        self.size = reader.near(self.size)?;
+        let index_position = reader.near(position.wrapping_add(self.size))?;
+        self.index_count = reader.near(self.index_count)?;
+        self.max_timestamp = reader.near(self.max_timestamp)?;
+        let extent = Extent {
+            object: *object,
+            base: Offset::new(base.cast_signed()),
+            end: Offset::new(self.end.cast_signed()),
+            position,
+            size: self.size,
+            index_position,
+            index_count: narrow(self.index_count)?,
+            max_timestamp: self.max_timestamp.cast_signed(),
+        };
+        match extent.is_sound(live.size) {
+            true => Ok(extent),
+            false => Err(DecodeError::Inconsistent { field: "an extent's place in its object" }),
+        }
+    }
+}
+
 impl PartitionExtents {
     fn encode(&self, out: &mut BytesMut, names: &[&ObjectName]) {
-        out.put_i64_le(self.log_start.get());
-        out.put_i64_le(self.end.unwrap_or(NO_END).get());
-        codec::put_count(out, self.extents.len());
+        put_varint(out, self.log_start.get().cast_unsigned());
+        put_varint(out, self.end.unwrap_or(NO_END).get().cast_unsigned());
+        put_count(out, self.extents.len());
+        let mut before = ExtentBefore::none(self.log_start);
         for extent in &self.extents {
-            let number =
-                names.binary_search(&&extent.object).expect("extents refer to live objects");
-            codec::put_count(out, number);
-            codec::put_extent(out, extent);
+            before.put(out, number_of(names, &extent.object), extent);
         }
     }
 
     fn decode(reader: &mut Reader<'_>, objects: &mut Objects) -> Result<Self, DecodeError> {
-        let (log_start, end) = (reader.offset()?, reader.offset()?);
+        let mut offset = || reader.varint().map(|offset| Offset::new(offset.cast_signed()));
+        let (log_start, end) = (offset()?, offset()?);
         let end = Some(end).filter(|end| *end != NO_END);
-        let extents = reader.list(4 + EXTENT_SIZE, |reader| objects.extent(reader))?;
+        let mut before = ExtentBefore::none(log_start);
+        let extents = reader.near_list(EXTENT_SIZE_MIN, |reader| before.read(reader, objects))?;
         let size = total(extents.iter().map(|extent| extent.size))?;
         let known = Self { log_start, end, size, extents };
         if known.is_known() && known.is_consistent() {

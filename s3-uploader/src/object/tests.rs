@@ -154,13 +154,13 @@ fn every_prefix_is_refused_and_a_short_tail_tells_what_is_needed() {
 
 #[test]
 fn a_count_beyond_the_bytes_is_refused_even_with_good_checksums() {
-    for count in [4, u32::MAX] {
+    for count in [4_u32, u32::MAX] {
         let mut bytes = GOLDEN.to_vec();
         bytes[INDEXES_END + 33..INDEXES_END + 37].copy_from_slice(&count.to_le_bytes());
         reseal(&mut bytes, INDEXES_END, TRAILER);
         let error = Directory::decode(&bytes).expect_err("too many sections");
         let left = 3 * 64;
-        assert_eq!(error, ObjectError::Directory(DecodeError::Count { count, left }));
+        assert_eq!(error, ObjectError::Directory(DecodeError::Count { count: count.into(), left }));
     }
     let mut extent = golden_builder().finish().extents[0].1.clone();
     let index = slice(GOLDEN, extent.index_range());

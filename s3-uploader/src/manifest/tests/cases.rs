@@ -2,7 +2,7 @@ use super::*;
 use crate::codec::DecodeError;
 use crate::edit::EditError;
 
-const GOLDEN: &[u8] = include_bytes!("../../../testdata/manifest.v1.bin");
+const GOLDEN: &[u8] = include_bytes!("../../../testdata/manifest.v3.bin");
 const P: PartitionId = PartitionId::new(7);
 
 /// A manifest after edits that all fit, at times 1000, 1001 and so on.
@@ -45,7 +45,7 @@ fn golden_manifest() -> Manifest {
 }
 
 #[test]
-fn reads_and_writes_the_bytes_of_version_1() {
+fn reads_and_writes_the_bytes_of_version_3() {
     assert_eq!(golden_manifest().encode(), GOLDEN);
     assert_eq!(Manifest::decode(GOLDEN), Ok(golden_manifest()));
 }
@@ -62,28 +62,71 @@ fn every_prefix_and_what_is_left_over_is_refused() {
 #[test]
 fn a_count_beyond_the_bytes_is_refused() {
     // Lists of live objects, retired objects, partitions, and extents of the first partition.
-    for at in [9, 136, 189, 217] {
+    for at in [2, 19, 29, 33] {
         let mut bytes = GOLDEN.to_vec();
-        bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
-        let left = GOLDEN.len() - at - 4;
-        let error = DecodeError::Count { count: u32::MAX, left };
+        bytes[at] = 0x7f;
+        let error = DecodeError::Count { count: 0x7f, left: GOLDEN.len() - at - 1 };
         assert_eq!(Manifest::decode(&bytes), Err(error), "count at {at}");
     }
 }
 
 #[test]
 fn an_encoding_that_breaks_an_invariant_is_refused() {
-    // The first live object: size. The second one: first index, so that names do not ascend. The
-    // first partition: log start, end; its extent: number of the object, which may also be one
-    // that leaves the first object without extents, base, size.
-    let changes = [(46, 1), (71, 0), (201, 4), (209, 5), (221, 9), (221, 1), (225, 4), (249, 0)];
-    for (at, byte) in changes {
+    let changes = [
+        // The first object's size, with a byte too many; the second one's first index.
+        (9, 0, "the form of a number"),
+        (11, 0x15, "live objects"),
+        // The first partition: log start and end; its extent: number of the object, which may also
+        // be one that leaves the first object without extents, length, size, points of the index.
+        (31, 4, "a partition's extents"),
+        (32, 5, "a partition's extents"),
+        (34, 6, "the number of an object"),
+        (34, 2, "an object without extents"),
+        (36, 0, "an extent's place in its object"),
+        (38, 0, "an extent's place in its object"),
+        (40, 0, "an extent's place in its object"),
+        // The second partition: its id; the base of its second extent.
+        (42, 3, "partitions"),
+        (59, 2, "a partition's extents"),
+    ];
+    for (at, byte, field) in changes {
         let mut bytes = GOLDEN.to_vec();
         assert_ne!(bytes[at], byte, "byte {at}");
         bytes[at] = byte;
-        let found = Manifest::decode(&bytes);
-        assert!(matches!(found, Err(DecodeError::Inconsistent { .. })), "byte {at}: {found:?}");
+        let error = DecodeError::Inconsistent { field };
+        assert_eq!(Manifest::decode(&bytes), Err(error), "byte {at} as {byte}");
     }
+}
+
+#[test]
+fn a_name_has_one_form_and_no_end_before_its_beginning() {
+    let in_full = [&GOLDEN[..10], &[1, 3, 12], &GOLDEN[11..]].concat();
+    let field = "a name that begins anew";
+    assert_eq!(Manifest::decode(&in_full), Err(DecodeError::Inconsistent { field }));
+    let mut beyond_64_bits = GOLDEN.to_vec();
+    beyond_64_bits[6] = 1;
+    assert!(matches!(Manifest::decode(&beyond_64_bits), Err(DecodeError::Name(_))));
+    let mut unknown = GOLDEN.to_vec();
+    unknown[3] = 3;
+    assert!(matches!(Manifest::decode(&unknown), Err(DecodeError::Kind { found: 3, .. })));
+    let nothing_before = [3, 0, 1, 0, 0, 0];
+    assert!(matches!(Manifest::decode(&nothing_before), Err(DecodeError::Kind { found: 0, .. })));
+}
+
+#[test]
+fn an_object_with_one_extent_takes_less_than_20_bytes() {
+    let mut manifest = Manifest::default();
+    let sizes = (0..1100_u64).map(|number| {
+        let records = 16_000 + i64::try_from(number % 7).expect("small");
+        let base = manifest.offloaded_end(P).map_or(0, Offset::get);
+        let piece = (7, base, base + records, (16 << 20) + number % 11 * 9_001);
+        let first = manifest.offloaded_upto().get() + 1;
+        let last = first + 16_100 + number % 13;
+        manifest.apply(&offloaded(first, last, &[piece]), 1000).expect("fits");
+        manifest.encode().len()
+    });
+    let sizes: Vec<usize> = sizes.collect();
+    assert!(sizes[1099] - sizes[99] < 20 * 1000, "{} bytes", sizes[1099] - sizes[99]);
 }
 
 #[test]
