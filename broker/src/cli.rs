@@ -1,6 +1,7 @@
 //! The command line: what may be said, and which part of the product does it.
 
 use std::io;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -73,6 +74,10 @@ struct DevArgs {
     /// Size of the WAL of all cores together, used when the data directory is created.
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     wal_size: Size,
+    /// Keep a core awake between requests that come less than so many microseconds apart; 0 lets it
+    /// sleep. 2000 if not given; with --nodes, where brokers share cores, 0.
+    #[arg(long, value_name = "MICROSECONDS")]
+    busy_poll_us: Option<u32>,
     /// Give every core a port of its own, from --listen's upwards, and list each as a broker.
     #[arg(long)]
     shard_listeners: bool,
@@ -220,7 +225,16 @@ fn serve(
 }
 
 impl DevArgs {
+    fn busy_poll(&self) -> Duration {
+        match self.busy_poll_us {
+            Some(us) => Duration::from_micros(us.into()),
+            None if self.nodes.is_some() => Duration::ZERO,
+            None => NodeSettings::default().busy_poll,
+        }
+    }
+
     fn into_settings(self) -> Result<NodeSettings, CliError> {
+        let busy_poll = self.busy_poll();
         let mut settings = NodeSettings {
             data_dir: self.data_dir,
             wal: self.wal,
@@ -229,6 +243,7 @@ impl DevArgs {
             core_count: self.cores.map(std::num::NonZeroU16::get),
             data_groups_per_core: self.data_groups_per_core.and_then(std::num::NonZeroU16::new),
             wal_size: self.wal_size,
+            busy_poll,
             shard_listeners: self.shard_listeners,
             advertise: self.advertise,
             object_store: self.object_store,

@@ -196,6 +196,7 @@ impl<'a> Plan<'a> {
         line("admin", quoted(&admin.to_string()));
         line("wal-size", quoted(&settings.wal_size.to_string()));
         line("cores", self.core_count.to_string());
+        line("busy-poll-us", self.settings.busy_poll.as_micros().to_string());
         if let Some(count) = settings.data_groups_per_core {
             line("data-groups-per-core", count.to_string());
         }

@@ -54,6 +54,8 @@ pub(crate) struct ShardStart {
     /// This shard's end of the object store's thread.
     pub(crate) store: Client,
     pub(crate) listeners: ShardListeners,
+    /// See [`crate::config::NodeSettings`].
+    pub(crate) busy_poll: Duration,
     pub(crate) report: Sender<Report>,
 }
 
@@ -70,6 +72,7 @@ pub(crate) fn run(start: ShardStart) -> Result<(), StartError> {
     let mut reactor = Reactor::new(&ReactorConfig {
         fixed_buffer_count: 6,
         fixed_buffer_size: FRAME_SIZE_MAX,
+        busy_poll: start.busy_poll,
         ..ReactorConfig::default()
     })?;
     let failed = |reason: String| StartError::Failed { shard, reason };

@@ -135,6 +135,7 @@ pub fn serve(
     // What is not a shard runs on cores that no shard has, if there are any.
     let some_left = avoid_cores(usize::from(data.shard_count)).map_err(StartError::Thread)?;
     let (shard_count, endpoints) = (data.shard_count, listeners.endpoints);
+    let busy_poll = settings.busy_poll;
     let mut node = Node::new(data.identity, settings, shard_count, endpoints);
     node.peer_tls = peer_tls;
     let node = Arc::new(node);
@@ -154,7 +155,7 @@ pub fn serve(
     let sockets = listeners.by_shard.into_iter().zip(peer_listeners);
     let sockets = sockets.map(|(clients, peers)| ShardListeners { clients, peers });
     let ends = sockets.zip(clients);
-    let threads = start_shards(&node, &data, ends, &report)?;
+    let threads = start_shards(&node, &data, ends, busy_poll, &report)?;
     drop(report);
     let mut result = supervise(&node, &reports, listeners.shown, out);
     node.stop();
@@ -247,6 +248,7 @@ fn start_shards(
     node: &Arc<Node>,
     data: &DataDir,
     ends: impl Iterator<Item = (ShardListeners, Client)>,
+    busy_poll: Duration,
     report: &Sender<Report>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let mut threads = Vec::new();
@@ -257,6 +259,7 @@ fn start_shards(
             device: Arc::clone(&data.device),
             store,
             listeners,
+            busy_poll,
             report: report.clone(),
         };
         let report = report.clone();

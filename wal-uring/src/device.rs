@@ -4,7 +4,7 @@
 use std::io;
 
 use uring::device::DeviceFile;
-use uring::{AlignedBuf, FileId, Io};
+use uring::{AlignedBuf, FileId, Io, ReadAhead};
 
 use crate::BUFFER_ALIGN;
 
@@ -22,6 +22,9 @@ pub trait BlockDevice {
     fn geometry(&self) -> Geometry;
     /// Fills all of `buf`; a short read is an error.
     fn read_at(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<()>;
+    /// Says that `len` bytes at `offset` are likely to be read next, into a buffer of just that
+    /// size. A device may begin with that.
+    fn read_ahead(&mut self, _offset: u64, _len: usize) {}
     /// Writes all of `buf`; a short write is an error.
     fn write_at(&mut self, offset: u64, buf: &AlignedBuf) -> io::Result<()>;
     fn flush(&mut self) -> io::Result<()>;
@@ -34,6 +37,10 @@ impl<T: BlockDevice + ?Sized> BlockDevice for &mut T {
 
     fn read_at(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<()> {
         (**self).read_at(offset, buf)
+    }
+
+    fn read_ahead(&mut self, offset: u64, len: usize) {
+        (**self).read_ahead(offset, len);
     }
 
     fn write_at(&mut self, offset: u64, buf: &AlignedBuf) -> io::Result<()> {
@@ -80,12 +87,22 @@ impl Disk for RingDisk<'_> {
 pub struct FileDevice<'a> {
     file: &'a DeviceFile,
     geometry: Geometry,
+    ahead: Ahead,
+}
+
+/// What `read_ahead` needs, made when it is first called.
+enum Ahead {
+    NotAsked,
+    /// With a buffer that has served.
+    Ready(Box<ReadAhead>, Option<AlignedBuf>),
+    /// There is no ring for it: reads wait for the device, and are right all the same.
+    Refused,
 }
 
 impl<'a> FileDevice<'a> {
     pub fn new(file: &'a DeviceFile) -> io::Result<Self> {
         let geometry = Geometry { size: file.size()?, block_size: file.logical_block_size() };
-        Ok(Self { file, geometry })
+        Ok(Self { file, geometry, ahead: Ahead::NotAsked })
     }
 }
 
@@ -95,10 +112,37 @@ impl BlockDevice for FileDevice<'_> {
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<()> {
+        if let Ahead::Ready(ahead, spare) = &mut self.ahead
+            && let Some(read) = ahead.take(offset, buf.len())?
+        {
+            let served = std::mem::replace(buf, read);
+            if spare.as_ref().is_none_or(|spare| spare.len() < served.len()) {
+                *spare = Some(served);
+            }
+            return Ok(());
+        }
         self.file.read_at(offset, buf)
     }
 
+    fn read_ahead(&mut self, offset: u64, len: usize) {
+        if matches!(self.ahead, Ahead::NotAsked) {
+            let ready = |ahead| Ahead::Ready(Box::new(ahead), None);
+            self.ahead = ReadAhead::new(self.file).map_or(Ahead::Refused, ready);
+        }
+        if let Ahead::Ready(ahead, spare) = &mut self.ahead {
+            let spare = spare.take_if(|spare| spare.len() == len);
+            let buf = spare.unwrap_or_else(|| AlignedBuf::zeroed(len, BUFFER_ALIGN));
+            if ahead.begin(offset, buf).is_err() {
+                self.ahead = Ahead::Refused;
+            }
+        }
+    }
+
     fn write_at(&mut self, offset: u64, buf: &AlignedBuf) -> io::Result<()> {
+        if let Ahead::Ready(ahead, _) = &mut self.ahead {
+            // What was read ahead may be what is written now.
+            ahead.give_up()?;
+        }
         self.file.write_at(offset, buf)
     }
 

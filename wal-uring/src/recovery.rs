@@ -3,10 +3,10 @@
 
 mod decision;
 mod evidence;
+mod reader;
 
 use std::io;
 
-use uring::AlignedBuf;
 use uuid::Uuid;
 
 pub use decision::{
@@ -17,13 +17,10 @@ pub use evidence::{Evidence, EvidenceSource};
 
 use crate::device::BlockDevice;
 use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind, HeaderError, RecordIter, RecordKey};
-use crate::ring::RingLayout;
 use crate::segment::SegmentHeader;
 use crate::superblock::{LoadError, Superblock};
-use crate::{BUFFER_ALIGN, Location, Lsn, StreamId, WriterEpoch, in_memory};
-
-/// Bytes of one sequential read.
-const READ_SIZE: usize = 4 << 20;
+use crate::{Location, Lsn, StreamId, WriterEpoch};
+use reader::LogReader;
 
 /// A record of the log, in LSN order. The data is borrowed for the call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -292,68 +289,5 @@ impl<D: BlockDevice> Walk<'_, D> {
             self.report.damaged_segment_headers.push(layout.device_offset(position));
         }
         Ok(())
-    }
-}
-
-/// Reads the ring by LSN, in large pieces.
-struct LogReader<'a, D> {
-    device: &'a mut D,
-    layout: RingLayout,
-    buf: AlignedBuf,
-    /// What `buf` holds: `filled` bytes from `start`.
-    start: Lsn,
-    filled: usize,
-}
-
-impl<'a, D: BlockDevice> LogReader<'a, D> {
-    fn new(device: &'a mut D, layout: RingLayout) -> Self {
-        let segment_size = in_memory(layout.segment_size);
-        // No frame is larger than a quarter of its segment, so the buffer holds any one whole.
-        let size = segment_size.min(READ_SIZE.max(segment_size / 4));
-        let buf = AlignedBuf::zeroed(size, BUFFER_ALIGN);
-        Self { device, layout, buf, start: Lsn::ZERO, filled: 0 }
-    }
-
-    /// `len` bytes of the ring at `lsn`, which must lie in one segment.
-    fn view(&mut self, lsn: Lsn, len: usize) -> Result<&[u8], OpenError> {
-        assert!(len <= self.layout.room_in_segment(lsn), "a read over a segment's end");
-        let held =
-            self.start <= lsn && lsn.advance(len as u64) <= self.start.advance(self.filled as u64);
-        if !held {
-            self.fill(lsn)?;
-        }
-        let skip = in_memory(lsn.since(self.start));
-        Ok(&self.buf[skip..skip + len])
-    }
-
-    fn fill(&mut self, lsn: Lsn) -> Result<(), OpenError> {
-        let block = u64::from(self.layout.block_size);
-        let start = Lsn::new(lsn.get() / block * block);
-        let room = self.layout.room_in_segment(start);
-        self.filled = 0;
-        let offset = self.layout.device_offset(start);
-        if room >= self.buf.len() {
-            let read = self.device.read_at(offset, &mut self.buf);
-            read.map_err(|source| self.locate(offset, source))?;
-        } else {
-            let mut rest = AlignedBuf::zeroed(room, BUFFER_ALIGN);
-            let read = self.device.read_at(offset, &mut rest);
-            read.map_err(|source| self.locate(offset, source))?;
-            self.buf[..room].copy_from_slice(&rest);
-        }
-        (self.start, self.filled) = (start, room.min(self.buf.len()));
-        Ok(())
-    }
-
-    /// A large read failed: names the first block in it that cannot be read by itself.
-    fn locate(&mut self, offset: u64, source: io::Error) -> OpenError {
-        let mut block = AlignedBuf::zeroed(self.layout.block(), BUFFER_ALIGN);
-        let blocks = (offset..offset + self.buf.len() as u64).step_by(self.layout.block());
-        for at in blocks {
-            if let Err(source) = self.device.read_at(at, &mut block) {
-                return OpenError::Read { offset: at, source };
-            }
-        }
-        OpenError::Read { offset, source }
     }
 }

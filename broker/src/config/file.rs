@@ -6,6 +6,7 @@ use std::fmt::{self, Display};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 use std::{fs, io};
 
 use model::NodeId;
@@ -39,6 +40,7 @@ struct FileSettings {
     wal_size: Option<Size>,
     cores: Option<NonZeroU16>,
     data_groups_per_core: Option<NonZeroU16>,
+    busy_poll_us: Option<u32>,
     #[serde(default)]
     shard_listeners: bool,
     #[serde(default, deserialize_with = "parsed_if_given")]
@@ -110,6 +112,9 @@ impl NodeSettings {
             core_count: given.cores.map(NonZeroU16::get),
             data_groups_per_core: given.data_groups_per_core,
             wal_size: given.wal_size.unwrap_or(default.wal_size),
+            busy_poll: given
+                .busy_poll_us
+                .map_or(default.busy_poll, |us| Duration::from_micros(us.into())),
             shard_listeners: given.shard_listeners,
             advertise: given.advertise,
             object_store: given.object_store,
@@ -200,6 +205,7 @@ mod tests {
         wal = "/dev/nvme1n1"
         wal-size = "64GiB"
         cores = 8
+        busy-poll-us = 0
         shard-listeners = true
         object-store = "s3://bucket/prefix?region=eu-central-1"
 
@@ -242,6 +248,7 @@ mod tests {
             "wal=/dev/nvme1n1",
             "wal-size=64GiB",
             "cores=8",
+            "busy-poll-us=0",
             "shard-listeners=true",
             "num.partitions=4",
             "auto.create.topics.enable=false",

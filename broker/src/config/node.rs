@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use model::NodeId;
 use s3_uploader::StoreUrl;
@@ -19,6 +20,10 @@ pub const GROUPS_PER_CORE_MAX: u16 = 256;
 /// How many brokers a cluster may begin with. Each has a copy of every log: more would make nothing
 /// safer. Others may be added when it runs.
 pub(crate) const CLUSTER_SIZES: [usize; 3] = [1, 3, 5];
+
+/// A core that is asked 500 times a second or more stays awake: a request does not wait 40 us for
+/// it to wake up, which is a good part of what a write takes.
+pub(crate) const BUSY_POLL_DEFAULT: Duration = Duration::from_millis(2);
 
 /// Settings of one `tailrace dev` or `tailrace broker` process.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +42,8 @@ pub struct NodeSettings {
     pub data_groups_per_core: Option<NonZeroU16>,
     /// Bytes of the write-ahead logs of all shards together.
     pub wal_size: Size,
+    /// Pauses between requests up to here keep a core awake where they are usual; zero: never.
+    pub busy_poll: Duration,
     /// Every shard has its own port and is listed as a broker.
     pub shard_listeners: bool,
     /// What clients are told to connect to, where it differs from `listen`.
@@ -75,6 +82,7 @@ impl Default for NodeSettings {
             core_count: None,
             data_groups_per_core: None,
             wal_size: Size::gib(1),
+            busy_poll: BUSY_POLL_DEFAULT,
             shard_listeners: false,
             advertise: None,
             object_store: None,
@@ -100,6 +108,7 @@ impl NodeSettings {
             format!("admin={}", self.admin),
             format!("cores={cores}"),
             format!("wal-size={}", self.wal_size),
+            format!("busy-poll-us={}", self.busy_poll.as_micros()),
             format!("shard-listeners={}", self.shard_listeners),
         ];
         let groups = self.data_groups_per_core;
@@ -134,6 +143,7 @@ mod tests {
                 "admin=127.0.0.1:9644",
                 "cores=all",
                 "wal-size=1GiB",
+                "busy-poll-us=2000",
                 "shard-listeners=false",
                 "num.partitions=4",
             ]

@@ -22,8 +22,10 @@ mod io;
 mod mapped;
 mod provided;
 mod reactor;
+mod read_ahead;
 mod ring;
 mod settle;
+mod spin;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, clippy::cast_possible_truncation, reason = "tests drive it")]
 mod tests;
@@ -38,4 +40,5 @@ pub use error::SetupError;
 pub use io::{ConnId, DiskDone, DiskOpKind, FileId, Io, ListenerId};
 pub use mapped::{MappedFile, map_readonly};
 pub use reactor::{Handler, Reactor, ReactorConfig};
+pub use read_ahead::{ReadAhead, ReadAheadError};
 pub use thread::{avoid_cores, core_count, pin_to_core, spawn_pinned};

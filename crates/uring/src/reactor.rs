@@ -15,6 +15,7 @@ use crate::io::{ConnId, DiskDone, FILES_MAX, Io, ListenerId, RECV_GROUP};
 use crate::provided::ProvidedBuffers;
 use crate::ring::Ring;
 use crate::settle::{Event, Received};
+use crate::spin::Spin;
 
 /// How long passes with work may follow one another before the core is offered to kernel threads: a
 /// synced write on its way is completed by one, and a pass with much to send takes a tenth of a
@@ -37,6 +38,9 @@ pub struct ReactorConfig {
     /// How long to look for work before sleeping, after the last event that [`Handler`] thinks
     /// worth it: about twice the device's p50. Zero never spins but for writes in flight.
     pub spin: Duration,
+    /// Pauses between events up to here are looked through where they are usual, so that what comes
+    /// at a steady pace finds the core awake. Zero: never.
+    pub busy_poll: Duration,
     /// Registered disk buffers; they count against the limit of locked memory.
     pub fixed_buffer_count: u16,
     /// Bytes of each, rounded up to 4,096.
@@ -50,6 +54,7 @@ impl Default for ReactorConfig {
             recv_buffer_count: 256,
             recv_buffer_size: 16 << 10,
             spin: Duration::from_micros(100),
+            busy_poll: Duration::ZERO,
             fixed_buffer_count: 8,
             fixed_buffer_size: 256 << 10,
         }
@@ -86,7 +91,7 @@ pub trait Handler {
 /// One core's ring and its loop. It stays on the thread that made it.
 pub struct Reactor {
     io: Io,
-    spin: Duration,
+    spin: Spin,
     event_last: Instant,
     /// When the core was last left to others.
     yielded_at: Instant,
@@ -110,7 +115,8 @@ impl Reactor {
         let mut io = Io::new(ring, recv_buffers, fixed, Bell::new(duplicate, wake), now);
         io.register()?;
         let (found_work, worked) = (false, Duration::ZERO);
-        Ok(Self { io, spin: config.spin, event_last: now, yielded_at: now, found_work, worked })
+        let spin = Spin::new(config.spin, config.busy_poll);
+        Ok(Self { io, spin, event_last: now, yielded_at: now, found_work, worked })
     }
 
     pub fn io(&mut self) -> &mut Io {
@@ -152,23 +158,31 @@ impl Reactor {
             self.event_last = self.io.now;
         }
         let writes = self.io.writes_in_flight > 0;
-        let spin = if writes { self.spin.max(WRITE_SPIN_MAX) } else { self.spin };
-        let spins = self.io.now.duration_since(self.event_last) < spin;
-        if spins || self.io.has_local_work() {
+        let spin = self.spin.time(if writes { WRITE_SPIN_MAX } else { Duration::ZERO });
+        let rest_end = (!writes).then(|| self.event_last + self.spin.rest());
+        let rest_end = rest_end.filter(|end| *end > self.io.now);
+        let spins = rest_end.is_none() && self.io.now.duration_since(self.event_last) < spin;
+        let looks = spins || self.io.has_local_work();
+        if looks {
             self.look()?;
         } else {
-            let timers = [deadline, linger_end, self.io.accept_at];
+            let timers = [deadline, linger_end, self.io.accept_at, rest_end];
             self.sleep(timers.into_iter().flatten().min(), handler)?;
         }
         let now = clock();
         self.note_worked(now);
-        self.io.now = now;
+        let took = now.saturating_duration_since(std::mem::replace(&mut self.io.now, now));
         let any = self.io.reap();
+        if looks && !any {
+            self.spin.looked(took);
+        }
         self.found_work = any;
         while let Some(event) = self.io.next_event() {
             dispatch(&mut self.io, event, handler);
         }
         if any && handler.expects_more() {
+            let pause = now.saturating_duration_since(self.event_last);
+            self.spin.worked(Some(pause).filter(|_| !writes));
             self.event_last = self.io.now;
         }
         Ok(())

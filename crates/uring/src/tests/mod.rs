@@ -2,6 +2,7 @@
 
 mod disk;
 mod doorbell;
+mod read_ahead;
 mod sockets;
 mod teardown;
 
@@ -94,6 +95,7 @@ fn tight() -> ReactorConfig {
         recv_buffer_count: 4,
         recv_buffer_size: 1024,
         spin: Duration::ZERO,
+        busy_poll: Duration::ZERO,
         fixed_buffer_count: 2,
         fixed_buffer_size: 8192,
     }
