@@ -11,10 +11,13 @@ endif
 
 TAILRACE := $(CARGO_TARGET_DIR)/release/tailrace
 FLOOR_DIR ?= $(CARGO_TARGET_DIR)/floor
+BENCH_OUT ?= $(CARGO_TARGET_DIR)/bench
+ROUNDS ?= 5
 FUZZ_SECONDS ?= 60
 SEEDS ?= 500
 
-.PHONY: run test steps test-rust lint build bench-floor bench-reactor fuzz sim
+.PHONY: run test steps test-rust lint build bench-floor bench-reactor bench-kafka bench-partitions bench-recovery\
+	bench-budget bench-micro fuzz sim
 
 # Without the bench feature: glommio's C part stays out of the broker's build.
 run:
@@ -46,6 +49,19 @@ bench-floor: build
 bench-reactor: build
 	mkdir -p $(FLOOR_DIR)
 	$(TAILRACE) bench reactor --data-dir $(FLOOR_DIR)
+
+# With JSON and, where there is one, an HTML report in BENCH_OUT; ROUNDS=1 for a quick look.
+bench-kafka: build
+	mkdir -p $(BENCH_OUT)
+	tools/bench/kafka.sh --rounds $(ROUNDS) --json $(BENCH_OUT)/kafka.json --html $(BENCH_OUT)/kafka.html
+
+bench-partitions bench-recovery bench-budget: bench-%: build
+	mkdir -p $(BENCH_OUT)
+	tools/bench/run.sh $* --rounds $(ROUNDS) --json $(BENCH_OUT)/$*.json
+
+# Frame encode and group commit; request decode, batch validation, fetch response.
+bench-micro:
+	cargo bench --locked --package wal-uring --package kafka-wire
 
 fuzz:
 	tools/fuzz/run.sh $(FUZZ_SECONDS)

@@ -12,6 +12,7 @@ wanted=(
     curl:curl
     openssl:openssl
     ip:iproute2 iptables-restore:iptables unshare:util-linux
+    valgrind:valgrind
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount
     python3:python3-venv
     node:nodejs npm:npm

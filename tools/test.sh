@@ -8,7 +8,7 @@ logs=$CARGO_TARGET_DIR/test-logs
 mkdir -p "$logs"
 names=() seconds=() passes=() failures=()
 all=(lint build rust s3 supply-chain wal-devices fuzz clients bad-input librdkafka crash steps tier
-    merge recover outage cluster floor)
+    merge recover outage cluster floor instructions)
 
 command_of() {
     case $1 in
@@ -30,6 +30,7 @@ command_of() {
         outage) echo tools/outage/run.sh ;;
         cluster) echo tools/cluster/run.sh ;;
         floor) echo tools/floor-smoke.sh ;;
+        instructions) echo tools/bench/instructions.sh ;;
         *) echo "test: no step $1" >&2; exit 2 ;;
     esac
 }

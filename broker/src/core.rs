@@ -72,7 +72,7 @@ impl Core {
     ///
     /// The ring or the WAL failed; the text says which and what to do.
     pub(crate) fn run(mut self, mut reactor: Reactor) -> Result<(), String> {
-        let mut stop_by = None;
+        let (mut stop_by, mut worked) = (None, Duration::ZERO);
         if let Some(socket) = self.peer_socket.take() {
             let listener = reactor.io().listen(socket);
             let listener = listener.map_err(|it| format!("cannot hear other brokers: {it}"))?;
@@ -104,6 +104,11 @@ impl Core {
             reactor
                 .turn(deadline, &mut self)
                 .map_err(|error| format!("io_uring failed: {error}"))?;
+            // The pass before the turn is over.
+            let pass = reactor.worked() - std::mem::replace(&mut worked, reactor.worked());
+            if !pass.is_zero() {
+                self.shard.metrics.pass.record(pass);
+            }
         }
     }
 

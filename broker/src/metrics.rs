@@ -199,6 +199,8 @@ latencies! {
         "From giving entries to the WAL to their durability: queue and device.";
     wal_write "tailrace_wal_write_latency_seconds"
         "From handing a frame to the device to its durability.";
+    pass "tailrace_core_pass_latency_seconds"
+        "What a core takes for what one look at its ring brought, and all that follows from it.";
     moves "tailrace_cluster_partition_move_seconds"
         "From the request that a partition moves to another group until that serves it.";
     sealed "tailrace_cluster_partition_sealed_seconds"

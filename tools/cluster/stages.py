@@ -26,6 +26,9 @@ class Scrape:
     def __sub__(self, before):
         return Scrape({name: value - before._numbers.get(name, 0) for name, value in self._numbers.items()})
 
+    def count(self, name):
+        return self._numbers[f"{name}_count"]
+
     def mean_us(self, name):
         return 1e6 * self._numbers[f"{name}_sum"] / max(self._numbers[f"{name}_count"], 1)
 

@@ -177,7 +177,8 @@ impl Shard {
         while let Some((reply, request_size)) = connection.next_reply() {
             self.connections.request_bytes -= request_size;
             self.connections.request_count -= 1;
-            pieces.extend(reply);
+            // Mostly there is one, and it goes as it is.
+            if pieces.is_empty() { pieces = reply } else { pieces.extend(reply) }
         }
         if !pieces.is_empty() {
             let size: usize = pieces.iter().map(bytes::Bytes::len).sum();

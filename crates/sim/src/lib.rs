@@ -9,6 +9,7 @@
 pub mod brokers;
 mod checker;
 mod cluster;
+pub mod cost;
 mod counts;
 mod hardware;
 mod journal;

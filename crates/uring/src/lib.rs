@@ -15,6 +15,7 @@
 pub mod bare;
 mod buffer;
 mod connection;
+mod counting;
 pub mod device;
 mod doorbell;
 mod error;
@@ -34,6 +35,8 @@ mod token;
 
 pub use buffer::{AlignedBuf, BUFFER_ALIGNMENT};
 pub use connection::CloseReason;
+#[doc(hidden)]
+pub use counting::CountingAllocator;
 pub use device::{DeviceError, DeviceFile, OpenMode, WriteCache};
 pub use doorbell::Doorbell;
 pub use error::SetupError;
