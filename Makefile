@@ -16,8 +16,8 @@ ROUNDS ?= 5
 FUZZ_SECONDS ?= 60
 SEEDS ?= 500
 
-.PHONY: run test steps test-rust lint build bench-floor bench-reactor bench-kafka bench-partitions bench-recovery\
-	bench-budget bench-micro fuzz sim
+.PHONY: run test steps test-rust lint build bench-floor bench-reactor bench-kafka bench-partitions bench-recovery bench-bandwidth\
+	bench-recycling bench-budget bench-micro fuzz sim
 
 # Without the bench feature: glommio's C part stays out of the broker's build.
 run:
@@ -55,7 +55,7 @@ bench-kafka: build
 	mkdir -p $(BENCH_OUT)
 	tools/bench/kafka.sh --rounds $(ROUNDS) --json $(BENCH_OUT)/kafka.json --html $(BENCH_OUT)/kafka.html
 
-bench-partitions bench-recovery bench-budget: bench-%: build
+bench-partitions bench-recovery bench-bandwidth bench-recycling bench-budget: bench-%: build
 	mkdir -p $(BENCH_OUT)
 	tools/bench/run.sh $* --rounds $(ROUNDS) --json $(BENCH_OUT)/$*.json
 

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from urllib.request import urlopen
 
 from result import write_json
 from systems import BROKER_CORE, System, on_core
@@ -29,12 +28,6 @@ def arguments():
     return parser.parse_args()
 
 
-def metric(system, name):
-    with urlopen(f"http://{system.admin}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(name + "{"))
-
-
 def fill(options, system):
     """Until the log takes no more records; errors say so."""
     full = 0
@@ -44,7 +37,7 @@ def fill(options, system):
                             "--record-size", str(options.record_size), "--batch-records", str(options.batch_records),
                             "--connections", "4", "--seconds", "3", "--warmup", "0"],
                            check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        used = metric(system, "tailrace_wal_used_bytes")
+        used = system.metric("tailrace_wal_used_bytes")
         if used == full:
             return used
         full = used

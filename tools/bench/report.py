@@ -39,7 +39,6 @@ def write_html(options, result):
 
 
 def description(options):
-    settings = result["settings"]
     return (f"{options.rounds} rounds by turns; broker on core 0, load on core 1, the same file system. Latency at "
             f"{options.rate} single records of 1 KiB a second, open loop, for {options.seconds:g} s. Tables have "
             "medians of the rounds. kafka-durable has log.flush.interval.messages=1, and so the durability that Tailrace "

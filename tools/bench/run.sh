@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A benchmark, not a test: `run.sh partitions|recovery|budget ARGUMENTS`; what each measures is at the top of its
+# A benchmark, not a test: `run.sh partitions|recovery|bandwidth|recycling|budget ARGUMENTS`; what each measures is at the top of its
 # .py file.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 what=$1
 shift
-if [[ $what == recovery ]] && ! command -v fio >/dev/null; then
+if [[ $what == recovery || $what == bandwidth ]] && ! command -v fio >/dev/null; then
     echo "bench: fio is missing: apt-get install fio" >&2
     exit 1
 fi

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sys
+from urllib.request import urlopen
 
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
@@ -14,11 +15,12 @@ from process import Broker
 
 BROKER_CORE, LOAD_CORE = 0, 1
 KAFKA = os.path.join(HERE, "../clients/kafka-reference.sh")
-# What each is called, and what it is told beside its defaults.
+# What each is called, and what it is told beside its defaults. kafka-reference.sh is made for other runs, which
+# want more partitions than one.
 SYSTEMS = {
     "tailrace": [],
-    "kafka-durable": ["--set", "log.flush.interval.messages=1"],
-    "kafka": [],
+    "kafka-durable": ["--set", "num.partitions=1", "--set", "log.flush.interval.messages=1"],
+    "kafka": ["--set", "num.partitions=1"],
 }
 
 
@@ -62,6 +64,12 @@ class System(Broker):
     def resident_bytes(self):
         with open(f"/proc/{self.pid}/status", encoding="utf-8") as file:
             return int(re.search(r"^VmRSS:\s+(\d+) kB", file.read(), re.MULTILINE)[1]) * 1024
+
+    def metric(self, name):
+        """The sum over its shards; of Tailrace only."""
+        with urlopen(f"http://{self.admin}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name + "{"))
 
     def settings(self):
         """Every setting that it tells of itself, by Kafka's own API."""

@@ -30,6 +30,8 @@ pub(crate) struct GroupCommitConfig {
     pub(crate) writer_epoch: WriterEpoch,
     /// Writes in flight at most.
     pub(crate) depth: usize,
+    /// See [`crate::WalOptions`].
+    pub(crate) beside_min: usize,
     /// Bytes of one frame buffer.
     pub(crate) buffer_size: usize,
     /// End of the recovered log, all of it durable.
@@ -188,6 +190,11 @@ impl GroupCommit {
     pub(crate) fn submit(&mut self, disk: &mut (impl Disk + ?Sized), stats: &mut WalStats) {
         while self.in_flight.len() < self.config.depth {
             if self.closed.is_empty() {
+                let has_company = !self.in_flight.is_empty();
+                let size = self.open.as_ref().map_or(0, FrameWriter::size);
+                if has_company && size < self.config.beside_min {
+                    break;
+                }
                 self.close();
             }
             let Some(frame) = self.closed.front() else { break };

@@ -32,6 +32,9 @@ pub struct WalOptions {
     /// Frame writes in flight at most, 1 to 64. Small with a volatile cache, where each is a flush
     /// that queues behind the one before; larger with write-through.
     pub depth: usize,
+    /// Bytes that a frame must have to be written beside others in flight: a smaller one waits for
+    /// those and grows meanwhile, since two flushes at once take as long as two in turn.
+    pub beside_min: usize,
     /// Bytes of one frame buffer, so about the largest group commit of small records. Capped at a
     /// quarter of the segment.
     pub frame_size_max: usize,
@@ -47,14 +50,15 @@ pub struct WalOptions {
 impl WalOptions {
     /// For a device whose cache is volatile: few writes in flight, each carries a flush.
     pub const VOLATILE_CACHE: Self = Self {
-        depth: 2,
+        depth: 4,
+        beside_min: 64 << 10,
         frame_size_max: 1 << 20,
         reserve_segments: 1,
         reads_in_flight_max: 4,
         reads_queued_max: 256,
     };
     /// For a device that is durable when it says so.
-    pub const WRITE_THROUGH: Self = Self { depth: 8, ..Self::VOLATILE_CACHE };
+    pub const WRITE_THROUGH: Self = Self { depth: 8, beside_min: 0, ..Self::VOLATILE_CACHE };
 
     fn check(&self, layout: &RingLayout) -> Result<(), OpenError> {
         let ensure = |option, value: usize, min: usize, max: usize| {
@@ -215,6 +219,7 @@ impl Wal {
             ring_id: superblock.ring_id,
             writer_epoch: superblock.writer_epoch,
             depth: options.depth,
+            beside_min: options.beside_min,
             buffer_size,
             end,
         };

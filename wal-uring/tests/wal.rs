@@ -27,7 +27,7 @@ const FORMAT: FormatOptions = FormatOptions {
     zero_fill: ZeroFill::Headers,
     force: false,
 };
-const OPTIONS: WalOptions = WalOptions { depth: 3, ..WalOptions::VOLATILE_CACHE };
+const OPTIONS: WalOptions = WalOptions { depth: 3, beside_min: 0, ..WalOptions::VOLATILE_CACHE };
 
 fn formatted() -> SimDisk {
     let mut disk = SimDisk::new(1, DISK);

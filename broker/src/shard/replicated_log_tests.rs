@@ -59,8 +59,13 @@ fn open(disk: &mut SimDisk, now: Instant) -> (ReplicatedLog, Payloads) {
             found.insert((group_of(stream), index), data[start..].to_vec());
         }
     };
-    let (depth, frame_size_max, reserve_segments) = (4, 16 << 10, 2);
-    let options = WalOptions { depth, frame_size_max, reserve_segments, ..WalOptions::default() };
+    let options = WalOptions {
+        depth: 4,
+        beside_min: 0,
+        frame_size_max: 16 << 10,
+        reserve_segments: 2,
+        ..WalOptions::default()
+    };
     let (wal, _) = Wal::open(disk, &identity(), options, &mut sink).expect("the WAL opens");
     driver.start().expect("what was written can be recovered");
     for group in GROUPS {

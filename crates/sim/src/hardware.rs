@@ -60,6 +60,18 @@ pub(crate) fn unix_ms(now: u64) -> i64 {
     UNIX_MS_FIRST + i64::try_from(now / 1000).expect("a short run")
 }
 
+/// How a log is run that is small, on a device with a cache: frames that wait for company, and not.
+pub(crate) fn draw_wal(random: &mut Random) -> WalOptions {
+    let depth = 1 + random.index(8);
+    WalOptions {
+        depth,
+        beside_min: if depth.is_multiple_of(2) { 0 } else { 3000 },
+        frame_size_max: [16 << 10, 64 << 10][random.index(2)],
+        reserve_segments: 2,
+        ..WalOptions::VOLATILE_CACHE
+    }
+}
+
 impl Store {
     pub(crate) fn new(random: &mut Random) -> Self {
         Self {

@@ -86,6 +86,7 @@ impl NodeLog {
         let mut refused = None;
         let wal_options = WalOptions {
             depth: settings.depth,
+            beside_min: if settings.depth.is_multiple_of(2) { 0 } else { 1000 },
             frame_size_max: 16 << 10,
             ..WalOptions::VOLATILE_CACHE
         };

@@ -82,6 +82,11 @@ impl FrameWriter {
         self.record_count == 0
     }
 
+    /// Bytes so far, headers included.
+    pub const fn size(&self) -> usize {
+        self.fill
+    }
+
     /// End of the records so far; the frame's own end is only known when it is closed.
     pub const fn records_end(&self) -> Lsn {
         self.start.advance(self.fill as u64)

@@ -174,8 +174,10 @@ fn open<S: Store>(
     random: &mut Random,
     lied: bool,
 ) -> Option<Wal> {
+    let depth = 1 + random.below_usize(4);
     let options = WalOptions {
-        depth: 1 + random.below_usize(4),
+        depth,
+        beside_min: if depth.is_multiple_of(2) { 0 } else { 1500 },
         frame_size_max: 16 << 10,
         reserve_segments: 1,
         reads_in_flight_max: 2,

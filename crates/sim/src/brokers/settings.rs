@@ -7,6 +7,7 @@ use model::RaftGroupId;
 use wal_uring::WalOptions;
 
 use super::BROKER_COUNT;
+use crate::hardware;
 use crate::kafka::Topic;
 use crate::random::Random;
 
@@ -79,12 +80,7 @@ impl Settings {
             move_interval_max,
             delete_grace_ms: i64::try_from(grace).expect("seconds"),
             segment_count: random.between(8, 15),
-            wal: WalOptions {
-                depth: 1 + random.index(8),
-                frame_size_max: [16 << 10, 64 << 10][random.index(2)],
-                reserve_segments: 2,
-                ..WalOptions::VOLATILE_CACHE
-            },
+            wal: hardware::draw_wal(random),
             disk_delay_max,
             skew_ms,
             network_delay_max: [100, 1_000, 20_000][random.index(3)],

@@ -3,6 +3,7 @@
 use broker::config::BrokerSettings;
 use wal_uring::WalOptions;
 
+use crate::hardware;
 use crate::kafka::Topic;
 use crate::random::Random;
 
@@ -51,12 +52,7 @@ impl Settings {
             broker,
             delete_grace_ms: i64::try_from(grace).expect("seconds"),
             segment_count: random.between(8, 15),
-            wal: WalOptions {
-                depth: 1 + random.index(8),
-                frame_size_max: [16 << 10, 64 << 10][random.index(2)],
-                reserve_segments: 2,
-                ..WalOptions::VOLATILE_CACHE
-            },
+            wal: hardware::draw_wal(random),
             disk_delay_max: [100, 1_000, 20_000][random.index(3)],
             duration: random.between(30_000_000, 150_000_000),
             producer_count: 2 + random.index(6),
