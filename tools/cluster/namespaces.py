@@ -103,6 +103,7 @@ class NamespacedBrokers(Brokers):
         peers = ", ".join(f'"{each}@{host(each)}:{PEER}"' for each in range(3))
         lines = [f'data-dir = "{self.data(node)}"', f'listen = "{self.address(node)}"',
                  f'admin = "{self.admin(node)}"', f'wal-size = "{self._wal_size}"', "cores = 1",
+                 "busy-poll-us = 0",  # Three brokers share the cores.
                  f'object-store = "file://{self.store}"', f"node-id = {node}",
                  f'cluster-id = "{self._cluster_id}"', f"nodes = [{peers}]", "[settings]",
                  *[f'"{key}" = {value}' for key, value in self._settings.items()], ""]

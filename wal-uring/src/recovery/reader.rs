@@ -26,8 +26,9 @@ pub(super) struct LogReader<'a, D> {
 impl<'a, D: BlockDevice> LogReader<'a, D> {
     pub(super) fn new(device: &'a mut D, layout: RingLayout) -> Self {
         let segment_size = in_memory(layout.segment_size);
-        // No frame is larger than a quarter of its segment, so the buffer holds any one whole.
-        let size = segment_size.min(READ_SIZE.max(segment_size / 4));
+        // No frame is larger than a quarter of its segment, so the buffer holds any one whole, and
+        // a segment's header before it.
+        let size = segment_size.min(READ_SIZE.max(layout.frame_size_max() + layout.block()));
         let buf = AlignedBuf::zeroed(size, BUFFER_ALIGN);
         Self { device, layout, buf, start: Lsn::ZERO, filled: 0 }
     }
@@ -103,5 +104,35 @@ impl<'a, D: BlockDevice> LogReader<'a, D> {
             }
         }
         OpenError::Read { offset, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::ImageDevice;
+    use crate::ring::SUPERBLOCK_AREA_SIZE;
+
+    #[test]
+    fn the_largest_frame_is_held_whole_wherever_it_begins() {
+        let layout = RingLayout {
+            slice_offset: 0,
+            segment_size: 32 << 20,
+            segment_count: 2,
+            block_size: 4096,
+            window_size: 8 << 20,
+        };
+        let image = vec![0; in_memory(SUPERBLOCK_AREA_SIZE + layout.capacity())];
+        let mut device = ImageDevice::new(&image, layout.block_size);
+        let mut reader = LogReader::new(&mut device, layout);
+        let (first, size) = (layout.header_lsn(Lsn::ZERO), layout.frame_size_max());
+        let last = Lsn::new(layout.segment_size - size as u64);
+        for lsn in [first, first.advance(size as u64), last, layout.header_lsn(last)] {
+            assert_eq!(reader.view(lsn, size).expect("it is there").len(), size, "{lsn}");
+        }
+        // The header of a segment is there when its first frame is.
+        reader.view(first, size).expect("it is there");
+        reader.view(Lsn::ZERO, layout.block()).expect("it is there");
+        assert_eq!(reader.start, Lsn::ZERO);
     }
 }
