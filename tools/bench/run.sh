@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A benchmark, not a test: `run.sh partitions|recovery|bandwidth|recycling|budget ARGUMENTS`; what each measures is at the top of its
+# A benchmark, not a test: `run.sh partitions|recovery|bandwidth|recycling|budget|profile ARGUMENTS`; what each measures is at the top of its
 # .py file.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
