@@ -5,17 +5,15 @@ Nothing is offloaded meanwhile. Each round has a new log and writes less than it
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 
-from load import produce
+from load import fio, produce
 from result import write_json
-from systems import BROKER_CORE, System
+from systems import System
 
 TOPIC = "bandwidth"
 BATCH_RECORDS = 128
@@ -43,20 +41,16 @@ def of_broker(options, directory):
         words = ["--record-size", "1024", "--batch-records", str(BATCH_RECORDS), "--rate", str(RATE), "--connections",
                  str(options.connections), "--in-flight", "8", "--warmup", "0.5", "--seconds", str(options.seconds)]
         found = produce(options.binary, directory, system.address, TOPIC, *words)
-        used = system.cpu_seconds()
         system.kill()
-        return found["megabytes_per_second"], used
+        return found["megabytes_per_second"]
     finally:
         system.clean_up()
 
 
 def of_fio(directory, block, depth):
     """MB/s, on the log that the broker has left."""
-    job = ["fio", "--name=write", f"--filename={directory}/data/wal", "--rw=write", "--direct=1", "--ioengine=io_uring",
-           "--sync=dsync", f"--bs={block}", f"--iodepth={depth}", "--size=1g", "--overwrite=1", "--output-format=json",
-           f"--cpus_allowed={BROKER_CORE}"]
-    found = json.loads(subprocess.run(job, check=True, capture_output=True, text=True).stdout)
-    return found["jobs"][0]["write"]["bw_bytes"] / 1e6
+    words = ["--sync=dsync", f"--bs={block}", f"--iodepth={depth}", "--size=1g", "--overwrite=1"]
+    return fio("write", f"{directory}/data/wal", *words)["bw_bytes"] / 1e6
 
 
 def main():
@@ -65,14 +59,14 @@ def main():
     for number in range(options.rounds):
         directory = tempfile.mkdtemp(prefix="bench-bandwidth.", dir=os.environ["BENCH_DIR"])
         try:
-            broker, _ = of_broker(options, directory)
-            # The broker's frames have 256 KiB at most; fio is given its best of some shapes.
-            fio = {f"{block}, {depth} at a time": of_fio(directory, block, depth)
+            broker = of_broker(options, directory)
+            # Frames have what is pending, some 256 KiB here, and four are in flight.
+            bare = {f"{block}, {depth} at a time": of_fio(directory, block, depth)
                    for block, depth in (("256k", 1), ("256k", 4), ("1m", 4))}
         finally:
             shutil.rmtree(directory)
-        rounds.append({"broker": broker, "fio": fio})
-        print(f"round {number + 1}: {broker:.0f} MB/s; fio " + ", ".join(f"{value:.0f} ({name})" for name, value in fio.items()),
+        rounds.append({"broker": broker, "fio": bare})
+        print(f"round {number + 1}: {broker:.0f} MB/s; fio " + ", ".join(f"{value:.0f} ({name})" for name, value in bare.items()),
               flush=True)
     ratio = {name: statistics.median(each["broker"] / each["fio"][name] for each in rounds) for name in rounds[0]["fio"]}
     for name, value in ratio.items():

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 
-from systems import LOAD_CORE, on_core
+from systems import BROKER_CORE, LOAD_CORE, on_core
 
 QUANTILES = ["p50", "p99", "p99_9"]
 PERFORMANCE = re.compile(r"^(\d+) records sent, ([\d.]+) records/sec \(([\d.]+) MB/sec\), ([\d.]+) ms avg latency, "
@@ -27,6 +27,14 @@ def produce(binary, directory, address, topic, *words):
     found = bench(binary, directory, "produce", "--bootstrap", address, "--topic", topic, *words)
     assert found["errors"] == 0, found["first_error"]
     return found
+
+
+def fio(direction, path, *words):
+    """What fio says of sequential O_DIRECT I/O by io_uring on a file, from the broker's core."""
+    job = ["fio", "--name=bare", f"--filename={path}", f"--rw={direction}", "--direct=1", "--ioengine=io_uring",
+           "--output-format=json", f"--cpus_allowed={BROKER_CORE}", *words]
+    found = json.loads(subprocess.run(job, check=True, capture_output=True, text=True).stdout)
+    return found["jobs"][0][direction]
 
 
 class JavaTools:

@@ -5,7 +5,6 @@ The log is filled while nothing can be offloaded: a file is in the place of the 
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -14,8 +13,9 @@ import sys
 import tempfile
 import time
 
+from load import fio
 from result import write_json
-from systems import BROKER_CORE, System, on_core
+from systems import LOAD_CORE, System, on_core
 
 
 def arguments():
@@ -32,7 +32,7 @@ def fill(options, system):
     """Until the log takes no more records; errors say so."""
     full = 0
     while True:
-        with on_core(1):
+        with on_core(LOAD_CORE):
             subprocess.run([options.binary, "bench", "produce", "--bootstrap", system.address, "--rate", "60000",
                             "--record-size", str(options.record_size), "--batch-records", str(options.batch_records),
                             "--connections", "4", "--seconds", "3", "--warmup", "0"],
@@ -45,10 +45,7 @@ def fill(options, system):
 
 def bare_read(path, size):
     """Seconds."""
-    job = ["fio", "--name=read", f"--filename={path}", "--rw=read", "--direct=1", "--ioengine=io_uring", "--bs=4m",
-           "--iodepth=4", f"--size={int(size)}", "--output-format=json", f"--cpus_allowed={BROKER_CORE}"]
-    found = json.loads(subprocess.run(job, check=True, capture_output=True, text=True).stdout)
-    return found["jobs"][0]["read"]["runtime"] / 1000
+    return fio("read", path, "--bs=4m", "--iodepth=4", f"--size={int(size)}")["runtime"] / 1000
 
 
 def recover(system):

@@ -21,8 +21,8 @@ pub const GROUPS_PER_CORE_MAX: u16 = 256;
 /// safer. Others may be added when it runs.
 pub(crate) const CLUSTER_SIZES: [usize; 3] = [1, 3, 5];
 
-/// A core that is asked 500 times a second or more stays awake: a request does not wait 40 us for
-/// it to wake up, which is a good part of what a write takes.
+/// A core that is asked 500 times a second or more is awake when the next request is due: that does
+/// not wait 40 us for it to wake up, which is a good part of what a write takes.
 pub(crate) const BUSY_POLL_DEFAULT: Duration = Duration::from_millis(2);
 
 /// Settings of one `tailrace dev` or `tailrace broker` process.
