@@ -30,7 +30,6 @@ use crate::shard::coordinate::Groups;
 use crate::shard::group_snapshot::{GroupSnapshot, Stored};
 use crate::shard::hosted::{Hosting, entry_of};
 use crate::shard::metadata::{METADATA_SHARD, Metadata};
-use crate::shard::moves::is_news;
 use crate::shard::replicated_log::{ReplicatedLog, group_of};
 use crate::shard::tier::Tier;
 use crate::shard::tiers::Tiers;
@@ -278,10 +277,8 @@ fn rebuild(driver: &Driver, hosting: &mut Hosting, group: RaftGroupId) -> Result
         if entry_kind(&descriptor.app) == Some(KIND_EDIT) {
             // Applied when raft hands it out. But batches may follow one that adopts a partition.
             let edit = driver.payload(group, index).and_then(|it| Edit::decode(it).ok());
-            if let Some((Edit::Adopted(adoption), _)) = edit
-                && is_news(&stored.manifest, &adoption)
-            {
-                hosting.adopt(group, index, &adoption);
+            if let Some((Edit::Adopted(adoption), _)) = edit {
+                hosting.adopt_again(group, index, &adoption, &stored.manifest);
             }
             continue;
         }

@@ -134,12 +134,12 @@ impl<'a> Balance<'a> {
     }
 
     /// A broker that was added leads nothing on a shard on which every group has a leader of its
-    /// own: it gets a group there.
+    /// own: it gets a group there, once there are brokers for as many copies as the others have.
     fn new_group(&self, shard: ShardId) -> Option<Command> {
         let groups = self.image.data_groups();
         let here: Vec<_> = groups.filter(|group| group.shard() == Some(shard)).collect();
         let leaders: BTreeSet<_> = here.iter().filter_map(|it| it.preferred_leader()).collect();
-        let size = here.iter().map(|group| group.replicas.len()).max()?.min(self.able.len());
+        let size = here.iter().map(|group| group.replicas.len()).max()?;
         let was_added = |node: &&NodeId| self.image.address_of(**node).is_some();
         let mut idle = self.able.iter().filter(was_added).filter(|node| !leaders.contains(*node));
         let first = *idle.next()?;

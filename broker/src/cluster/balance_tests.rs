@@ -115,6 +115,21 @@ fn a_broker_that_is_away_gets_nothing_and_keeps_what_it_has() {
     assert_eq!(world.next(), None);
 }
 
+/// With fewer copies than the others it would not live through the loss of a disk.
+#[test]
+fn a_group_for_a_new_broker_waits_for_as_many_brokers_as_it_needs() {
+    let mut world = World::new(3, Shape { shard_count: 1, groups_per_shard: 1 });
+    world.away.extend([1, 2].map(NodeId::new));
+    world.add(4, None);
+    world.settle();
+    assert_eq!(world.cluster.image().data_groups().count(), 1);
+    world.away.clear();
+    world.settle();
+    let image = world.cluster.image();
+    let copies: Vec<_> = image.data_groups().map(|group| group.replicas.len()).collect();
+    assert_eq!(copies, [3, 3]);
+}
+
 #[test]
 fn a_broker_that_drains_has_nothing_in_the_end() {
     let mut world = World::of_three();

@@ -50,6 +50,7 @@ pub(crate) fn encode_snapshot(
     upto: LogIndex,
 ) -> Vec<u8> {
     let mut writer = Writer::after(GroupHead::encode(edited, manifest));
+    debug_assert!(partitions.is_sorted_by(|a, b| a.id() < b.id()), "each once, in order");
     writer.count(partitions.len());
     for partition in partitions {
         partition.encode_snapshot(upto, &mut writer);
@@ -69,8 +70,12 @@ impl GroupSnapshot {
     pub(crate) fn decode(bytes: &Bytes) -> Result<Self, GroupSnapshotError> {
         let (GroupHead { edited, manifest }, rest) = GroupHead::decode(bytes)?;
         let mut reader = Reader::new(rest);
+        let mut last = None;
         let partitions = reader.list("partitions", |reader| {
             let mut partition = Partition::decode_snapshot(reader)?;
+            if last.replace(partition.id()) >= Some(partition.id()) {
+                return Err(DecodeError::Order { field: "partitions" });
+            }
             if let Some(Arrival { id, epoch_base }) = manifest.arrival(partition.id()) {
                 partition.set_origin(Origin { index: LogIndex::default(), id, epoch_base });
             }
@@ -111,6 +116,18 @@ mod tests {
         assert_eq!(found.partitions[1].log_end(), Offset::new(5));
         let [(partition, records)] = &found.stored.offsets[..] else { panic!("one list") };
         assert_eq!((partition.get(), records.len(), &records[0].0[..]), (5, 1, &b"key"[..]));
+    }
+
+    #[test]
+    fn a_partition_that_is_there_twice_is_refused() {
+        let twice = [3, 3].map(|id| Partition::new(PartitionId::new(id)));
+        let mut writer =
+            Writer::after(GroupHead::encode(LogIndex::default(), &Manifest::default()));
+        writer.count(twice.len());
+        twice.iter().for_each(|it| it.encode_snapshot(LogIndex::default(), &mut writer));
+        writer.count(0);
+        let error = GroupSnapshot::decode(&writer.finish().into()).expect_err("twice");
+        assert_eq!(error, DecodeError::Order { field: "partitions" }.into());
     }
 
     #[test]

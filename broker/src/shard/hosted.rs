@@ -7,13 +7,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use model::{LogIndex, NodeId, Offset, PartitionId, RaftGroupId, Term};
 use replication::Descriptor;
-use s3_uploader::Adoption;
+use s3_uploader::{Adoption, Manifest};
 
 use super::Shard;
 use super::call::Origin;
 use super::coordinate::append_failed;
 use super::group_snapshot::GroupSnapshot;
 use super::message::{AppendRefused, Appended, PartAnswer};
+use super::moves::is_news;
 use crate::group::AppendToken;
 use crate::metrics::Metric;
 use crate::partition::{self, EntryDescriptor, Partition, TailBudget};
@@ -212,8 +213,8 @@ impl Hosting {
             Some(hosted) if hosted.group == group => Some(std::mem::replace(&mut hosted.log, log)),
             Some(_) => self.others.insert((group, id), log),
             None => {
-                let hosted = Hosted { group, moved: None, log };
-                self.partitions.insert(id, hosted).map(|hosted| hosted.log)
+                self.partitions.insert(id, Hosted { group, moved: None, log });
+                self.others.remove(&(group, id))
             }
         };
         if let Some(mut before) = before {
@@ -240,6 +241,21 @@ impl Hosting {
         let log = Partition::adopted(&adoption.state, origin).expect("a leader's adoption");
         self.restore(group, log);
         true
+    }
+
+    /// Takes a partition that an entry adopts of which `manifest` may know already, being younger
+    /// than the snapshot under the log. Then the snapshot has the partition, or it has left since;
+    /// but what the log has of an earlier stay of it ends here.
+    pub(crate) fn adopt_again(
+        &mut self,
+        group: RaftGroupId,
+        index: LogIndex,
+        adoption: &Adoption,
+        manifest: &Manifest,
+    ) {
+        if is_news(manifest, adoption) || self.of(group, adoption.partition).is_some() {
+            self.adopt(group, index, adoption);
+        }
     }
 
     /// Gives a partition what its group's log has of it since it was adopted: that was here, and

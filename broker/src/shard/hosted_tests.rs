@@ -1,3 +1,5 @@
+use s3_uploader::Edit;
+
 use super::*;
 use crate::partition::{FirstSequence, Prepared, Submission};
 
@@ -113,4 +115,35 @@ fn a_partition_is_where_the_metadata_names_it_by_the_move_that_brought_it() {
     assert!(hosting.is_named(GROUP, ID, moved) && !hosting.is_named(other, ID, moved));
     hosting.ensure(GROUP, ID, moved.next());
     assert!(!hosting.is_named(GROUP, ID, moved), "it has gone and come back");
+}
+
+/// Two states of it in a snapshot would be the older one for whoever takes that.
+#[test]
+fn one_that_is_kept_apart_and_comes_back_is_there_once() {
+    let mut hosting = Hosting::new(0);
+    assert!(hosting.adopt(GROUP, LogIndex::new(5), &adoption()));
+    hosting.sort(|_, _| Fate::Apart);
+    assert!(hosting.find(ID).is_none());
+    let again = Adoption { id: adoption().id.next(), ..adoption() };
+    assert!(hosting.adopt(GROUP, LogIndex::new(8), &again));
+    let origins: Vec<_> = hosting.partitions(GROUP).map(|log| log.origin().id).collect();
+    assert_eq!(origins, [again.id]);
+}
+
+/// The manifest of a snapshot is younger than the entries that follow it, and the partition, which
+/// has left since, is not in the snapshot.
+#[test]
+fn an_earlier_stay_ends_where_an_entry_adopts_the_partition_again() {
+    let batches = batches(3);
+    let mut manifest = Manifest::default();
+    manifest.apply(&Edit::Adopted(Box::new(adoption())), 0).expect("it is news");
+    let mut hosting = Hosting::new(0);
+    hosting.adopt_again(GROUP, LogIndex::new(5), &adoption(), &manifest);
+    assert!(hosting.of(GROUP, ID).is_none(), "it has left");
+    let old = hosting.recovered(GROUP, LogIndex::new(4), TERM, &batches[2], true);
+    old.expect("of what is not here it may be the first");
+    hosting.adopt_again(GROUP, LogIndex::new(5), &adoption(), &manifest);
+    let next = hosting.recovered(GROUP, LogIndex::new(6), TERM, &batches[0], true);
+    next.expect("it follows what was adopted");
+    assert_eq!(hosting.of(GROUP, ID).map(Partition::log_end), Some(Offset::new(10)));
 }

@@ -379,10 +379,8 @@ impl Shard {
 
     /// An entry that adopts a partition is in a group's log: batches of it may follow.
     pub(super) fn edit_appended(&mut self, group: RaftGroupId, index: LogIndex, payload: &Bytes) {
-        if let Ok((Edit::Adopted(adoption), _)) = Edit::decode(payload)
-            && is_news(&self.tiers[group].manifest, &adoption)
-        {
-            self.hosting.adopt(group, index, &adoption);
+        if let Ok((Edit::Adopted(adoption), _)) = Edit::decode(payload) {
+            self.hosting.adopt_again(group, index, &adoption, &self.tiers[group].manifest);
         }
     }
 
@@ -425,7 +423,7 @@ impl Shard {
 }
 
 /// Has the manifest of a group neither that adoption nor a later one of the partition?
-pub(crate) fn is_news(manifest: &Manifest, adoption: &Adoption) -> bool {
+pub(super) fn is_news(manifest: &Manifest, adoption: &Adoption) -> bool {
     manifest.arrival(adoption.partition).is_none_or(|arrival| arrival.id < adoption.id)
 }
 

@@ -72,10 +72,10 @@ fn an_old_leader_that_writes_a_manifest_is_found() {
 #[test]
 fn a_voter_that_has_lost_its_disk_is_found() {
     let found = find(Bug::SameVoter);
-    // Most often raft itself misses what it knew that voter to have.
+    // Most often raft itself misses what it knew that voter to have; or never sends it again.
     let is_missed = |message: &str| message.contains("is out of range [last_index");
     let is_loss = match &found {
-        Violation::Lost { .. } | Violation::Refused { .. } => true,
+        Violation::Lost { .. } | Violation::Refused { .. } | Violation::Stuck { .. } => true,
         Violation::Panic { message } => is_missed(message),
         _ => false,
     };
