@@ -5,17 +5,21 @@ use crate::driver::DriverConfig;
 use crate::group::{Group, Shared};
 
 impl Group {
-    pub(crate) fn tick(&mut self, shared: &mut Shared<'_>) {
+    /// True if raft did something by itself: there may be something to hand out.
+    pub(crate) fn tick(&mut self, shared: &mut Shared<'_>) -> bool {
         self.ticks += 1;
         if self.barrier {
-            return;
+            return false;
         }
-        if self.raw.tick() {
+        let stirred = self.raw.tick();
+        if stirred {
+            self.drop_own_beats();
             self.after_step(shared);
         } else if self.ticks.is_multiple_of(election_round(shared.config)) {
             self.draw_election_timeout(shared.config);
         }
         self.beat_at_once(shared.heartbeats);
+        stirred
     }
 
     /// The leader, if it is that node, has stopped: the time in which it would have been waited for

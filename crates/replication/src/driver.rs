@@ -41,7 +41,7 @@ pub struct DriverConfig {
 }
 
 impl DriverConfig {
-    /// Limits that suit a tick of 40 ms and a network of 10 Gbit/s.
+    /// Limits that suit a tick of 50 ms and a network of 10 Gbit/s.
     pub fn new(node: u64, seed: u64) -> Self {
         Self {
             node,
@@ -291,8 +291,9 @@ impl Driver {
             heartbeats: &mut self.heartbeats,
         };
         for (id, group) in &mut self.groups {
-            group.tick(&mut shared);
-            if group.has_work() && !group.dirty {
+            let stirred = group.tick(&mut shared);
+            debug_assert!(stirred || group.dirty || !group.has_work(), "what is not idle is dirty");
+            if stirred && group.has_work() && !group.dirty {
                 group.dirty = true;
                 self.dirty.push_back(*id);
             }

@@ -24,6 +24,9 @@ use crate::state::count;
 const MAGIC: [u8; 4] = *b"TRB1";
 const HEADER_SIZE: usize = 32;
 const BEAT_SIZE: usize = 24;
+/// Room for as many groups at once: a vector that grows from nothing, in every tick, is one of the
+/// larger parts of what an idle node does.
+const ROOM: usize = 128;
 
 /// See the module's text.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,7 +48,8 @@ pub(crate) struct Beat {
 impl Heartbeats {
     /// None, between two nodes, by their numbers among the voters.
     pub(crate) fn new(from: u64, to: u64) -> Self {
-        Self { from, to, answers: Vec::new(), beats: Vec::new() }
+        let (answers, beats) = (Vec::with_capacity(ROOM), Vec::with_capacity(ROOM));
+        Self { from, to, answers, beats }
     }
 
     /// Adds one of raft's messages between these nodes that [`is_heartbeat`].

@@ -3,17 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use raft::eraftpb::MessageType;
 use raft::{INVALID_INDEX, StateRole};
 
 use crate::group::Group;
 use crate::heartbeats::{Beat, Heartbeats};
 
 impl Group {
-    /// In every tick a leader says that it is there, and what is committed of what a voter has: as
-    /// raft says it by itself, in some of the ticks.
+    /// In every tick a leader says that it is there, and what is committed of what a voter has.
     pub(crate) fn beat_at_once(&self, heartbeats: &mut BTreeMap<u64, Heartbeats>) {
         let raft = &self.raw.raft;
-        if raft.state != StateRole::Leader || raft.heartbeat_elapsed() == 0 {
+        if raft.state != StateRole::Leader {
             return;
         }
         for (to, progress) in raft.prs().iter().filter(|(to, _)| **to != raft.id) {
@@ -21,6 +21,11 @@ impl Group {
             let all = heartbeats.entry(*to).or_insert_with(|| Heartbeats::new(raft.id, *to));
             all.beats.push(Beat { group: self.id, term: raft.term, commit });
         }
+    }
+
+    /// Raft says the same by itself in some of the ticks: once is enough.
+    pub(crate) fn drop_own_beats(&mut self) {
+        self.raw.raft.msgs.retain(|body| body.msg_type != MessageType::MsgHeartbeat);
     }
 
     /// Takes in a heartbeat and returns the answer; `None` if it is for raft.

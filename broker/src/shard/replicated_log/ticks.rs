@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const ALONE: Duration = Duration::from_millis(100);
 /// With other brokers, and how often a leader says that it is there: four without a word of it, and
 /// up to two more, are an election.
-pub(super) const RAFT_TICK: Duration = Duration::from_millis(40);
+pub(super) const RAFT_TICK: Duration = Duration::from_millis(50);
 /// Every third of those is for what is not urgent, too.
 const RAFT_TICKS: u32 = 3;
 
@@ -78,12 +78,12 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut ticks = Ticks::new(true, start);
-        assert_eq!((ticks.due(at(39)), ticks.next()), (None, at(40)));
-        let found = [40, 80, 120, 160, 200, 240].map(|ms| ticks.due(at(ms)));
+        assert_eq!((ticks.due(at(49)), ticks.next()), (None, at(50)));
+        let found = [50, 100, 150, 200, 250, 300].map(|ms| ticks.due(at(ms)));
         let one_round = [Some(Tick::Raft), Some(Tick::Raft), Some(Tick::All)];
         assert_eq!((&found[..3], &found[3..]), (&one_round[..], &one_round[..]));
         ticks.set_has_peers(false);
-        assert_eq!((ticks.due(at(280)), ticks.next()), (Some(Tick::All), at(380)));
-        assert_eq!(ticks.due(at(380)), Some(Tick::All));
+        assert_eq!((ticks.due(at(350)), ticks.next()), (Some(Tick::All), at(450)));
+        assert_eq!(ticks.due(at(450)), Some(Tick::All));
     }
 }
