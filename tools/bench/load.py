@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import statistics
 import subprocess
 
 from systems import BROKER_CORE, LOAD_CORE, on_core
@@ -11,6 +12,19 @@ QUANTILES = ["p50", "p99", "p99_9"]
 PERFORMANCE = re.compile(r"^(\d+) records sent, ([\d.]+) records/sec \(([\d.]+) MB/sec\), ([\d.]+) ms avg latency, "
                          r"([\d.]+) ms max latency, (\d+) ms 50th, (\d+) ms 95th, (\d+) ms 99th, (\d+) ms 99.9th")
 END_TO_END = re.compile(r"Percentiles: 50th = (\d+), 99th = (\d+), 99.9th = (\d+)")
+
+
+def medians(rounds):
+    """Of each quantile, over the latencies of some rounds."""
+    return {quantile: statistics.median(each[quantile] for each in rounds) for quantile in QUANTILES}
+
+
+def ratios(latency, over):
+    return {quantile: latency[quantile] / over[quantile] for quantile in QUANTILES}
+
+
+def in_words(quantiles, digits=0):
+    return ", ".join(f"{quantile} {value:.{digits}f}" for quantile, value in quantiles.items())
 
 
 def bench(binary, directory, *words):

@@ -5,14 +5,13 @@ and the memory of a broker that has them and nothing to do.
 import argparse
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 import time
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from load import QUANTILES, produce
+from load import in_words, medians, produce, ratios
 from result import write_json
 from systems import System
 
@@ -71,17 +70,16 @@ def main():
         for system in systems.values():
             system.clean_up()
         shutil.rmtree(directory)
-    latency = {count: {quantile: statistics.median(each[quantile] for each in of) for quantile in QUANTILES}
-               for count, of in rounds.items()}
+    latency = {count: medians(of) for count, of in rounds.items()}
     fewest, ratio = options.partitions[0], {}
     for count in options.partitions:
-        told, used = latency[count], memory[count]
-        print(f"{count} partitions, us: " + ", ".join(f"{each} {told[each]:.0f}" for each in QUANTILES))
+        used = memory[count]
+        print(f"{count} partitions, us: {in_words(latency[count])}")
         if count != fewest:
-            ratio[str(count)] = {each: told[each] / latency[fewest][each] for each in QUANTILES}
+            ratio[str(count)] = ratios(latency[count], latency[fewest])
             more = {name: (used[name] - used["empty_bytes"] - memory[fewest][name] + memory[fewest]["empty_bytes"])
                     / (count - fewest) for name in ("created_bytes", "written_bytes")}
-            print(f"  over {fewest}: " + ", ".join(f"{each} {value:.2f}" for each, value in ratio[str(count)].items()))
+            print(f"  over {fewest}: {in_words(ratio[str(count)], 2)}")
             print(f"  resident bytes for each: {more['created_bytes']:.0f} created, {more['written_bytes']:.0f} once "
                   f"written")
             used["bytes_for_each"] = more

@@ -7,11 +7,10 @@ The one that recycles has a log of 64 MiB, which it fills again and again, and k
 import argparse
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 
-from load import QUANTILES, produce
+from load import in_words, medians, produce, ratios
 from result import write_json
 from systems import System
 
@@ -55,14 +54,12 @@ def main():
         for system in systems.values():
             system.clean_up()
         shutil.rmtree(directory)
-    medians = {name: {each: statistics.median(of[each] for of in found) for each in QUANTILES}
-               for name, found in rounds.items()}
-    for name, found in medians.items():
-        print(f"{name}, us: " + ", ".join(f"{each} {value:.0f}" for each, value in found.items()))
-    ratio = {each: medians["recycling"][each] / medians["quiet"][each] for each in QUANTILES}
-    print(f"{laps:.1f} times round the log, {deleted:.0f} objects deleted; ratio: "
-          + ", ".join(f"{each} {value:.2f}" for each, value in ratio.items()))
-    write_json(options, "recycling", {"latency": medians, "ratio": ratio, "laps": laps, "deleted": deleted,
+    latency = {name: medians(of) for name, of in rounds.items()}
+    for name, found in latency.items():
+        print(f"{name}, us: {in_words(found)}")
+    ratio = ratios(latency["recycling"], latency["quiet"])
+    print(f"{laps:.1f} times round the log, {deleted:.0f} objects deleted; ratio: {in_words(ratio, 2)}")
+    write_json(options, "recycling", {"latency": latency, "ratio": ratio, "laps": laps, "deleted": deleted,
                                       "rounds": rounds})
 
 

@@ -27,6 +27,8 @@ const LOCK: &str = ".lock";
 /// A temporary file of that age belongs to no writer any more.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_hours(24);
 const BUFFER_SIZE: usize = 256 * 1024;
+/// A file is made durable in so many bytes at a time: some 2 ms of a device.
+const PACE: usize = 1 << 20;
 /// A folder may be removed between its making and its use, because it is empty.
 const PLACE_ATTEMPTS_MAX: u32 = 16;
 
@@ -231,7 +233,7 @@ impl Folder {
     fn write_temporary(&self, parts: &[Bytes]) -> io::Result<(PathBuf, File)> {
         let (path, file) = self.temporary()?;
         // Batches may be many and small.
-        let mut buffered = BufWriter::with_capacity(BUFFER_SIZE, &file);
+        let mut buffered = BufWriter::with_capacity(BUFFER_SIZE, Paced { file: &file, owed: 0 });
         let written = parts.iter().try_for_each(|part| buffered.write_all(part));
         let written = written.and_then(|()| buffered.flush());
         drop(buffered);
@@ -279,6 +281,30 @@ impl Folder {
             }
         }
         Ok(())
+    }
+}
+
+/// A file that is made durable as it grows. All of a large one at its end would be in front of what
+/// others make durable on the same device meanwhile, the WAL above all.
+struct Paced<'a> {
+    file: &'a File,
+    /// Bytes that are not durable.
+    owed: usize,
+}
+
+impl Write for Paced<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(&bytes[..bytes.len().min(PACE)])?;
+        self.owed += written;
+        if self.owed >= PACE {
+            self.file.sync_data()?;
+            self.owed = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

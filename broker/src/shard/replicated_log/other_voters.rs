@@ -136,7 +136,9 @@ impl ReplicatedLog {
             return Err(Refused::Full);
         }
         let uncommitted = self.driver.unapplied_size(group);
-        let is_bounded = (uncommitted + size) as u64 <= self.wal.segment_size();
+        // What is not committed is in front of the edit that makes room: a full log has half of a
+        // segment for it, and takes half as much again for where it lies.
+        let is_bounded = (uncommitted + size) as u64 <= self.wal.segment_size() / 3;
         if uncommitted == 0 || is_bounded { Ok(()) } else { Err(Refused::Behind) }
     }
 
