@@ -71,15 +71,16 @@ fn an_old_leader_that_writes_a_manifest_is_found() {
 
 #[test]
 fn a_voter_that_has_lost_its_disk_is_found() {
-    let found = find(Bug::SameVoter);
-    // Most often raft itself misses what it knew that voter to have; or never sends it again.
+    // Most often raft itself misses what it knew that voter to have. Where nothing is missed the
+    // voter is only behind for good, since nobody sends it what it is known to have.
     let is_missed = |message: &str| message.contains("is out of range [last_index");
-    let is_loss = match &found {
-        Violation::Lost { .. } | Violation::Refused { .. } | Violation::Stuck { .. } => true,
+    let found = find_such(Bug::SameVoter, |found| match found {
+        Violation::Lost { .. } | Violation::Refused { .. } => true,
         Violation::Panic { message } => is_missed(message),
-        _ => false,
-    };
-    assert!(is_loss, "{found}");
+        Violation::Stuck { .. } => false,
+        other => panic!("{other}"),
+    });
+    println!("{found}");
 }
 
 /// One of a majority that is not there any more is missed: nobody can be elected, so that nothing
@@ -109,7 +110,13 @@ fn objects_of_a_partition_that_nothing_in_the_bucket_tells_of_are_found() {
 
 /// What the first seed shows that shows the bug.
 fn find(bug: Bug) -> Violation {
-    let mut failures = (0..BUG_SEED_MAX).filter_map(|seed| run(seed, Some(bug)).err());
-    let first = failures.next().map(|failure| failure.violation);
-    first.unwrap_or_else(|| panic!("{bug:?} was not found within {BUG_SEED_MAX} seeds"))
+    find_such(bug, |_| true)
+}
+
+fn find_such(bug: Bug, is_such: impl Fn(&Violation) -> bool) -> Violation {
+    let failures = (0..BUG_SEED_MAX).filter_map(|seed| run(seed, Some(bug)).err());
+    let mut found = failures.map(|failure| failure.violation);
+    found
+        .find(is_such)
+        .unwrap_or_else(|| panic!("{bug:?} was not found within {BUG_SEED_MAX} seeds"))
 }
