@@ -2,7 +2,7 @@
 # Makes the programs that the tests call available; names the one that cannot be had.
 set -euo pipefail
 
-# program, or file:Debian package
+# program, or pattern of a file's path:Debian package
 wanted=(
     cc:gcc c++:g++ make:make git:git strace:strace setpriv:util-linux
     /usr/include/zlib.h:zlib1g-dev /usr/include/zstd.h:libzstd-dev
@@ -13,6 +13,7 @@ wanted=(
     openssl:openssl
     ip:iproute2 iptables-restore:iptables unshare:util-linux
     valgrind:valgrind
+    '/usr/lib/*/faketime/libfaketimeMT.so.1:libfaketime'
     mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount
     python3:python3-venv
     node:nodejs npm:npm
@@ -24,7 +25,7 @@ absent_packages() {
     for pair in "${wanted[@]}"; do
         what=${pair%%:*}
         if [[ $what == /* ]]; then
-            [[ -e $what ]] || echo "${pair##*:}"
+            compgen -G "$what" >/dev/null || echo "${pair##*:}"
         else
             PATH=$PATH:/usr/sbin:/sbin command -v "$what" >/dev/null || echo "${pair##*:}"
         fi

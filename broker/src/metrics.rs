@@ -100,6 +100,8 @@ catalogue! {
         "Moves of partitions that took too long, and are tried again.";
     MemberChanges Counter "tailrace_raft_member_changes_total"
         "Changes of who takes part in a raft group, proposed by this shard.";
+    LeaderlessGroups Gauge "tailrace_raft_leaderless_groups"
+        "Raft groups that nobody leads, for all this broker knows: their partitions take nothing.";
     LearnerGroups Gauge "tailrace_raft_learner_groups"
         "Raft groups in which a disk that replaces a lost one has not its place yet.";
     CatchUpBytes Counter "tailrace_raft_catch_up_bytes_total"

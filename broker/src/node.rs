@@ -47,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) metrics: Vec<Arc<ShardMetrics>>,
     /// By raft group: who leads it in which term, as [`pack`] has it; 0 if nobody is known to.
     leaders: Vec<AtomicU64>,
+    /// By chance: tells this process from another one that says it is the same node.
+    pub(crate) process: u64,
     /// The oldest and the newest version of the protocol between brokers that this one speaks.
     pub(crate) peer_versions: (u16, u16),
     /// For TLS on the connections to other brokers, which are plain without.
@@ -67,6 +69,7 @@ impl Node {
         settings: NodeSettings,
         shard_count: u16,
         endpoints: Vec<Endpoint>,
+        process: u64,
     ) -> Self {
         Self {
             id: identity.node,
@@ -79,6 +82,7 @@ impl Node {
             switchboard: Switchboard::new(shard_count),
             metrics: (0..shard_count).map(|_| Arc::new(ShardMetrics::new())).collect(),
             leaders: (0..GROUPS_MAX).map(|_| AtomicU64::new(0)).collect(),
+            process,
             peer_versions: VERSIONS,
             peer_tls: None,
             dialer: OnceLock::new(),

@@ -19,6 +19,7 @@ pub(crate) mod hosted;
 mod in_sync;
 #[cfg(feature = "simulation")]
 pub(crate) mod inspect;
+mod leaderless;
 mod leadership;
 mod lent;
 pub(crate) mod load;
@@ -61,6 +62,7 @@ use self::coordinate::Groups;
 use self::flow_control::Rooms;
 use self::hosted::Hosting;
 use self::in_sync::InSync;
+use self::leaderless::Leaderless;
 use self::leadership::Leadership;
 use self::load::{LoadMeter, Loads};
 use self::log_event::LogEvent;
@@ -119,6 +121,7 @@ pub(crate) struct Shard {
     loads: Loads,
     moves: Moves,
     in_sync: InSync,
+    leaderless: Leaderless,
     leadership: Leadership,
     refusals: Refusals,
     unled: Unled,
@@ -173,10 +176,11 @@ impl Shard {
             loads: Loads::default(),
             moves: Moves::default(),
             in_sync: InSync::default(),
+            leaderless: Leaderless::new(now.instant),
             leadership: Leadership::default(),
             refusals: Refusals::default(),
             unled: Unled::default(),
-            peers: peers(&node, id, log.entry_size_max(), now.instant),
+            peers: peers(&node, id, &log, now.instant),
             connections: Connections::new(REQUEST_BYTES_MAX),
             unsent: BTreeMap::new(),
             unblocked: Vec::new(),
@@ -341,6 +345,7 @@ impl Shard {
             self.keep_leaders();
             self.count_in_sync();
             self.keep_members();
+            self.look_for_leaderless();
             self.tell_others();
             self.balance();
             self.share_load();
@@ -404,11 +409,14 @@ impl Shard {
 }
 
 /// How a shard meets those of its number on the other brokers.
-fn peers(node: &Node, shard: ShardId, entry_size_max: usize, now: Instant) -> Peers {
+fn peers(node: &Node, shard: ShardId, log: &ReplicatedLog, now: Instant) -> Peers {
     let own = Hello {
         cluster_id: node.cluster_id,
         from: node.id,
         incarnation: node.incarnation,
+        is_new: !log.has_taken_part(),
+        process: node.process,
+        unix_ms: 0,
         to: node.id,
         shard,
         shard_count: node.shard_count,
@@ -416,6 +424,6 @@ fn peers(node: &Node, shard: ShardId, entry_size_max: usize, now: Instant) -> Pe
     };
     // Those of the configuration, until the metadata says who is there.
     let others = node.founders().into_iter().filter(|it| *it != node.id);
-    let peers = Peers::new(own, others, frame_size_max(entry_size_max), now);
+    let peers = Peers::new(own, others, frame_size_max(log.entry_size_max()), now);
     peers.with_tls(node.peer_tls.clone())
 }

@@ -107,7 +107,7 @@ impl SimBroker {
         let (broker, host) = (NodeId::new(node), "simulated".to_owned());
         let endpoints = vec![Endpoint { broker, host, port: 9092, shard: None }];
         let identity = Identity { cluster_id, node: broker, incarnation };
-        let mut node = Node::new(identity, settings, 1, endpoints);
+        let mut node = Node::new(identity, settings, 1, endpoints, election);
         node.peer_versions = versions;
         let node = Arc::new(node);
         let seeds = Seeds { election, ids: [high, low] };

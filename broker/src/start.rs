@@ -16,6 +16,7 @@ use s3_uploader::{
     open_claimed,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
+use tools::format::random_uuid;
 use uring::device::DeviceError;
 use uring::{SetupError, avoid_cores, core_count, spawn_pinned};
 
@@ -136,7 +137,8 @@ pub fn serve(
     let some_left = avoid_cores(usize::from(data.shard_count)).map_err(StartError::Thread)?;
     let (shard_count, endpoints) = (data.shard_count, listeners.endpoints);
     let busy_poll = settings.busy_poll;
-    let mut node = Node::new(data.identity, settings, shard_count, endpoints);
+    let (process, _) = random_uuid()?.as_u64_pair();
+    let mut node = Node::new(data.identity, settings, shard_count, endpoints, process);
     node.peer_tls = peer_tls;
     let node = Arc::new(node);
     let admin_node = Arc::clone(&node);

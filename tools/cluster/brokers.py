@@ -1,5 +1,6 @@
 """Three brokers, and what is done to them; on loopback, those of `tailrace dev --nodes 3`."""
 
+import glob
 import os
 import random
 import re
@@ -19,6 +20,7 @@ from waiting import wait_until
 
 READY = re.compile(r"node (\d) pid (\d+) ready on ")
 START_SECONDS_MAX = 60
+FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 
 
 def free_ports():
@@ -87,6 +89,12 @@ class Brokers:
     def restart(self, node, *flags):
         """As an operator would: the broker by its configuration file."""
         self.spawn(node, [self.binary, "broker", "--config", self.config(node), *flags])
+
+    def restart_in(self, node, offset):
+        """With a wall clock that is that far off, such as +30m; the monotonic one is as it is."""
+        library, = glob.glob(FAKETIME)
+        clock = {"LD_PRELOAD": library, "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        self.spawn(node, [self.binary, "broker", "--config", self.config(node)], env={**os.environ, **clock})
 
     def spawn(self, node, command, **how):
         with open(self.log_path(node), "a", encoding="utf-8") as log:

@@ -8,12 +8,12 @@ counts; times only say how long a thing is waited for.
 import os
 import signal
 import subprocess
-from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from brokers import Cluster, free_ports, is_running, read, replace_line  # sets the path to other runs' modules
+from brokers import Cluster, free_ports, is_running, read  # sets the path to other runs' modules
 from certificates import Authority, with_settings
+from strangers import Strangers
 from watched import LONELY, PATIENCE_SECONDS, PLACES, TOPIC, Watched, parser_of, run_in_directory
 from wire import NONE, NOT_LEADER_OR_FOLLOWER, OUT_OF_ORDER_SEQUENCE_NUMBER, produce
 
@@ -29,7 +29,7 @@ def arguments():
     return parser.parse_args()
 
 
-class Run(Watched):
+class Run(Strangers, Watched):
     name = "cluster"
 
     def __init__(self, options, directory):
@@ -64,24 +64,6 @@ class Run(Watched):
             found = self.partitions(TOPIC).values()
             return all(partition.leader == partition.replicas[0] for partition in found)
         self.wait("the preferred brokers lead", all_lead)
-        self.load_goes_on()
-
-    def lose_majority(self):
-        """One of three acknowledges nothing, and loses nothing."""
-        nodes = self.rng.sample(range(3), 2)
-        for node in nodes:
-            self.cluster.kill(node)
-        alone = ({0, 1, 2} - set(nodes)).pop()
-        outcome = []
-        producer = Producer({"bootstrap.servers": self.cluster.bootstrap, "acks": "all", "log_level": 0,
-                             "message.timeout.ms": 4000, "error_cb": lambda _: None})
-        producer.produce(LONELY, b"x", on_delivery=lambda error, _: outcome.append(error))
-        producer.flush(60)
-        assert outcome and outcome[0], "a record was acknowledged by one of three"
-        assert is_running(self.cluster.pids[alone]), "the one that was left ended"
-        for node in nodes:
-            self.cluster.restart(node)
-        self.cluster.await_all()
         self.load_goes_on()
 
     def return_after_compaction(self):
@@ -136,17 +118,7 @@ class Run(Watched):
             codes = [ask(node, each) for each in (2, 0, 5)]
             assert codes == [NOT_LEADER_OR_FOLLOWER] * 3, (node, codes)
 
-    # Strangers
-
-    def other_cluster_is_kept_out(self):
-        node = self.follower()
-        self.cluster.terminate(node)
-        path = self.edited(node, lambda text: replace_line(text, "cluster-id", '"0190f1a0-0000-4000-8000-0000000000ff"'))
-        with self.stranger(path) as log:
-            said = "it belongs to another cluster"
-            self.wait(f"a line: {said}", lambda: said in read(log))
-        self.cluster.restart(node)
-        self.cluster.await_all()
+    # Disks
 
     def lost_disk_is_refused(self):
         """A voter that has forgotten what it acknowledged must not vote."""
@@ -184,15 +156,6 @@ class Run(Watched):
         self.cluster.restart(node)
         self.cluster.await_all()
 
-    def other_data_is_refused(self):
-        node = self.follower()
-        self.cluster.terminate(node)
-        other = (node + 1) % 3
-        path = self.edited(node, lambda text: replace_line(text, "node-id", str(other)), fresh=False)
-        self.refuse(path, "`node-id`")
-        self.cluster.restart(node)
-        self.cluster.await_all()
-
     # TLS between brokers
 
     def turn_to_tls(self):
@@ -220,7 +183,7 @@ class Run(Watched):
         strangers = Authority(f"{self.directory}/strangers", self.cluster.cluster_id).settings(node)
         path = self.edited(node, lambda text: with_settings(text, strangers), fresh=False)
         before = len(self.cluster.log())
-        with self.stranger(path) as log:
+        with self.stranger(path, "--new-cluster") as log:
             said = "no authority in `peer-tls-ca` signed the certificate"
             self.wait("a line of the stranger", lambda: said in read(log))
             self.wait("a line of the others", lambda: f"node {node}: TLS: {said}" in self.cluster.log()[before:])
@@ -251,38 +214,6 @@ class Run(Watched):
 
     # Helpers
 
-    def edited(self, node, edit, fresh=True):
-        text = edit(read(self.cluster.config(node)))
-        if fresh:
-            text = replace_line(text, "data-dir", f'"{self.directory}/stranger"')
-            # The store would keep it out before it met a broker.
-            text = replace_line(text, "object-store", f'"file://{self.directory}/stranger-objects"')
-        path = os.path.join(self.directory, f"edited-{self.rng.getrandbits(32)}.toml")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-        return path
-
-    def refuse(self, config, said):
-        """It ends at once, with one line that says why."""
-        ended = subprocess.run([self.options.binary, "broker", "--config", config], capture_output=True,
-                               text=True, timeout=PATIENCE_SECONDS, check=False)
-        lines = [line for line in ended.stderr.splitlines() if line]
-        assert ended.returncode == 1 and len(lines) == 1 and said in lines[0], ended.stderr
-
-    @contextmanager
-    def stranger(self, config):
-        """A broker that the others do not let in, for a while; what it prints is in the file."""
-        log = config + ".log"
-        with open(log, "w", encoding="utf-8") as file:
-            process = subprocess.Popen([self.options.binary, "broker", "--config", config, "--new-cluster"],
-                                       stdout=file, stderr=subprocess.STDOUT)
-        try:
-            yield log
-            assert "ready on" not in read(log)
-        finally:
-            process.kill()
-            process.wait()
-
     def count(self, topic):
         def look(consumer):
             found = consumer.list_topics(topic, timeout=30).topics[topic].partitions
@@ -305,9 +236,6 @@ class Run(Watched):
         self.check("a group's offsets are known to the next leader", self.keep_groups)
         self.check("only the leader judges a producer", self.only_the_leader_judges)
         self.check("each broker leads what it is preferred for", self.preferred_leads_again)
-        self.check("one of three acknowledges nothing", self.lose_majority)
-        self.check("a broker of another cluster is kept out", self.other_cluster_is_kept_out)
-        self.check("another node's data are refused", self.other_data_is_refused)
         self.check("a member without its disk is refused", self.lost_disk_is_refused)
         self.check("a member with an empty disk has its place again", self.replace_disk)
         self.check("all turn to TLS, and go on", self.turn_to_tls)

@@ -31,7 +31,7 @@ class Run(Watched):
         """A broker that nobody added is told so, and the cluster goes on."""
         self.peer_address = self.cluster.configure_new(NEW)
         self.cluster.restart(NEW, "--join")
-        said = "it does not have this node among its peers"
+        said = "it is not one of the cluster's brokers"
         self.wait(f"a line: {said}", lambda: said in self.cluster.log())
         self.cluster.kill(NEW)
         self.load_goes_on()
@@ -76,7 +76,7 @@ class Run(Watched):
     def return_of_the_removed(self):
         before = len(self.cluster.log())
         self.cluster.restart(OLD)
-        said = "it does not have this node among its peers"
+        said = "it is not one of the cluster's brokers"
         self.wait(f"a line: {said}", lambda: said in self.cluster.log()[before:])
         self.load_goes_on()
         assert OLD not in self.listed(), "it is a broker again"

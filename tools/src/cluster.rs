@@ -65,7 +65,10 @@ pub enum ClusterError {
     Unreachable { address: HostPort, source: io::Error },
     #[error("{address} gave no answer: {source}")]
     Silent { address: HostPort, source: io::Error },
-    #[error("{address} closed the connection: is it a broker?")]
+    #[error(
+        "{address} closed the connection: it is no broker, or has no majority of its cluster to \
+         decide that with (`tailrace cluster status` says what it knows)"
+    )]
     Closed { address: HostPort },
     #[error("{address} does not answer as a broker does: {source}")]
     Unframed { address: HostPort, source: FrameError },

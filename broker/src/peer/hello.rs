@@ -11,8 +11,10 @@ const WELCOME_MAGIC: [u8; 4] = *b"TRW1";
 /// Of the protocol between brokers: those that this build speaks.
 pub(crate) const VERSIONS: (u16, u16) = (1, 1);
 
-pub(crate) const HELLO_SIZE: usize = 46;
+pub(crate) const HELLO_SIZE: usize = 62;
 pub(crate) const WELCOME_SIZE: usize = 13;
+/// Among the flags of a [`Hello`].
+const IS_NEW: u16 = 1;
 
 /// The first bytes of a connection, from the side that began it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,6 +23,12 @@ pub(crate) struct Hello {
     pub(crate) from: NodeId,
     /// Of its disk: 0 for its first.
     pub(crate) incarnation: u32,
+    /// Nothing on that disk says that it ever took part in anything.
+    pub(crate) is_new: bool,
+    /// By chance: tells a process from others that say they are the same node.
+    pub(crate) process: u64,
+    /// What its clock says, ms since 1970.
+    pub(crate) unix_ms: i64,
     pub(crate) to: NodeId,
     /// The shard that both ends are: groups are on the same one at each of their nodes.
     pub(crate) shard: ShardId,
@@ -39,29 +47,47 @@ pub(crate) enum Welcome {
 /// Why two brokers do not talk; each is for an operator to mend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("it belongs to another cluster")]
+    #[error("the two are of different clusters: correct `cluster-id`, or the addresses in `nodes`")]
     Cluster,
-    #[error("it is another node: the address is not that node's")]
+    #[error("the address is another node's: correct `nodes`")]
     Node,
-    #[error("it has another number of cores: all brokers of a cluster need the same")]
+    #[error(
+        "the two have different numbers of cores: all brokers of a cluster need the same `cores`"
+    )]
     ShardCount,
-    #[error("it does not have this node among its peers")]
+    #[error(
+        "it is not one of the cluster's brokers: `tailrace cluster add` makes it one, under an id \
+         that no broker ever had"
+    )]
     Stranger,
-    #[error("no version of the protocol between brokers is spoken by both")]
+    #[error(
+        "the two speak no version of the protocol between brokers in common: upgrade the older \
+         one, release by release"
+    )]
     Version,
-    #[error("it has the same node id")]
+    #[error("both have the same node id: give each broker a `node-id` of its own")]
     SameNode,
     #[error(
         "the node's disk was replaced, this one never counts again: start the node with an empty \
          data directory and --replacement, or with the disk that replaced it"
     )]
     Replaced,
-    #[error("this broker's certificate does not name this node: correct `peer-tls-certificate`")]
+    #[error("its certificate does not name that node: correct its `peer-tls-certificate`")]
     Certificate,
+    #[error(
+        "another broker that runs has its node id: give each broker a `node-id` of its own, or \
+         stop one"
+    )]
+    Running,
+    #[error(
+        "the cluster knows this node, and the disk is empty: bring the node's disk back, or start \
+         with an empty data directory and --replacement"
+    )]
+    Forgotten,
 }
 
 /// Numbers on the wire; 0 is an acceptance.
-const REFUSALS: [(u8, Refusal); 8] = [
+const REFUSALS: [(u8, Refusal); 10] = [
     (1, Refusal::Cluster),
     (2, Refusal::Node),
     (3, Refusal::ShardCount),
@@ -70,6 +96,8 @@ const REFUSALS: [(u8, Refusal); 8] = [
     (6, Refusal::SameNode),
     (7, Refusal::Replaced),
     (8, Refusal::Certificate),
+    (9, Refusal::Running),
+    (10, Refusal::Forgotten),
 ];
 
 /// Why bytes are not a greeting.
@@ -94,7 +122,9 @@ impl Hello {
             writer.u16(self.versions.0);
             writer.u16(self.versions.1);
             writer.u32(self.incarnation);
-            writer.u16(0);
+            writer.u16(if self.is_new { IS_NEW } else { 0 });
+            writer.u64(self.process);
+            writer.i64(self.unix_ms);
         })
     }
 
@@ -111,9 +141,11 @@ impl Hello {
             shard_count: reader.u16("shard count")?,
             versions: (reader.u16("oldest version")?, reader.u16("newest version")?),
             incarnation: reader.u32("incarnation")?,
+            // The other bits are for what a later build has to say.
+            is_new: reader.u16("flags")? & IS_NEW != 0,
+            process: reader.u64("process")?,
+            unix_ms: reader.i64("clock")?,
         };
-        // For what a later build has to say.
-        reader.u16("reserved")?;
         reader.finish()?;
         Ok(hello)
     }
@@ -152,8 +184,21 @@ impl Welcome {
     }
 }
 
+/// What a broker knows of one that greets it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Known {
+    /// It is one of the cluster's.
+    pub(crate) is_peer: bool,
+    /// Its disk was replaced by another.
+    pub(crate) is_retired: bool,
+    /// Another process is heard that says it is that node.
+    pub(crate) is_running: bool,
+    /// With the disk that it says it has it has taken part already.
+    pub(crate) has_taken_part: bool,
+}
+
 /// What a broker has to say to a greeting, by who it is itself and whom it knows.
-pub(crate) fn judge(own: &Hello, is_peer: bool, is_retired: bool, hello: &Hello) -> Welcome {
+pub(crate) fn judge(own: &Hello, known: Known, hello: &Hello) -> Welcome {
     let version = own.versions.1.min(hello.versions.1);
     let refusal = if hello.cluster_id != own.cluster_id {
         Refusal::Cluster
@@ -165,10 +210,14 @@ pub(crate) fn judge(own: &Hello, is_peer: bool, is_retired: bool, hello: &Hello)
         Refusal::Node
     } else if hello.shard_count != own.shard_count || hello.shard != own.shard {
         Refusal::ShardCount
-    } else if !is_peer {
+    } else if !known.is_peer {
         Refusal::Stranger
-    } else if is_retired {
+    } else if known.is_retired {
         Refusal::Replaced
+    } else if known.is_running {
+        Refusal::Running
+    } else if known.has_taken_part && hello.is_new {
+        Refusal::Forgotten
     } else {
         return Welcome::Accepted { version };
     };
@@ -210,6 +259,9 @@ pub(crate) mod tests {
     const HELLO: &[u8] = include_bytes!("../../testdata/peer-hello.v1.bin");
     const WELCOME: &[u8] = include_bytes!("../../testdata/peer-welcome.v1.bin");
 
+    const PEER: Known =
+        Known { is_peer: true, is_retired: false, is_running: false, has_taken_part: false };
+
     pub(crate) fn hello(from: i32, to: i32) -> Hello {
         Hello {
             cluster_id: Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
@@ -219,6 +271,9 @@ pub(crate) mod tests {
             shard_count: 2,
             versions: VERSIONS,
             incarnation: 0x0a0b_0c0d,
+            is_new: true,
+            process: 0x1122_3344_5566_7788,
+            unix_ms: 0x0102_0304_0506_0708,
         }
     }
 
@@ -259,12 +314,18 @@ pub(crate) mod tests {
         let other = |change: &dyn Fn(&mut Hello)| {
             let mut hello = hello(3, 4);
             change(&mut hello);
-            judge(&own, true, false, &hello)
+            judge(&own, PEER, &hello)
         };
+        let known = |known: Known| judge(&own, known, &hello(3, 4));
         let refused = Welcome::Refused;
         assert_eq!(other(&|_| {}), Welcome::Accepted { version: 1 });
-        assert_eq!(judge(&own, false, false, &hello(3, 4)), refused(Refusal::Stranger));
-        assert_eq!(judge(&own, true, true, &hello(3, 4)), refused(Refusal::Replaced));
+        assert_eq!(known(Known::default()), refused(Refusal::Stranger));
+        assert_eq!(known(Known { is_retired: true, ..PEER }), refused(Refusal::Replaced));
+        assert_eq!(known(Known { is_running: true, ..PEER }), refused(Refusal::Running));
+        let known_already = Known { has_taken_part: true, ..PEER };
+        assert_eq!(known(known_already), refused(Refusal::Forgotten));
+        let old = Hello { is_new: false, ..hello(3, 4) };
+        assert_eq!(judge(&own, known_already, &old), Welcome::Accepted { version: 1 });
         assert_eq!(other(&|it| it.cluster_id = Uuid::nil()), refused(Refusal::Cluster));
         assert_eq!(other(&|it| it.versions = (2, 9)), refused(Refusal::Version));
         assert_eq!(other(&|it| it.versions = (1, 9)), Welcome::Accepted { version: 1 });

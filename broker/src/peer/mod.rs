@@ -15,7 +15,7 @@ pub(crate) mod tls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use model::NodeId;
@@ -28,6 +28,10 @@ use self::link::{GREETING_TIMEOUT, Heard, Link};
 use self::tls::Tls;
 use self::tls::credentials::Credentials;
 use crate::net::NetAction;
+use crate::shard::Now;
+
+/// A broker whose connection works says something ten times a second.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// See the module's text.
 #[derive(Debug)]
@@ -40,9 +44,11 @@ pub(crate) struct Peers {
     incarnations: BTreeMap<NodeId, u32>,
     /// Disks that were replaced: brokers with those are not let in.
     retired: BTreeSet<(NodeId, u32)>,
+    /// Brokers that have taken part, and have their first disk still.
+    on_first_disk: BTreeSet<NodeId>,
     tls: Tls,
     /// What the operator was told of those that were not let in.
-    strangers: BTreeMap<IpAddr, String>,
+    strangers: BTreeSet<(IpAddr, String)>,
     frame_size_max: usize,
     /// Where heads of messages are encoded, many to an allocation.
     arena: BytesMut,
@@ -54,17 +60,22 @@ pub(crate) struct Peers {
 /// A connection that another broker began.
 #[derive(Debug)]
 struct Inbound {
-    /// Known once it was let in.
-    node: Option<NodeId>,
+    /// Known once it was let in: the node, and which of its processes.
+    node: Option<(NodeId, u64)>,
     address: IpAddr,
     /// When it has to have been.
     by: Instant,
+    heard_at: Instant,
     buffer: BytesMut,
 }
 
 impl Inbound {
     fn deadline(&self) -> Option<Instant> {
         self.node.is_none().then_some(self.by)
+    }
+
+    fn is_of(&self, node: NodeId) -> bool {
+        self.node.is_some_and(|(it, _)| it == node)
     }
 }
 
@@ -74,6 +85,11 @@ pub(crate) enum PeerEvent {
     Frame {
         from: NodeId,
         frame: Frame,
+    },
+    /// It was let in; with what its clock says, ms since 1970.
+    LetIn {
+        node: NodeId,
+        unix_ms: i64,
     },
     /// Messages to it go out from now on.
     Up {
@@ -103,8 +119,9 @@ impl Peers {
             inbound: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             retired: BTreeSet::new(),
+            on_first_disk: BTreeSet::new(),
             tls: Tls::new(None),
-            strangers: BTreeMap::new(),
+            strangers: BTreeSet::new(),
             frame_size_max,
             arena: BytesMut::new(),
             actions: Vec::new(),
@@ -134,20 +151,20 @@ impl Peers {
     }
 
     /// A [`NetAction::Dial`] is done: connected, or not.
-    pub(crate) fn dialed(&mut self, node: NodeId, conn: Result<ConnId, String>, now: Instant) {
+    pub(crate) fn dialed(&mut self, node: NodeId, conn: Result<ConnId, String>, now: Now) {
         let Some(link) = self.links.get_mut(&node) else {
             // It was removed meanwhile.
             return self.actions.extend(conn.ok().map(|conn| NetAction::Close { conn }));
         };
         match conn {
             Ok(conn) => {
-                link.connected(conn, now);
-                let hello = Hello { to: node, ..self.own };
+                link.connected(conn, now.instant);
+                let hello = Hello { to: node, unix_ms: now.unix_ms, ..self.own };
                 self.tls.dialed(conn, node);
                 self.put(conn, vec![hello.encode().into()]);
             }
             Err(reason) => {
-                link.failed(now);
+                link.failed(now.instant);
                 self.tell(node, &format!("cannot be reached: {reason}"));
             }
         }
@@ -156,7 +173,9 @@ impl Peers {
     /// Another broker, or somebody who takes this port for something else, connected.
     pub(crate) fn accepted(&mut self, conn: ConnId, address: IpAddr, now: Instant) {
         let by = now + GREETING_TIMEOUT;
-        self.inbound.insert(conn, Inbound { node: None, address, by, buffer: BytesMut::new() });
+        let buffer = BytesMut::new();
+        let inbound = Inbound { node: None, address, by, heard_at: now, buffer };
+        self.inbound.insert(conn, inbound);
         self.tls.accepted(conn);
     }
 
@@ -172,7 +191,7 @@ impl Peers {
         }
         if let Some(inbound) = self.inbound.get_mut(&conn) {
             inbound.buffer.extend_from_slice(bytes);
-            return self.take_frames(conn);
+            return self.take_frames(conn, now);
         }
         self.received_back(conn, bytes, now);
     }
@@ -205,7 +224,7 @@ impl Peers {
     pub(crate) fn closed(&mut self, conn: ConnId, now: Instant) {
         self.tls.closed(conn);
         if let Some(inbound) = self.inbound.remove(&conn) {
-            self.events.extend(inbound.node.map(|node| PeerEvent::Gone { node }));
+            self.events.extend(inbound.node.map(|(node, _)| PeerEvent::Gone { node }));
             return;
         }
         let Some((node, link)) = self.link_of(conn) else { return };
@@ -229,10 +248,17 @@ impl Peers {
         self.incarnations.get(&node).copied()
     }
 
+    /// Those that have taken part with their first disk, this one perhaps: an empty one in its
+    /// place has forgotten what it promised.
+    pub(crate) fn note_on_first_disk(&mut self, nodes: BTreeSet<NodeId>) {
+        self.own.is_new &= !nodes.contains(&self.own.from);
+        self.on_first_disk = nodes;
+    }
+
     /// These disks were replaced: who has one of them is heard no more.
     pub(crate) fn retire(&mut self, retired: BTreeSet<(NodeId, u32)>) {
         self.retired = retired;
-        let is_retired = |node| Some((node, *self.incarnations.get(&node)?));
+        let is_retired = |(node, _)| Some((node, *self.incarnations.get(&node)?));
         let gone = |it: &&Inbound| {
             it.node.and_then(is_retired).is_some_and(|disk| self.retired.contains(&disk))
         };
@@ -259,7 +285,7 @@ impl Peers {
         for node in gone {
             self.notes.push(format!("shard {}, node {node}: it was removed", self.own.shard));
             let outbound = self.links.remove(&node).and_then(|link| link.conn());
-            let inbound = self.inbound.iter().find(|(_, it)| it.node == Some(node));
+            let inbound = self.inbound.iter().find(|(_, it)| it.is_of(node));
             let inbound = inbound.map(|(conn, _)| *conn);
             inbound.into_iter().for_each(|conn| self.drop_inbound(conn));
             if let Some(conn) = outbound {
@@ -318,7 +344,10 @@ impl Peers {
                 control,
                 Control::WalRoom { .. } | Control::MetadataStored { .. } | Control::Added { .. }
             ),
-            PeerEvent::Up { .. } | PeerEvent::Gone { .. } | PeerEvent::Down { .. } => true,
+            PeerEvent::LetIn { .. }
+            | PeerEvent::Up { .. }
+            | PeerEvent::Gone { .. }
+            | PeerEvent::Down { .. } => true,
         };
         self.events.iter().any(is_work)
     }
@@ -337,9 +366,10 @@ impl Peers {
         found.map(|(node, link)| (*node, link))
     }
 
-    fn take_frames(&mut self, conn: ConnId) {
+    fn take_frames(&mut self, conn: ConnId, now: Instant) {
         let Some(inbound) = self.inbound.get_mut(&conn) else { return };
-        if inbound.node.is_none() {
+        inbound.heard_at = now;
+        let Some((from, _)) = inbound.node else {
             if inbound.buffer.len() < HELLO_SIZE {
                 return;
             }
@@ -348,11 +378,14 @@ impl Peers {
                 self.tell_of_no_greeting(address, &bytes);
                 return self.drop_inbound(conn);
             };
-            return self.let_in(conn, &hello);
-        }
-        let Some(from) = inbound.node else { return };
+            return self.let_in(conn, &hello, now);
+        };
+        // Who has forgotten what it promised must not make up for it from what it is told: whoever
+        // knows better does not let it in.
+        let is_heard = !self.own.is_new || self.links.get(&from).is_some_and(Link::is_up);
         loop {
             match take_frame(&mut inbound.buffer, self.frame_size_max) {
+                Ok(Some(_)) if !is_heard => {}
                 Ok(Some(frame)) => self.events.push(PeerEvent::Frame { from, frame }),
                 Ok(None) => return,
                 Err(error) => {
@@ -363,26 +396,38 @@ impl Peers {
         }
     }
 
-    fn let_in(&mut self, conn: ConnId, hello: &Hello) {
-        let verdict = self.verdict(conn, hello);
+    fn let_in(&mut self, conn: ConnId, hello: &Hello, now: Instant) {
+        let verdict = self.verdict(conn, hello, now);
         self.put(conn, vec![verdict.encode().into()]);
         if let Welcome::Refused(refusal) = verdict {
-            self.notes.push(format!("node {} is not let in: for it, {refusal}", hello.from));
-            self.inbound.remove(&conn);
+            if let Some(inbound) = self.inbound.remove(&conn) {
+                self.tell_of_refused(inbound.address, hello, refusal);
+            }
             self.tls.closed(conn);
             return self.actions.push(NetAction::CloseAfterSend { conn });
         }
         // One that it had before is dead, whether this side has heard of that or not.
-        let older = self.inbound.iter().find(|(_, it)| it.node == Some(hello.from));
+        let older = self.inbound.iter().find(|(_, it)| it.is_of(hello.from));
         if let Some(older) = older.map(|(conn, _)| *conn) {
             self.drop_inbound(older);
         }
         if let Some(inbound) = self.inbound.get_mut(&conn) {
-            inbound.node = Some(hello.from);
+            inbound.node = Some((hello.from, hello.process));
             self.incarnations.insert(hello.from, hello.incarnation);
             self.strangers.clear();
-            self.take_frames(conn);
+            let (node, unix_ms) = (hello.from, hello.unix_ms);
+            self.events.push(PeerEvent::LetIn { node, unix_ms });
+            self.take_frames(conn, now);
         }
+    }
+
+    /// Is another process heard that says it is the same node? One that is silent has lost its
+    /// connection, and this side has not heard of that.
+    fn is_running(&self, hello: &Hello, now: Instant) -> bool {
+        self.inbound.values().any(|it| {
+            it.node.is_some_and(|(node, process)| node == hello.from && process != hello.process)
+                && now.saturating_duration_since(it.heard_at) < SILENCE_MAX
+        })
     }
 
     fn drop_inbound(&mut self, conn: ConnId) {

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use model::NodeId;
 use uring::ConnId;
 
-use super::hello::{Hello, Refusal, Welcome, judge};
+use super::hello::{Hello, Known, Refusal, Welcome, judge};
 use super::tls::{SessionError, begins_tls, refuses_plain};
 use super::{NetAction, PeerEvent, Peers};
 
@@ -16,7 +16,7 @@ use super::{NetAction, PeerEvent, Peers};
 const NO_TLS_HERE: &str = "it speaks TLS and this broker does not: all brokers of a cluster have \
                            `peer-tls-certificate`, `peer-tls-key` and `peer-tls-ca`, or none has";
 
-/// Addresses of strangers that are kept, so that each is told of once.
+/// What was told of strangers that is kept, so that each thing is told once.
 const STRANGERS_MAX: usize = 64;
 
 impl Peers {
@@ -33,23 +33,27 @@ impl Peers {
         }
         match opened {
             Err(error) => self.give_up(conn, &error, now),
-            Ok(()) if is_inbound => self.take_frames(conn),
+            Ok(()) if is_inbound => self.take_frames(conn, now),
             Ok(()) if heard.is_empty() => {}
             Ok(()) => self.received_back(conn, &heard, now),
         }
     }
 
     /// What a broker has to say to a greeting.
-    pub(super) fn verdict(&mut self, conn: ConnId, hello: &Hello) -> Welcome {
+    pub(super) fn verdict(&mut self, conn: ConnId, hello: &Hello, now: Instant) -> Welcome {
         if let Err(error) = self.tls.is_of(conn, hello.from) {
             let address = self.inbound.get(&conn).map(|it| it.address);
             let what = format!("it says that it is node {}: {error}", hello.from);
             address.into_iter().for_each(|address| self.tell_of_stranger(address, &what));
             return Welcome::Refused(Refusal::Certificate);
         }
-        let is_peer = self.links.contains_key(&hello.from);
-        let is_retired = self.retired.contains(&(hello.from, hello.incarnation));
-        judge(&self.own, is_peer, is_retired, hello)
+        let known = Known {
+            is_peer: self.links.contains_key(&hello.from),
+            is_retired: self.retired.contains(&(hello.from, hello.incarnation)),
+            is_running: self.is_running(hello, now),
+            has_taken_part: hello.incarnation == 0 && self.on_first_disk.contains(&hello.from),
+        };
+        judge(&self.own, known, hello)
     }
 
     /// Ends a connection that TLS does not stand for, once the other side has been told why.
@@ -58,7 +62,7 @@ impl Peers {
         self.actions.push(NetAction::CloseAfterSend { conn });
         if let Some(inbound) = self.inbound.remove(&conn) {
             match inbound.node {
-                Some(node) => self.notes.push(format!("node {node}: {error}")),
+                Some((node, _)) => self.notes.push(format!("node {node}: {error}")),
                 None => self.tell_of_stranger(inbound.address, &error.to_string()),
             }
             return;
@@ -110,18 +114,42 @@ impl Peers {
         self.tell_of_stranger(address, reason);
     }
 
-    /// Tells the operator of somebody who connected and is not let in: of each once, until somebody
-    /// is let in.
     pub(super) fn tell_of_stranger(&mut self, address: IpAddr, what: &str) {
-        if self.strangers.get(&address).is_some_and(|told| told == what) {
-            return;
-        }
+        self.tell_of(address, format!("{address} connected as a broker: {what}"));
+    }
+
+    /// A broker that greeted as it should, and is refused.
+    pub(super) fn tell_of_refused(&mut self, address: IpAddr, hello: &Hello, refusal: Refusal) {
+        let node = hello.from;
+        let line = format!(
+            "node {node} at {address} is not let in: {refusal}{}",
+            match refusal {
+                Refusal::Version => {
+                    let [(from, to), (own_from, own_to)] = [hello.versions, self.own.versions];
+                    format!(" (it speaks {from} to {to}, this broker {own_from} to {own_to})")
+                }
+                Refusal::Cluster => {
+                    format!(
+                        " (it is of {}, this broker of {})",
+                        hello.cluster_id, self.own.cluster_id
+                    )
+                }
+                _ => String::new(),
+            }
+        );
+        self.tell_of(address, line);
+    }
+
+    /// Tells the operator of somebody who connected and is not let in: each thing once, until
+    /// somebody is let in.
+    fn tell_of(&mut self, address: IpAddr, line: String) {
         if self.strangers.len() >= STRANGERS_MAX {
             self.strangers.clear();
         }
-        self.strangers.insert(address, what.to_owned());
-        let shard = self.own.shard;
-        self.notes.push(format!("shard {shard}: {address} connected as a broker: {what}"));
+        let note = format!("shard {}: {line}", self.own.shard);
+        if self.strangers.insert((address, line)) {
+            self.notes.push(note);
+        }
     }
 }
 

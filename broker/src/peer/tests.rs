@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-use super::hello::VERSIONS;
+use super::hello::{Refusal, VERSIONS};
 use super::*;
 use model::ShardId;
 use uuid::Uuid;
@@ -25,8 +25,18 @@ pub(super) const TWO: NodeId = NodeId::new(2);
 pub(super) fn hello(node: NodeId) -> Hello {
     let shard = ShardId::new(0);
     let cluster_id = Uuid::from_u128(1);
-    let (shard_count, incarnation) = (1, 0);
-    Hello { cluster_id, from: node, to: node, shard, shard_count, versions: VERSIONS, incarnation }
+    Hello {
+        cluster_id,
+        from: node,
+        to: node,
+        shard,
+        shard_count: 1,
+        versions: VERSIONS,
+        incarnation: 0,
+        is_new: false,
+        process: node.get().unsigned_abs().into(),
+        unix_ms: 0,
+    }
 }
 
 impl Bed {
@@ -72,7 +82,7 @@ impl Bed {
                     self.ends.insert((node, a), (to, b));
                     self.ends.insert((to, b), (node, a));
                     self.of(to).accepted(b, LOCALHOST, now);
-                    self.of(node).dialed(to, Ok(a), now);
+                    self.of(node).dialed(to, Ok(a), Now { instant: now, unix_ms: 0 });
                 }
                 NetAction::Send { conn, pieces } => {
                     if let Some((to, end)) = self.ends.get(&(node, conn)).copied() {
@@ -162,10 +172,70 @@ fn a_broker_of_another_cluster_is_kept_out_on_both_sides() {
     for (node, peer) in [(ONE, TWO), (TWO, ONE)] {
         assert!(!bed.of(node).send_control(peer, &Control::NotProposed { token: 1 }));
         let notes = bed.of(node).take_notes();
-        let refused = format!("shard 0, node {peer}: it belongs to another cluster");
-        assert!(notes.contains(&refused), "{notes:?}");
-        assert!(notes.iter().any(|line| line.contains("is not let in")), "{notes:?}");
+        let told = |start: &str| {
+            notes.iter().any(|it| it.starts_with(start) && it.contains("of different clusters"))
+        };
+        assert!(told(&format!("shard 0, node {peer}: this broker is not let in")), "{notes:?}");
+        assert!(told(&format!("shard 0: node {peer} at 127.0.0.1 is not let in")), "{notes:?}");
     }
+}
+
+/// What a broker says to a greeting that arrives over a new connection.
+fn answer_to(bed: &mut Bed, node: NodeId, hello: &Hello) -> Option<Welcome> {
+    let (conn, now) = (bed.conn(), bed.now);
+    let peers = bed.of(node);
+    peers.accepted(conn, LOCALHOST, now);
+    peers.received(conn, &hello.encode(), now);
+    let answers = peers.take_actions().into_iter().filter_map(|action| match action {
+        NetAction::Send { conn: to, pieces } if to == conn => Some(pieces.concat()),
+        _ => None,
+    });
+    answers.last().and_then(|it| Welcome::decode(&it).ok())
+}
+
+#[test]
+fn a_second_process_of_a_node_is_kept_out_until_the_first_is_silent() {
+    let mut bed = Bed::new([hello(ONE), hello(TWO)]);
+    bed.run();
+    bed.of(TWO).take_notes();
+    let first = bed.inbound_of(TWO);
+    let second = Hello { process: 99, to: TWO, incarnation: 7, ..hello(ONE) };
+    bed.now += SILENCE_MAX - Duration::from_millis(1);
+    for _ in 0..3 {
+        let answer = answer_to(&mut bed, TWO, &second);
+        assert_eq!(answer, Some(Welcome::Refused(Refusal::Running)));
+    }
+    assert!(bed.of(TWO).owns(first), "the one that is heard stays");
+    assert_eq!(bed.of(TWO).incarnation(ONE), Some(0), "no disk is replaced by who is not let in");
+    let [note] = &bed.of(TWO).take_notes()[..] else { panic!("each thing is told once") };
+    assert!(note.starts_with("shard 0: node 1 at 127.0.0.1 is not let in: another"), "{note}");
+    bed.now += Duration::from_millis(1);
+    let answer = answer_to(&mut bed, TWO, &second);
+    assert_eq!(answer, Some(Welcome::Accepted { version: 1 }));
+    assert!(!bed.of(TWO).owns(first));
+}
+
+#[test]
+fn an_empty_disk_of_a_node_that_has_taken_part_is_kept_out_and_learns_nothing() {
+    let new = Hello { is_new: true, ..hello(TWO) };
+    let mut bed = Bed::new([hello(ONE), new]);
+    bed.of(ONE).note_on_first_disk([ONE, TWO].into());
+    bed.run();
+    assert!(!bed.of(TWO).is_up(ONE), "it is not let in");
+    let notes = bed.of(TWO).take_notes();
+    assert!(notes.iter().any(|line| line.contains("the disk is empty")), "{notes:?}");
+    assert!(bed.of(ONE).send_control(TWO, &Control::NotProposed { token: 1 }));
+    bed.run();
+    assert_eq!(bed.controls(TWO), [], "what it is told would make up for what it forgot");
+    // Of its second disk nobody knows yet that it has taken part, nor of one that is its first.
+    let second = Hello { incarnation: 5, to: ONE, ..new };
+    assert_eq!(answer_to(&mut bed, ONE, &second), Some(Welcome::Accepted { version: 1 }));
+    let mut bed = Bed::new([hello(ONE), new]);
+    bed.run();
+    assert!(bed.of(TWO).send_control(ONE, &Control::NotProposed { token: 1 }));
+    assert!(bed.of(ONE).send_control(TWO, &Control::NotProposed { token: 2 }));
+    bed.run();
+    assert_eq!(bed.controls(ONE).len() + bed.controls(TWO).len(), 2);
 }
 
 #[test]
@@ -178,7 +248,7 @@ fn what_is_no_broker_is_dropped() {
     peers.accepted(conn, LOCALHOST, now);
     peers.received(conn, b"GET / HTTP/1.1\r\n", now);
     assert!(peers.owns(conn), "too short to tell");
-    peers.received(conn, b"Host: tailrace.example:9192\r\n\r\n", now);
+    peers.received(conn, b"Host: broker-1.rack-b.tailrace.example:9192\r\n\r\n", now);
     assert!(!peers.owns(conn));
     assert!(matches!(peers.take_actions()[..], [NetAction::Close { .. }]));
 }

@@ -300,9 +300,12 @@ impl Shard {
         }
     }
 
-    /// An image says which disks count: brokers with others are heard no more.
-    pub(super) fn retire_disks(&mut self, image: &Image) {
+    /// An image says which disks count: brokers with others are heard no more, nor are those that
+    /// have forgotten what they had on theirs.
+    pub(super) fn note_disks(&mut self, image: &Image) {
         self.peers.retire(image.retired_disks().collect());
+        let known = image.nodes().map(|node| node.id);
+        self.peers.note_on_first_disk(known.filter(|it| image.incarnation(*it) == 0).collect());
     }
 
     /// Does this broker take part in a group as it should, with no change of that under way?

@@ -283,7 +283,7 @@ impl Shard {
             let here = partitions.filter(|(_, partition)| self.tiers.contains(partition.group));
             here.map(|(index, partition)| (partition.id, (index, partition.group))).collect()
         });
-        self.retire_disks(&image);
+        self.note_disks(&image);
         let moved = self.place_partitions(&image);
         self.follow_moves(&image);
         let old = std::mem::replace(&mut self.metadata.image, image);

@@ -19,6 +19,8 @@ use crate::voter::{node_of, voter};
 
 /// Between two words to the other brokers of what the bucket has of the metadata.
 const STORED_INTERVAL: Duration = Duration::from_secs(1);
+/// Clocks that are further apart than that are told of, ms.
+const CLOCKS_APART_MS: i64 = 10_000;
 
 impl Shard {
     /// Another broker connected.
@@ -28,7 +30,7 @@ impl Shard {
 
     /// An attempt to connect to another broker is over.
     pub(crate) fn peer_dialed(&mut self, node: NodeId, conn: Result<ConnId, String>) {
-        self.peers.dialed(node, conn, self.now.instant);
+        self.peers.dialed(node, conn, self.now);
     }
 
     /// Takes in what the other brokers sent.
@@ -47,6 +49,7 @@ impl Shard {
                 PeerEvent::Frame { from, frame: Frame::Control(control) } => {
                     self.hear_control(from, control);
                 }
+                PeerEvent::LetIn { node, unix_ms } => self.compare_clocks(node, unix_ms),
                 PeerEvent::Up { node } => {
                     self.tell_metadata_stored(node);
                     self.tell_leads_to(node);
@@ -59,6 +62,21 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Nothing that was acknowledged hangs on clocks, but what users see of time does.
+    fn compare_clocks(&mut self, node: NodeId, unix_ms: i64) {
+        let ahead = unix_ms.saturating_sub(self.now.unix_ms);
+        if self.id != METADATA_SHARD || ahead.saturating_abs() < CLOCKS_APART_MS {
+            return;
+        }
+        let (seconds, word) =
+            (ahead.saturating_abs() / 1000, if ahead > 0 { "ahead of" } else { "behind" });
+        self.notes.push(format!(
+            "node {node}: its clock is {seconds} s {word} this broker's: set the clocks of both \
+             (NTP); the limits of timestamps, LogAppendTime and retention by time go by the clock \
+             of who leads"
+        ));
     }
 
     /// The number of a broker among the members of groups, by what it said last.

@@ -194,12 +194,21 @@ impl ReplicatedLog {
     /// leaders committed applied, or by another? Of a group that it has left, or is to join, it
     /// may hear nothing.
     pub(crate) fn all_led(&self) -> bool {
-        let own = self.driver.node();
-        let takes_part = |group| self.driver.members(group).is_some_and(|it| it.contains(own));
         self.groups.iter().all(|(group, state)| match state.leads {
             Some(_) => state.caught_up,
-            None => !takes_part(*group) || self.driver.leader(*group).is_some(),
+            None => !self.misses_leader(*group),
         })
+    }
+
+    /// Groups in which this broker takes part, and that nobody leads for all it knows.
+    pub(crate) fn leaderless_count(&self) -> usize {
+        self.groups.keys().filter(|group| self.misses_leader(**group)).count()
+    }
+
+    fn misses_leader(&self, group: RaftGroupId) -> bool {
+        let own = self.driver.node();
+        self.driver.leader(group).is_none()
+            && self.driver.members(group).is_some_and(|it| it.contains(own))
     }
 
     /// Proposes an entry; returns its place in the group's log. What raft has taken has to find its
@@ -407,6 +416,11 @@ impl ReplicatedLog {
         fail_point(FailPoint::SnapshotBegun);
         self.rewriting.push(group);
         Ok(())
+    }
+
+    /// Has any of the groups ever heard of a term? What a disk promised it did in one.
+    pub(crate) fn has_taken_part(&self) -> bool {
+        self.driver.groups().any(|group| self.driver.term(group) > Term::default())
     }
 
     /// Largest entry that the WAL takes.

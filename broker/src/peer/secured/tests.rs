@@ -7,6 +7,7 @@ use super::super::tests::{Bed, LOCALHOST, ONE, TWO, hello};
 use super::super::tls::credentials::Credentials;
 use super::super::tls::credentials::tests::files;
 use super::*;
+use crate::shard::Now;
 
 const THREE: NodeId = NodeId::new(3);
 const UNKNOWN: &str = "no authority in `peer-tls-ca` signed the certificate";
@@ -110,12 +111,15 @@ fn a_broker_with_the_certificate_of_another_node_is_kept_out_on_both_sides() {
     for said in [
         "shard 0, node 3: TLS: the certificate is of DnsName(\"node-2.",
         "127.0.0.1 connected as a broker: it says that it is node 3: TLS: ",
-        "node 3 is not let in: ",
+        "node 3 at 127.0.0.1 is not let in: ",
     ] {
         assert!(notes.contains(said), "{said} in {notes}");
     }
     let notes = bed.of(THREE).take_notes().join("\n");
-    assert!(notes.contains("node 1: this broker's certificate does not name this node"), "{notes}");
+    assert!(
+        notes.contains("node 1: this broker is not let in: its certificate does not name"),
+        "{notes}"
+    );
 }
 
 #[test]
@@ -153,7 +157,7 @@ fn client_hello(bed: &mut Bed) -> Vec<u8> {
     let (conn, now) = (bed.conn(), bed.now);
     let peers = bed.of(TWO);
     peers.keep_up(now);
-    peers.dialed(ONE, Ok(conn), now);
+    peers.dialed(ONE, Ok(conn), Now { instant: now, unix_ms: 0 });
     peers.take_actions().into_iter().find_map(sent).expect("a first message").concat()
 }
 
