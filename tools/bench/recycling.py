@@ -7,14 +7,19 @@ The one that recycles has a log of 64 MiB, which it fills again and again, and k
 import argparse
 import os
 import shutil
+import statistics
 import sys
 import tempfile
 
+sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../cluster"))
+
 from load import in_words, medians, produce, ratios
 from result import write_json
+from stages import APPEND, PRODUCE, WRITE, Scrape
 from systems import System
 
 TOPIC = "recycling"
+STAGES = {"request": PRODUCE, "write with its queue": APPEND, "device": WRITE}
 FLAGS = {
     "quiet": ["--set", "offload.age.ms=3600000"],
     "recycling": ["--wal-size", "64MiB", "--set", "offload.age.ms=2000", "--set", "log.retention.bytes=33554432",
@@ -28,6 +33,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rate", type=int, default=1000)
+    parser.add_argument("--objects", help="a folder, on another device; by default objects are on that of the log")
     parser.add_argument("--json")
     return parser.parse_args()
 
@@ -35,18 +41,23 @@ def arguments():
 def main():
     options = arguments()
     directory = tempfile.mkdtemp(prefix="bench-recycling.", dir=os.environ["BENCH_DIR"])
-    systems, rounds = {}, {name: [] for name in FLAGS}
+    systems, rounds, stages = {}, {name: [] for name in FLAGS}, {name: [] for name in FLAGS}
     try:
         for name, flags in FLAGS.items():
             home = os.path.join(directory, name)
             os.mkdir(home)
+            if options.objects:
+                flags = [*flags, "--object-store", f"file://{os.path.join(options.objects, name)}"]
             systems[name] = System(options.binary, home, "tailrace", flags)
             systems[name].start()
         words = ["--rate", str(options.rate), "--seconds", str(options.seconds)]
         for number in range(options.rounds):
             for name in list(FLAGS)[::1 if number % 2 else -1]:
+                before = Scrape.of(systems[name].admin)
                 found = produce(options.binary, directory, systems[name].address, TOPIC, *words)
+                past = Scrape.of(systems[name].admin) - before
                 rounds[name].append(found["latency_us"])
+                stages[name].append({stage: past.quantile_us(of, 0.99) for stage, of in STAGES.items()})
         system = systems["recycling"]
         laps = system.metric("tailrace_wal_written_bytes_total") / system.metric("tailrace_wal_size_bytes")
         deleted = system.metric("tailrace_object_deleted_total")
@@ -56,11 +67,12 @@ def main():
         shutil.rmtree(directory)
     latency = {name: medians(of) for name, of in rounds.items()}
     for name, found in latency.items():
-        print(f"{name}, us: {in_words(found)}")
+        print(f"{name}, us: {in_words(found)}; p99 by the broker: " + ", ".join(
+            f"{stage} {statistics.median(each[stage] for each in stages[name]):.0f}" for stage in STAGES))
     ratio = ratios(latency["recycling"], latency["quiet"])
     print(f"{laps:.1f} times round the log, {deleted:.0f} objects deleted; ratio: {in_words(ratio, 2)}")
     write_json(options, "recycling", {"latency": latency, "ratio": ratio, "laps": laps, "deleted": deleted,
-                                      "rounds": rounds})
+                                      "rounds": rounds, "stages_p99_us": stages})
 
 
 if __name__ == "__main__":

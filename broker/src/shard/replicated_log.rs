@@ -19,8 +19,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use model::{LogIndex, RaftGroupId, Term};
 use replication::{
-    Action, CommittedEntry, CompactError, Descriptor, Driver, Heartbeats, LogEntry, Message,
-    PersistEntry, ProposeError, Role, Ticket,
+    Action, CommittedEntry, CompactError, Descriptor, Driver, GroupMap, Heartbeats, LogEntry,
+    Message, PersistEntry, ProposeError, Role, Ticket,
 };
 use s3_uploader::{FailPoint, fail_point};
 use uring::DiskDone;
@@ -84,7 +84,7 @@ pub(crate) struct ReplicatedLog {
     write_rate: WriteRate,
     driver: Driver,
     /// Groups of this shard and whether each has applied an entry of its current term.
-    groups: BTreeMap<RaftGroupId, GroupState>,
+    groups: GroupMap<GroupState>,
     steps: Steps,
     queued_bytes: usize,
     /// Proposed since raft was last asked what to write: on the way into `steps`.
@@ -171,12 +171,12 @@ impl ReplicatedLog {
 
     /// The term in which this broker leads a group.
     pub(crate) fn leads(&self, group: RaftGroupId) -> Option<Term> {
-        self.groups.get(&group)?.leads
+        self.groups.get(group)?.leads
     }
 
     /// The groups of this shard.
     pub(crate) fn groups(&self) -> Vec<RaftGroupId> {
-        self.groups.keys().copied().collect()
+        self.groups.keys().collect()
     }
 
     /// Is everything applied that was committed before the present leader's term?
@@ -187,7 +187,7 @@ impl ReplicatedLog {
 
     /// Does this broker lead a group, with all that earlier leaders committed applied?
     pub(crate) fn has_caught_up(&self, group: RaftGroupId) -> bool {
-        self.groups.get(&group).is_some_and(|state| state.caught_up)
+        self.groups.get(group).is_some_and(|state| state.caught_up)
     }
 
     /// Is every group led in which this broker takes part: by this one, with all that earlier
@@ -196,13 +196,13 @@ impl ReplicatedLog {
     pub(crate) fn all_led(&self) -> bool {
         self.groups.iter().all(|(group, state)| match state.leads {
             Some(_) => state.caught_up,
-            None => !self.misses_leader(*group),
+            None => !self.misses_leader(group),
         })
     }
 
     /// Groups in which this broker takes part, and that nobody leads for all it knows.
     pub(crate) fn leaderless_count(&self) -> usize {
-        self.groups.keys().filter(|group| self.misses_leader(**group)).count()
+        self.groups.keys().filter(|group| self.misses_leader(*group)).count()
     }
 
     fn misses_leader(&self, group: RaftGroupId) -> bool {
@@ -316,7 +316,7 @@ impl ReplicatedLog {
         let event = self.events.pop_front()?;
         match &event {
             LogEvent::RoleChanged { group, leads, .. } => {
-                if let Some(state) = self.groups.get_mut(group) {
+                if let Some(state) = self.groups.get_mut(*group) {
                     (state.leads, state.caught_up) = (*leads, false);
                 }
             }
@@ -493,7 +493,7 @@ impl ReplicatedLog {
             }
             Action::InstallSnapshot { group, index, data: snapshot, .. } => {
                 // The one that was under the log at start was installed when it was recovered.
-                if self.groups.get(&group).is_some_and(|it| it.compacted < index) {
+                if self.groups.get(group).is_some_and(|it| it.compacted < index) {
                     self.events.push_back(LogEvent::Installed { group, index, snapshot });
                 }
             }
@@ -514,7 +514,7 @@ impl ReplicatedLog {
     }
 
     fn note_applied(&mut self, group: RaftGroupId, entries: &[CommittedEntry]) {
-        let Some(state) = self.groups.get_mut(&group) else { return };
+        let Some(state) = self.groups.get_mut(group) else { return };
         let last = entries.last().map(|entry| entry.term);
         state.caught_up |= state.leads.is_some() && state.leads == last;
     }

@@ -10,6 +10,7 @@ use raft::eraftpb::MessageType;
 use crate::action::{Action, Role, Ticket};
 use crate::descriptor::Descriptor;
 use crate::group::{Group, Shared};
+use crate::group_map::{GroupMap, NUMBERS};
 use crate::heartbeats::Heartbeats;
 use crate::members::{MemberChange, Members, entry_type};
 use crate::message::Message;
@@ -111,7 +112,7 @@ pub struct LogEntry {
 pub struct Driver {
     config: DriverConfig,
     recovering: BTreeMap<RaftGroupId, Recovery>,
-    groups: BTreeMap<RaftGroupId, Group>,
+    groups: GroupMap<Group>,
     /// Groups with something to hand out; an idle group is not looked at.
     dirty: VecDeque<RaftGroupId>,
     actions: VecDeque<Action>,
@@ -132,7 +133,7 @@ impl Driver {
         Self {
             config,
             recovering: BTreeMap::new(),
-            groups: BTreeMap::new(),
+            groups: GroupMap::default(),
             dirty: VecDeque::new(),
             actions: VecDeque::new(),
             arena: BytesMut::new(),
@@ -171,6 +172,9 @@ impl Driver {
             if recovery.is_gone() {
                 continue;
             }
+            if id.get() >= NUMBERS {
+                return Err(RecoverError::Number { group: id });
+            }
             let storage = recovery.finish(id)?;
             let group = Group::new(id, storage, &self.config);
             group.announce_start(&mut self.actions);
@@ -199,7 +203,7 @@ impl Driver {
     /// what it has promised. Made anew it promises nothing before a snapshot says that it is a
     /// member again, and that snapshot stands for all that it had.
     pub fn remove_group(&mut self, id: RaftGroupId) -> Option<Bytes> {
-        self.groups.remove(&id)?;
+        self.groups.remove(id)?;
         self.dirty.retain(|dirty| *dirty != id);
         Some(encode_gone(&mut self.arena))
     }
@@ -213,7 +217,7 @@ impl Driver {
         payload: Bytes,
     ) -> Result<(Term, LogIndex), ProposeError> {
         debug_assert_eq!(descriptor.verify(&payload), Ok(()));
-        let Some(found) = self.groups.get_mut(&group) else {
+        let Some(found) = self.groups.get_mut(group) else {
             return Err(ProposeError::NotLeader { leader: None });
         };
         if found.role() != Role::Leader {
@@ -252,7 +256,7 @@ impl Driver {
     /// to go on from, whatever becomes of the entries.
     pub fn continues(&self, message: &Message) -> bool {
         let (index, term) = (message.body.index, message.body.log_term);
-        let group = self.groups.get(&message.group());
+        let group = self.groups.get(message.group());
         group.is_some_and(|group| group.raw.raft.raft_log.match_term(index, term))
     }
 
@@ -262,14 +266,14 @@ impl Driver {
             return;
         }
         for answer in &all.answers {
-            let Some(group) = self.groups.get_mut(&answer.group) else { continue };
+            let Some(group) = self.groups.get_mut(answer.group) else { continue };
             if !group.note_at_once(from, answer) {
                 let body = all.body(MessageType::MsgHeartbeatResponse, answer);
                 self.with_group(answer.group, |group, shared| group.step(body, shared));
             }
         }
         for beat in &all.beats {
-            let Some(group) = self.groups.get_mut(&beat.group) else { continue };
+            let Some(group) = self.groups.get_mut(beat.group) else { continue };
             if let Some(answer) = group.answer_at_once(from, beat) {
                 let answers = self.heartbeats.entry(from);
                 answers.or_insert_with(|| Heartbeats::new(all.to, from)).answers.push(answer);
@@ -290,12 +294,12 @@ impl Driver {
             next_ticket: &mut self.next_ticket,
             heartbeats: &mut self.heartbeats,
         };
-        for (id, group) in &mut self.groups {
+        for (id, group) in self.groups.iter_mut() {
             let stirred = group.tick(&mut shared);
             debug_assert!(stirred || group.dirty || !group.has_work(), "what is not idle is dirty");
             if stirred && group.has_work() && !group.dirty {
                 group.dirty = true;
-                self.dirty.push_back(*id);
+                self.dirty.push_back(id);
             }
         }
     }
@@ -327,7 +331,7 @@ impl Driver {
 
     /// The WAL has put an entry's data at `location`.
     pub fn placed(&mut self, group: RaftGroupId, index: LogIndex, term: Term, location: u64) {
-        if let Some(group) = self.groups.get_mut(&group) {
+        if let Some(group) = self.groups.get_mut(group) {
             group.raw.mut_store().place(index.get(), term.get(), location);
         }
     }
@@ -342,7 +346,7 @@ impl Driver {
 
     /// What is known of an entry in the log, committed or not.
     pub fn entry(&self, group: RaftGroupId, index: LogIndex) -> Option<LogEntry> {
-        let slot = self.groups.get(&group)?.storage().slot(index.get())?;
+        let slot = self.groups.get(group)?.storage().slot(index.get())?;
         let (term, location) = (Term::new(slot.term), slot.location());
         Some(LogEntry { term, location, descriptor: slot.of_application() })
     }
@@ -350,7 +354,7 @@ impl Driver {
     /// An entry's payload, committed or not, if it is in memory: one that is resident is, until it
     /// is applied.
     pub fn payload(&self, group: RaftGroupId, index: LogIndex) -> Option<&Bytes> {
-        self.groups.get(&group)?.storage().payloads.get(index.get())
+        self.groups.get(group)?.storage().payloads.get(index.get())
     }
 
     /// The next thing to do. Groups are looked at only when nothing else is left, so that what came
@@ -363,7 +367,7 @@ impl Driver {
                 return heartbeats
                     .map(|(to, heartbeats)| Action::SendHeartbeats { to, heartbeats });
             };
-            if let Some(group) = self.groups.get_mut(&id) {
+            if let Some(group) = self.groups.get_mut(id) {
                 group.dirty = false;
             }
             self.with_group(id, Group::turn);
@@ -373,7 +377,7 @@ impl Driver {
 
     /// Messages to a node were lost: what was sent to it since its last answer is sent again.
     pub fn report_unreachable(&mut self, to: u64) {
-        for id in self.groups.keys().copied().collect::<Vec<_>>() {
+        for id in self.groups.keys().collect::<Vec<_>>() {
             self.with_group(id, |group, shared| group.unreachable(to, shared));
         }
     }
@@ -389,18 +393,18 @@ impl Driver {
 
     /// The last entry that a voter is known to have durably; `None` where this node does not lead.
     pub fn matched(&self, group: RaftGroupId, voter: u64) -> Option<LogIndex> {
-        self.groups.get(&group)?.matched(voter).map(LogIndex::new)
+        self.groups.get(group)?.matched(voter).map(LogIndex::new)
     }
 
     /// Bytes proposed in this leadership and not applied yet, with something for each entry itself.
     pub fn unapplied_size(&self, group: RaftGroupId) -> usize {
-        self.groups.get(&group).map_or(0, Group::unapplied_size)
+        self.groups.get(group).map_or(0, Group::unapplied_size)
     }
 
     /// Of the other voters that `may` lead, the one whose log is known to reach furthest; `None` on
     /// a node that does not lead.
     pub fn successor(&self, group: RaftGroupId, may: impl Fn(u64) -> bool) -> Option<u64> {
-        self.groups.get(&group)?.successor(may)
+        self.groups.get(group)?.successor(may)
     }
 
     /// Hands leadership of a group to another voter; nothing happens on a node that does not lead.
@@ -414,18 +418,18 @@ impl Driver {
 
     /// Has a majority, without this node, what is not durable here yet?
     pub fn commits_without_own_disk(&self, group: RaftGroupId) -> bool {
-        let log = self.groups.get(&group).map(|group| &group.raw.raft.raft_log);
+        let log = self.groups.get(group).map(|group| &group.raw.raft.raft_log);
         log.is_some_and(|log| log.committed > log.persisted)
     }
 
     /// Who takes part in a group, by all that is applied here.
     pub fn members(&self, group: RaftGroupId) -> Option<&Members> {
-        self.groups.get(&group).map(Group::members)
+        self.groups.get(group).map(Group::members)
     }
 
     /// The entry since which it has been they; where the log begins, if none in it changed that.
     pub fn members_since(&self, group: RaftGroupId) -> LogIndex {
-        let since = self.groups.get(&group).map(|group| group.storage().members_since());
+        let since = self.groups.get(group).map(|group| group.storage().members_since());
         LogIndex::new(since.unwrap_or(0))
     }
 
@@ -436,7 +440,7 @@ impl Driver {
 
     /// Does the snapshot under a group's log name that member? Only then does it take it.
     pub fn snapshot_names(&self, group: RaftGroupId, member: u64) -> bool {
-        self.groups.get(&group).is_some_and(|group| group.storage().snapshot_names(member))
+        self.groups.get(group).is_some_and(|group| group.storage().snapshot_names(member))
     }
 
     /// Proposes a change of a group's members; `None` unless this node leads, has applied all that
@@ -446,7 +450,7 @@ impl Driver {
         group: RaftGroupId,
         change: MemberChange,
     ) -> Option<(Term, LogIndex)> {
-        let found = self.groups.get_mut(&group).filter(|group| group.role() == Role::Leader)?;
+        let found = self.groups.get_mut(group).filter(|group| group.role() == Role::Leader)?;
         let place = found.propose_change(change, &mut self.arena)?;
         self.mark_dirty(group);
         Some(place)
@@ -460,7 +464,7 @@ impl Driver {
         index: LogIndex,
         snapshot: Bytes,
     ) -> Result<(), CompactError> {
-        let found = self.groups.get(&group).ok_or(CompactError::UnknownGroup)?;
+        let found = self.groups.get(group).ok_or(CompactError::UnknownGroup)?;
         let (first, applied) = (found.storage().first(), found.applied());
         if index.get() < first || index.get() > applied {
             let (first, applied) = (LogIndex::new(first), LogIndex::new(applied));
@@ -475,7 +479,7 @@ impl Driver {
 
     /// The snapshot that stands for the log up to an index, if the log was ever compacted.
     pub fn snapshot(&self, group: RaftGroupId) -> Option<(LogIndex, Bytes)> {
-        let record = self.groups.get(&group)?.storage().snapshot_record();
+        let record = self.groups.get(group)?.storage().snapshot_record();
         (record.mark.index > 0).then(|| (LogIndex::new(record.mark.index), record.data))
     }
 
@@ -487,60 +491,60 @@ impl Driver {
     }
 
     pub fn has_group(&self, group: RaftGroupId) -> bool {
-        self.groups.contains_key(&group)
+        self.groups.contains(group)
     }
 
     /// The groups of this shard, in order.
     pub fn groups(&self) -> impl Iterator<Item = RaftGroupId> + '_ {
-        self.groups.keys().copied()
+        self.groups.keys()
     }
 
     /// Index up to which a majority is known to be durable; 0 if the group is unknown.
     pub fn committed(&self, group: RaftGroupId) -> LogIndex {
-        LogIndex::new(self.groups.get(&group).map_or(0, Group::committed))
+        LogIndex::new(self.groups.get(group).map_or(0, Group::committed))
     }
 
     /// Last index handed out with [`Action::Apply`], or that the last installed snapshot stands
     /// for.
     pub fn applied(&self, group: RaftGroupId) -> LogIndex {
-        LogIndex::new(self.groups.get(&group).map_or(0, Group::applied))
+        LogIndex::new(self.groups.get(group).map_or(0, Group::applied))
     }
 
     /// Term of the entry at [`Self::applied`]. If it is the present one, everything is applied that
     /// was committed in earlier terms.
     pub fn applied_term(&self, group: RaftGroupId) -> Term {
-        let group = self.groups.get(&group);
+        let group = self.groups.get(group);
         let term = group.and_then(|group| group.storage().term(group.applied()).ok());
         Term::new(term.unwrap_or(0))
     }
 
     /// First index still in the log; 1 for a log that was never compacted.
     pub fn first_index(&self, group: RaftGroupId) -> LogIndex {
-        LogIndex::new(self.groups.get(&group).map_or(1, |group| group.storage().first()))
+        LogIndex::new(self.groups.get(group).map_or(1, |group| group.storage().first()))
     }
 
     /// Last index in the log, committed or not.
     pub fn last_index(&self, group: RaftGroupId) -> LogIndex {
-        LogIndex::new(self.groups.get(&group).map_or(0, |group| group.storage().last()))
+        LogIndex::new(self.groups.get(group).map_or(0, |group| group.storage().last()))
     }
 
     pub fn term(&self, group: RaftGroupId) -> Term {
-        Term::new(self.groups.get(&group).map_or(0, |group| group.raw.raft.term))
+        Term::new(self.groups.get(group).map_or(0, |group| group.raw.raft.term))
     }
 
     pub fn role(&self, group: RaftGroupId) -> Role {
-        self.groups.get(&group).map_or(Role::Follower, Group::role)
+        self.groups.get(group).map_or(Role::Follower, Group::role)
     }
 
     /// The leader this node knows of.
     pub fn leader(&self, group: RaftGroupId) -> Option<u64> {
-        self.groups.get(&group).and_then(Group::leader)
+        self.groups.get(group).and_then(Group::leader)
     }
 
     /// Lets a group work, and notes it if it has something to hand out. Nothing happens if there is
     /// none.
     fn with_group(&mut self, id: RaftGroupId, work: impl FnOnce(&mut Group, &mut Shared<'_>)) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.get_mut(id) else { return };
         let mut shared = Shared {
             config: &self.config,
             actions: &mut self.actions,
@@ -555,7 +559,7 @@ impl Driver {
     }
 
     fn mark_dirty(&mut self, id: RaftGroupId) {
-        if let Some(group) = self.groups.get_mut(&id).filter(|group| !group.dirty) {
+        if let Some(group) = self.groups.get_mut(id).filter(|group| !group.dirty) {
             group.dirty = true;
             self.dirty.push_back(id);
         }

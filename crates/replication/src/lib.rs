@@ -20,6 +20,7 @@ mod clock;
 mod descriptor;
 mod driver;
 mod group;
+mod group_map;
 mod heartbeats;
 mod held;
 mod idle;
@@ -34,6 +35,7 @@ mod storage;
 pub use action::{Action, CommittedEntry, PersistEntry, Role, Ticket};
 pub use descriptor::{APP_SIZE_MAX, AppBytes, DESCRIPTOR_SIZE_MAX, Descriptor, DescriptorError};
 pub use driver::{CompactError, Driver, DriverConfig, LogEntry, ProposeError, SNAPSHOT_SIZE_MAX};
+pub use group_map::GroupMap;
 pub use heartbeats::Heartbeats;
 pub use members::{MemberChange, Members};
 #[doc(hidden)]

@@ -18,6 +18,8 @@ pub enum RecoverError {
     Entry { group: RaftGroupId, index: u64, source: DescriptorError },
     #[error("group {group}: {source}")]
     State { group: RaftGroupId, source: StateError },
+    #[error("group {group}: no group has such a number")]
+    Number { group: RaftGroupId },
     #[error("group {group} has entries but no state record")]
     NoState { group: RaftGroupId },
     #[error("group {group} is compacted to {mark}, its snapshot only reaches {snapshot}")]

@@ -14,7 +14,7 @@ impl ReplicatedLog {
     }
 
     pub(crate) fn has_group(&self, group: RaftGroupId) -> bool {
-        self.groups.contains_key(&group)
+        self.groups.contains(group)
     }
 
     /// Makes a group that this broker does not have. Without voters it waits until the others have
@@ -30,7 +30,7 @@ impl ReplicatedLog {
     pub(crate) fn remove_group(&mut self, group: RaftGroupId) {
         self.act_all();
         let Some(record) = self.driver.remove_group(group) else { return };
-        self.groups.remove(&group);
+        self.groups.remove(group);
         self.queued_bytes -= self.steps.forget(group);
         self.unpersisted.retain(|(_, ticket, _)| ticket.group() != group);
         self.snapshots.retain(|ticket| ticket.group() != group);

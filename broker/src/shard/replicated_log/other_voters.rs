@@ -179,8 +179,8 @@ impl ReplicatedLog {
     pub(crate) fn hand_over(&mut self, is_there: impl Fn(u64) -> bool) {
         self.act_all();
         for (group, _) in self.groups.iter().filter(|(_, state)| state.leads.is_some()) {
-            if let Some(to) = self.driver.successor(*group, &is_there) {
-                self.driver.transfer_leader(*group, to);
+            if let Some(to) = self.driver.successor(group, &is_there) {
+                self.driver.transfer_leader(group, to);
             }
         }
     }
@@ -193,7 +193,7 @@ impl ReplicatedLog {
     /// Entries of the groups led here that the voter furthest behind does not have durably.
     pub(crate) fn follower_lag(&self) -> u64 {
         let led = self.groups.iter().filter(|(_, state)| state.leads.is_some());
-        let lags = led.flat_map(|(&group, _)| {
+        let lags = led.flat_map(|(group, _)| {
             let last = self.driver.last_index(group).get();
             let voters = self.driver.members(group).map_or(&[][..], |members| &members.voters);
             let matched = voters.iter().filter_map(move |voter| self.driver.matched(group, *voter));

@@ -17,7 +17,7 @@ impl ReplicatedLog {
         if !is_settled || self.wal.trimmable(durable) == 0 {
             return;
         }
-        let needed = |group: &RaftGroupId| self.place_of(*group, self.driver.first_index(*group));
+        let needed = |group| self.place_of(group, self.driver.first_index(group));
         let entries = self.groups.keys().map(needed).min().unwrap_or(self.appended_end);
         if self.wal.trimmable(entries) == 0 {
             return;
