@@ -41,14 +41,14 @@ def arguments():
 def main():
     options = arguments()
     directory = tempfile.mkdtemp(prefix="bench-recycling.", dir=os.environ["BENCH_DIR"])
+    objects = tempfile.mkdtemp(prefix="bench-recycling.", dir=options.objects or directory)
     systems, rounds, stages = {}, {name: [] for name in FLAGS}, {name: [] for name in FLAGS}
     try:
         for name, flags in FLAGS.items():
             home = os.path.join(directory, name)
             os.mkdir(home)
-            if options.objects:
-                flags = [*flags, "--object-store", f"file://{os.path.join(options.objects, name)}"]
-            systems[name] = System(options.binary, home, "tailrace", flags)
+            store = f"file://{os.path.join(objects, name)}"
+            systems[name] = System(options.binary, home, "tailrace", [*flags, "--object-store", store])
             systems[name].start()
         words = ["--rate", str(options.rate), "--seconds", str(options.seconds)]
         for number in range(options.rounds):
@@ -64,6 +64,7 @@ def main():
     finally:
         for system in systems.values():
             system.clean_up()
+        shutil.rmtree(objects)
         shutil.rmtree(directory)
     latency = {name: medians(of) for name, of in rounds.items()}
     for name, found in latency.items():
