@@ -54,6 +54,8 @@ catalogue! {
         "Bytes of record batches appended.";
     ProduceRefused Counter "tailrace_produce_refused_total"
         "Batches refused, whatever the reason.";
+    ProduceHeld Counter "tailrace_produce_held_total"
+        "Batches that waited until less of their raft group was not committed.";
     Throttles Counter "tailrace_produce_throttles_total"
         "Produce replies that carried a throttle time.";
     FetchBytes Counter "tailrace_fetch_bytes_total"

@@ -15,6 +15,7 @@ pub(crate) mod connections;
 pub(crate) mod coordinate;
 mod flow_control;
 pub(crate) mod group_snapshot;
+pub(crate) mod held;
 pub(crate) mod hosted;
 mod in_sync;
 #[cfg(feature = "simulation")]
@@ -60,6 +61,7 @@ use self::call::{CallId, Calls, Origin};
 use self::connections::Connections;
 use self::coordinate::Groups;
 use self::flow_control::Rooms;
+use self::held::Held;
 use self::hosted::Hosting;
 use self::in_sync::InSync;
 use self::leaderless::Leaderless;
@@ -120,6 +122,7 @@ pub(crate) struct Shard {
     /// Where group 0 is led.
     loads: Loads,
     moves: Moves,
+    held: Held,
     in_sync: InSync,
     leaderless: Leaderless,
     leadership: Leadership,
@@ -175,6 +178,7 @@ impl Shard {
             load: LoadMeter::default(),
             loads: Loads::default(),
             moves: Moves::default(),
+            held: Held::default(),
             in_sync: InSync::default(),
             leaderless: Leaderless::new(now.instant),
             leadership: Leadership::default(),
@@ -245,7 +249,7 @@ impl Shard {
 
     fn serve_part(&mut self, origin: Origin, request: PartRequest) {
         match request {
-            PartRequest::Append(append) => self.append(origin, append),
+            PartRequest::Append(append) => self.append_in_turn(origin, append),
             PartRequest::Read(read) => self.read(origin, read),
             PartRequest::FindOffset { partition, query } => {
                 self.find_offset(origin, partition, query);
@@ -282,6 +286,7 @@ impl Shard {
                 moved = true;
             }
             moved |= self.serve_unblocked() | self.drain_group_output() | self.moves_on();
+            moved |= self.append_held();
             self.send_to_peers();
             if !moved {
                 break;
@@ -328,6 +333,7 @@ impl Shard {
             self.log.next_tick(),
             self.peers.next_deadline(),
             self.unled.next_deadline(),
+            self.held.next_deadline(),
             Some(self.upkeep.next_deadline()),
         ];
         deadlines.into_iter().flatten().min()

@@ -65,6 +65,8 @@ pub struct Counters {
     pub snapshots: u64,
     /// Times that another broker was given what this one led, while both were there.
     pub hand_overs: u64,
+    /// Batches that waited until less was not committed.
+    pub held: u64,
     /// Clients' connections that it closed since it knew no leader.
     pub let_go: u64,
 }
@@ -232,6 +234,7 @@ impl Shard {
             merges: metrics.get(Metric::Merges),
             orphans_deleted: metrics.get(Metric::TierOrphansDeleted),
             snapshots: metrics.get(Metric::SnapshotsInstalled),
+            held: metrics.get(Metric::ProduceHeld),
             let_go: metrics.get(Metric::ConnectionsLetGo),
             hand_overs: metrics.get(Metric::HandOvers),
             throttles: metrics.get(Metric::Throttles),

@@ -135,11 +135,18 @@ impl ReplicatedLog {
         if !self.followers_have_room {
             return Err(Refused::Full);
         }
+        if self.is_too_far_ahead(group, size) { Err(Refused::Behind) } else { Ok(()) }
+    }
+
+    /// Would more of a group that this broker leads not be committed than a full log has room for?
+    /// It is in front of the edit that makes room: a full log has half of a segment for it, and
+    /// takes half as much again for where it lies.
+    pub(crate) fn is_too_far_ahead(&self, group: RaftGroupId, size: usize) -> bool {
         let uncommitted = self.driver.unapplied_size(group);
-        // What is not committed is in front of the edit that makes room: a full log has half of a
-        // segment for it, and takes half as much again for where it lies.
-        let is_bounded = (uncommitted + size) as u64 <= self.wal.segment_size() / 3;
-        if uncommitted == 0 || is_bounded { Ok(()) } else { Err(Refused::Behind) }
+        uncommitted > 0
+            && self.ticks.has_peers()
+            && self.leads(group).is_some()
+            && (uncommitted + size) as u64 > self.wal.segment_size() / 3
     }
 
     /// Who takes part in a group, by all that is applied.

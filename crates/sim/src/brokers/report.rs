@@ -57,6 +57,8 @@ pub struct Report {
     pub snapshots: usize,
     /// Connections closed by brokers that knew no leader.
     pub let_go: usize,
+    /// Batches that waited until less was not committed.
+    pub held: usize,
     /// Leadership that was given to a broker that suits better.
     pub hand_overs: usize,
     pub compactions: usize,
@@ -80,6 +82,7 @@ impl Report {
         self.merges += count(counters.merges);
         self.objects += count(counters.objects);
         self.snapshots += count(counters.snapshots);
+        self.held += count(counters.held);
         self.let_go += count(counters.let_go);
         self.hand_overs += count(counters.hand_overs);
     }
@@ -96,6 +99,6 @@ counts! {
     seconds acknowledged repeats refused timed_out not_leader given_up batches_read reads_failed
     reads_of_old_leaders power_cuts kills stops pauses cuts cuts_one_way breaks disks_lost
     disks_replaced disks_found joined drained removed upgrades too_new moved rebuilds disasters
-    terms snapshots let_go hand_overs compactions wal_reads object_reads merges objects
+    terms snapshots held let_go hand_overs compactions wal_reads object_reads merges objects
     objects_deleted store_failures lost_replies stalls damages
 }
