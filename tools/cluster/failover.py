@@ -4,7 +4,7 @@ benchmark, not a test.
 For each fault there is a cluster in network namespaces, a producer with `acks=all` and a reader.
 Unavailability is the longest time between two acknowledgements from a fault on until a second after all three
 brokers serve again, whatever the reason; `none` is such a time without a fault. Told are the median
-and the worst of all rounds, how often leadership moved, the p99 of what was sent while the fault
+and the worst of all rounds, the worst that began while the fault lasted, how often leadership moved, the p99 of what was sent while the fault
 lasted (median of the rounds), and what the whole history says at the end.
 """
 
@@ -62,8 +62,7 @@ def strike(cluster, faults, load, fault):
     load.await_acknowledgement(time.monotonic())
     time.sleep(1)
     latencies = sorted(load.latencies_ms(began, ended))
-    gap_ms, at = load.longest_gap(began)
-    return {"gap_ms": gap_ms, "at_ms": 1000 * (at - began), "moved": moved,
+    return {"gap_ms": load.longest_gap_ms(began), "away_ms": load.longest_gap_ms(began, ended), "moved": moved,
             "p99_ms": latencies[len(latencies) * 99 // 100] if latencies else None}
 
 
@@ -110,9 +109,10 @@ def measure(options, directory, network, fault):
 
 def row(fault, found):
     gaps = [each["gap_ms"] for each in found["rounds"]]
+    away = [each["away_ms"] for each in found["rounds"]]
     slow = [each["p99_ms"] for each in found["rounds"] if each["p99_ms"] is not None]
     moved = Counter(each["moved"] for each in found["rounds"])[True]
-    return (f"{fault:13} {len(gaps):6} {statistics.median(gaps):8.0f} {max(gaps):9.0f} {moved:6} "
+    return (f"{fault:13} {len(gaps):6} {statistics.median(gaps):8.0f} {max(gaps):9.0f} {max(away):11.0f} {moved:6} "
             f"{statistics.median(slow) if slow else float('nan'):8.0f} {found['sent']:8} {found['refused']:8} "
             f"{found['lost']:5} {found['doubled']:8} {found['reordered']:10}")
 
@@ -121,8 +121,8 @@ def main():
     options = arguments()
     network, results = Network(), {}
     print(f"{options.client}, a record every {options.interval_ms} ms, requests time out after "
-          f"{options.request_timeout_ms} ms\nfault         rounds   p50 ms  worst ms  moved   p99 ms     sent  "
-          "refused  lost  doubled  reordered", flush=True)
+          f"{options.request_timeout_ms} ms\nfault         rounds   p50 ms  worst ms  while away  moved   p99 ms     "
+          "sent  refused  lost  doubled  reordered", flush=True)
     for fault in options.faults.split(","):
         directory = tempfile.mkdtemp(prefix="failover.", dir=os.environ.get("CLUSTER_DIR"))
         results[fault] = measure(options, directory, network, fault)

@@ -42,6 +42,14 @@ class Verdict(unittest.TestCase):
         self.assertEqual(self.faults(log(0, 1, 2)), [])
         self.assertEqual(faults_of_copies({0: log(0, 1), 1: log(0, 1), 2: log(0, 1)}), [])
 
+    def test_an_acknowledgement_without_an_offset_is_one_still(self):
+        told = SENDER.acknowledged[PLACE]
+        SENDER.acknowledged[PLACE] = {**told, 1: None}
+        self.addCleanup(SENDER.acknowledged.update, {PLACE: told})
+        self.read(*VALUES)
+        self.assertEqual(self.faults(log(0, 1, 2)), [])
+        self.assertIn("1 acknowledged records of s are lost: [1]", self.faults(log(0, 2))[0])
+
     def test_what_was_acknowledged_and_is_lost_is_seen(self):
         self.assertIn("are lost", self.faults(log(0, 1))[0])
 

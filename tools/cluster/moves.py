@@ -187,7 +187,7 @@ class Run(Watched):
         self.move(topic, 0, first)
         self.follows(topic, 0, first)
         time.sleep(0.3)
-        return load.longest_gap(began)[0]
+        return load.longest_gap_ms(began)
 
     def fill(self, topic, megabytes):
         admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap})

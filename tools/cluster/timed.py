@@ -61,10 +61,10 @@ class Timed(threading.Thread):
         self.acknowledged_at[sequence] = time.monotonic()
         self.acknowledged[self.place][sequence] = offset
 
-    def longest_gap(self, since):
-        """Milliseconds between two acknowledgements, the later of them after `since`, and when the first was."""
+    def longest_gap_ms(self, since, until=float("inf")):
+        """Between two acknowledgements, the later of them after `since`, the first before `until`."""
         times = sorted(self.acknowledged_at.copy().values())
-        return max((1000 * (after - before), before) for before, after in zip(times, times[1:]) if after > since)
+        return 1000 * max(after - before for before, after in zip(times, times[1:]) if after > since and before < until)
 
     def await_acknowledgement(self, since):
         """A client may wait longer than the fault lasts before it connects again."""

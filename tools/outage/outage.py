@@ -26,7 +26,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from load import Reader, Steady
 from process import Broker
-from verdict import faults_of_log, read_all
+from verdict import faults_of_log, is_told, read_all
 from waiting import check_clients, wait_until
 
 PLACES = [("outage", partition) for partition in range(4)]
@@ -128,7 +128,7 @@ class Run:
         for sender in self.senders:
             for place in PLACES:
                 offsets = list(sender.acknowledged[place].values())
-                ends[place] = max([ends[place], *(offset + 1 for offset in offsets[-2_000:])])
+                ends[place] = max([ends[place], *(offset + 1 for offset in offsets[-2_000:] if is_told(offset))])
         return ends
 
     def has_read(self, ends):
