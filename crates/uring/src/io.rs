@@ -98,6 +98,8 @@ pub struct Io {
     /// When to accept again after a failure such as too many open files.
     pub(crate) accept_at: Option<Instant>,
     pub(crate) writes_in_flight: usize,
+    /// Bytes of those.
+    pub(crate) write_bytes: usize,
     /// A write was asked for since the last turn: worth spinning for, like an event.
     pub(crate) write_started: bool,
     /// Requests whose last completion has not been settled.
@@ -149,6 +151,7 @@ impl Io {
             reaped: VecDeque::new(),
             accept_at: None,
             writes_in_flight: 0,
+            write_bytes: 0,
             write_started: false,
             ops: 0,
             now,
@@ -301,6 +304,7 @@ impl Io {
         let flags = if durable { libc::RWF_DSYNC } else { 0 };
         let request = DiskRequest { token, kind, len: checked(&buf, len), buf };
         self.writes_in_flight += 1;
+        self.write_bytes += len;
         self.write_started = true;
         self.start_disk(file, offset, request, flags);
     }

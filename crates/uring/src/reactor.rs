@@ -26,6 +26,10 @@ const BUSY_MAX: Duration = Duration::from_micros(50);
 /// the write takes anyway, and the core is better left to whatever holds the device up.
 const WRITE_SPIN_MAX: Duration = Duration::from_millis(1);
 
+/// From so many bytes in flight on writes are slept through: they carry what many wait for, so a
+/// wake-up is a small part of what each pays, and looking is most of what the core does.
+const WRITE_BYTES_SPUN_FOR: usize = 12 << 10;
+
 /// Sizes of a reactor's queues and buffers, and when it stops spinning.
 #[derive(Clone, Debug)]
 pub struct ReactorConfig {
@@ -139,8 +143,8 @@ impl Reactor {
     }
 
     /// One pass: submits everything queued, reaps, dispatches. Until `spin` has passed since the
-    /// last event after which the handler expected more (1 ms at least while a disk write is in
-    /// flight) it returns after one look; else it sleeps until an event, the doorbell or
+    /// last event after which the handler expected more (1 ms at least while a small disk write is
+    /// in flight, not at all while a large one is) it returns after one look; else it sleeps until an event, the doorbell or
     /// `deadline`. It may return without an event.
     ///
     /// # Errors
@@ -162,6 +166,7 @@ impl Reactor {
         let rest_end = (!writes).then(|| self.event_last + self.spin.rest());
         let rest_end = rest_end.filter(|end| *end > self.io.now);
         let spins = rest_end.is_none() && self.io.now.duration_since(self.event_last) < spin;
+        let spins = spins && self.io.write_bytes < WRITE_BYTES_SPUN_FOR;
         let looks = spins || self.io.has_local_work();
         if looks {
             self.look()?;

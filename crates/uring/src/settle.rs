@@ -261,6 +261,7 @@ impl Io {
         };
         if request.kind == DiskOpKind::Write {
             self.writes_in_flight -= 1;
+            self.write_bytes -= request.len as usize;
         }
         let result = outcome.and_then(|done| {
             if done == request.len { Ok(()) } else { Err(io::Error::from(short)) }
