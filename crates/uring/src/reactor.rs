@@ -144,8 +144,8 @@ impl Reactor {
 
     /// One pass: submits everything queued, reaps, dispatches. Until `spin` has passed since the
     /// last event after which the handler expected more (1 ms at least while a small disk write is
-    /// in flight, not at all while a large one is) it returns after one look; else it sleeps until an event, the doorbell or
-    /// `deadline`. It may return without an event.
+    /// in flight, not at all while a large one is) it returns after one look; else it sleeps until
+    /// an event, the doorbell or `deadline`. It may return without an event.
     ///
     /// # Errors
     ///
