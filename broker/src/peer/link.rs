@@ -237,7 +237,11 @@ mod tests {
         link.connected(CONN, now);
         let refusal = Welcome::Refused(Refusal::Cluster).encode();
         let Heard::Broken(reason) = link.received(&refusal, now) else { panic!("refused") };
-        assert!(reason.contains("of different clusters"), "{reason}");
+        assert_eq!(
+            reason,
+            "this broker is not let in: the two are of different clusters: correct `cluster-id`, \
+             or the addresses in `nodes`"
+        );
         assert!(link.is_news(&reason) && !link.is_news(&reason));
         assert_eq!(link.deadline(), Some(now + RETRY.1));
     }

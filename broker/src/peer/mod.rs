@@ -30,7 +30,7 @@ use self::tls::credentials::Credentials;
 use crate::net::NetAction;
 use crate::shard::Now;
 
-/// A broker whose connection works says something ten times a second.
+/// A broker whose connection works says something several times in it.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 /// See the module's text.
