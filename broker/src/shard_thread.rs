@@ -94,7 +94,7 @@ pub(crate) struct Recovery {
     hosting: Hosting,
     /// What the snapshots of the data groups say of their objects.
     stored: BTreeMap<RaftGroupId, Stored>,
-    cluster: Option<Cluster>,
+    cluster: Option<(LogIndex, Cluster)>,
     /// Where the latest state record of each stream lies.
     states: BTreeMap<StreamId, Lsn>,
     /// Randomness for the ids that the shard makes.
@@ -290,13 +290,14 @@ fn rebuild(driver: &Driver, hosting: &mut Hosting, group: RaftGroupId) -> Result
     Ok(stored)
 }
 
-/// Group 0's state as its snapshot has it; the commands above are applied when raft hands them out.
-fn cluster(driver: &Driver, settings: &BrokerSettings) -> Result<Cluster, DecodeError> {
+/// Group 0's state as its snapshot has it, with the last entry that it stands for; the commands
+/// above are applied when raft hands them out.
+fn cluster(driver: &Driver, settings: &BrokerSettings) -> Result<(LogIndex, Cluster), DecodeError> {
     let settings = Arc::new(settings.clone());
-    match driver.snapshot(RaftGroupId::METADATA) {
-        Some((_, data)) => Cluster::decode_snapshot(&data, settings),
-        None => Ok(Cluster::new(settings)),
-    }
+    Ok(match driver.snapshot(RaftGroupId::METADATA) {
+        Some((index, data)) => (index, Cluster::decode_snapshot(&data, settings)?),
+        None => (LogIndex::default(), Cluster::new(settings)),
+    })
 }
 
 /// What recovery found, for the operator.

@@ -346,6 +346,11 @@ impl SimBroker {
         self.shard.settle_early();
     }
 
+    /// A planted bug: greets others as if its disk had taken part already.
+    pub fn greet_as_old(&mut self) {
+        self.shard.greet_as_old();
+    }
+
     /// A planted bug: stores objects of partitions that no file in the bucket tells of.
     pub fn store_arrivals_late(&mut self) {
         self.shard.store_arrivals_late();

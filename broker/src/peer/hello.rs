@@ -84,10 +84,15 @@ pub(crate) enum Refusal {
          with an empty data directory and --replacement"
     )]
     Forgotten,
+    #[error(
+        "a broker that has just started lets an empty disk in only when it knows whose it is; it \
+         is tried again"
+    )]
+    Early,
 }
 
 /// Numbers on the wire; 0 is an acceptance.
-const REFUSALS: [(u8, Refusal); 10] = [
+const REFUSALS: [(u8, Refusal); 11] = [
     (1, Refusal::Cluster),
     (2, Refusal::Node),
     (3, Refusal::ShardCount),
@@ -98,6 +103,7 @@ const REFUSALS: [(u8, Refusal); 10] = [
     (8, Refusal::Certificate),
     (9, Refusal::Running),
     (10, Refusal::Forgotten),
+    (11, Refusal::Early),
 ];
 
 /// Why bytes are not a greeting.
@@ -195,6 +201,8 @@ pub(crate) struct Known {
     pub(crate) is_running: bool,
     /// With the disk that it says it has it has taken part already.
     pub(crate) has_taken_part: bool,
+    /// Which disks have taken part is not known yet.
+    pub(crate) is_early: bool,
 }
 
 /// What a broker has to say to a greeting, by who it is itself and whom it knows.
@@ -218,6 +226,8 @@ pub(crate) fn judge(own: &Hello, known: Known, hello: &Hello) -> Welcome {
         Refusal::Running
     } else if known.has_taken_part && hello.is_new {
         Refusal::Forgotten
+    } else if known.is_early && hello.is_new {
+        Refusal::Early
     } else {
         return Welcome::Accepted { version };
     };
@@ -259,8 +269,13 @@ pub(crate) mod tests {
     const HELLO: &[u8] = include_bytes!("../../testdata/peer-hello.v1.bin");
     const WELCOME: &[u8] = include_bytes!("../../testdata/peer-welcome.v1.bin");
 
-    const PEER: Known =
-        Known { is_peer: true, is_retired: false, is_running: false, has_taken_part: false };
+    const PEER: Known = Known {
+        is_peer: true,
+        is_retired: false,
+        is_running: false,
+        has_taken_part: false,
+        is_early: false,
+    };
 
     pub(crate) fn hello(from: i32, to: i32) -> Hello {
         Hello {
@@ -326,6 +341,9 @@ pub(crate) mod tests {
         assert_eq!(known(known_already), refused(Refusal::Forgotten));
         let old = Hello { is_new: false, ..hello(3, 4) };
         assert_eq!(judge(&own, known_already, &old), Welcome::Accepted { version: 1 });
+        let early = Known { is_early: true, ..PEER };
+        assert_eq!(known(early), refused(Refusal::Early));
+        assert_eq!(judge(&own, early, &old), Welcome::Accepted { version: 1 });
         assert_eq!(other(&|it| it.cluster_id = Uuid::nil()), refused(Refusal::Cluster));
         assert_eq!(other(&|it| it.versions = (2, 9)), refused(Refusal::Version));
         assert_eq!(other(&|it| it.versions = (1, 9)), Welcome::Accepted { version: 1 });

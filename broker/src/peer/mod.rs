@@ -44,8 +44,8 @@ pub(crate) struct Peers {
     incarnations: BTreeMap<NodeId, u32>,
     /// Disks that were replaced: brokers with those are not let in.
     retired: BTreeSet<(NodeId, u32)>,
-    /// Brokers that have taken part, and have their first disk still.
-    on_first_disk: BTreeSet<NodeId>,
+    /// Brokers that have taken part, and have their first disk still; `None` until that is known.
+    on_first_disk: Option<BTreeSet<NodeId>>,
     tls: Tls,
     /// What the operator was told of those that were not let in.
     strangers: BTreeSet<(IpAddr, String)>,
@@ -119,7 +119,7 @@ impl Peers {
             inbound: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             retired: BTreeSet::new(),
-            on_first_disk: BTreeSet::new(),
+            on_first_disk: None,
             tls: Tls::new(None),
             strangers: BTreeSet::new(),
             frame_size_max,
@@ -252,7 +252,13 @@ impl Peers {
     /// place has forgotten what it promised.
     pub(crate) fn note_on_first_disk(&mut self, nodes: BTreeSet<NodeId>) {
         self.own.is_new &= !nodes.contains(&self.own.from);
-        self.on_first_disk = nodes;
+        self.on_first_disk = Some(nodes);
+    }
+
+    /// See `SimBroker`.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn greet_as_old(&mut self) {
+        self.own.is_new = false;
     }
 
     /// These disks were replaced: who has one of them is heard no more.

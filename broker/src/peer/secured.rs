@@ -47,11 +47,15 @@ impl Peers {
             address.into_iter().for_each(|address| self.tell_of_stranger(address, &what));
             return Welcome::Refused(Refusal::Certificate);
         }
+        let is_first_disk = hello.incarnation == 0;
+        let took_part = self.on_first_disk.as_ref().map(|nodes| nodes.contains(&hello.from));
         let known = Known {
             is_peer: self.links.contains_key(&hello.from),
             is_retired: self.retired.contains(&(hello.from, hello.incarnation)),
             is_running: self.is_running(hello, now),
-            has_taken_part: hello.incarnation == 0 && self.on_first_disk.contains(&hello.from),
+            has_taken_part: is_first_disk && took_part == Some(true),
+            // Where all are new nobody knows more, and nobody has anything to forget.
+            is_early: is_first_disk && took_part.is_none() && !self.own.is_new,
         };
         judge(&self.own, known, hello)
     }

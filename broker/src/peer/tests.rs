@@ -231,11 +231,31 @@ fn an_empty_disk_of_a_node_that_has_taken_part_is_kept_out_and_learns_nothing() 
     let second = Hello { incarnation: 5, to: ONE, ..new };
     assert_eq!(answer_to(&mut bed, ONE, &second), Some(Welcome::Accepted { version: 1 }));
     let mut bed = Bed::new([hello(ONE), new]);
+    bed.of(ONE).note_on_first_disk([ONE].into());
     bed.run();
     assert!(bed.of(TWO).send_control(ONE, &Control::NotProposed { token: 1 }));
     assert!(bed.of(ONE).send_control(TWO, &Control::NotProposed { token: 2 }));
     bed.run();
     assert_eq!(bed.controls(ONE).len() + bed.controls(TWO).len(), 2);
+}
+
+#[test]
+fn an_empty_disk_waits_until_it_is_known_who_has_taken_part() {
+    let new = Hello { is_new: true, ..hello(TWO) };
+    let mut bed = Bed::new([hello(ONE), new]);
+    bed.run();
+    let greeting = Hello { to: ONE, ..new };
+    let early = Some(Welcome::Refused(Refusal::Early));
+    assert_eq!(answer_to(&mut bed, ONE, &greeting), early);
+    let let_in = Some(Welcome::Accepted { version: 1 });
+    let second = Hello { incarnation: 5, ..greeting };
+    assert_eq!(answer_to(&mut bed, ONE, &second), let_in, "it has nothing to forget");
+    let mut bed = Bed::new([hello(ONE), new]);
+    bed.of(ONE).note_on_first_disk([ONE].into());
+    assert_eq!(answer_to(&mut bed, ONE, &greeting), let_in);
+    // Who is new itself knows no less than anybody.
+    let mut bed = Bed::new([Hello { is_new: true, ..hello(ONE) }, new]);
+    assert_eq!(answer_to(&mut bed, ONE, &greeting), let_in);
 }
 
 #[test]

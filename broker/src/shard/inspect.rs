@@ -310,6 +310,11 @@ impl Shard {
     }
 
     /// See `SimBroker`.
+    pub(crate) fn greet_as_old(&mut self) {
+        self.peers.greet_as_old();
+    }
+
+    /// See `SimBroker`.
     pub(crate) fn ignore_seals(&mut self) {
         for group in self.tiers.groups().iter().copied() {
             let ids: Vec<_> = self.hosting.partitions(group).map(Partition::id).collect();

@@ -58,11 +58,13 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    pub(crate) fn new(cluster: Option<Cluster>) -> Self {
+    /// `cluster`: with the last entry that it contains; on the shard that hosts group 0.
+    pub(crate) fn new(cluster: Option<(LogIndex, Cluster)>) -> Self {
+        let (applied, cluster) = cluster.unzip();
         Self {
             image: Arc::default(),
             cluster,
-            applied: LogIndex::default(),
+            applied: applied.unwrap_or_default(),
             waiting: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             last_token: 0,
@@ -263,7 +265,12 @@ impl Shard {
         // The cluster's id is the last that it begins with: before, groups are missing.
         if !self.metadata.current || image.cluster_id().is_none() {
             // Also an old one names brokers without which there may be no majority.
-            return self.meet_members(&image);
+            self.meet_members(&image);
+            // And disks that have taken part, once it has all that is known to be committed.
+            if self.metadata.applied >= self.log.committed(RaftGroupId::METADATA) {
+                self.note_disks(&image);
+            }
+            return;
         }
         for shard in (0..self.node.shard_count).map(ShardId::new).filter(|id| *id != self.id) {
             self.mailbox.send(shard, Message::Image(Arc::clone(&image)));

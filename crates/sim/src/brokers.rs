@@ -345,7 +345,9 @@ impl Simulation {
                 Some(Bug::ForgetEarly) => broker.settle_early(),
                 Some(Bug::IgnoreSeals) => broker.ignore_seals(),
                 Some(Bug::StoreArrivalsLate) => broker.store_arrivals_late(),
-                Some(Bug::SameVoter) | None => {}
+                // By its number and by its greeting, either of which would keep it out.
+                Some(Bug::SameVoter) => broker.greet_as_old(),
+                None => {}
             }
             for to in broker.take_dials() {
                 let to = NODES.iter().position(|node| *node == to).expect("a node");
