@@ -4,7 +4,8 @@ benchmark, not a test.
 For each fault there is a cluster in network namespaces, a producer with `acks=all` and a reader.
 Unavailability is the longest time between two acknowledgements from a fault on until a second after all three
 brokers serve again, whatever the reason; `none` is such a time without a fault. Told are the median
-and the worst of all rounds, the worst that began while the fault lasted, how often leadership moved, the p99 of what was sent while the fault
+and the worst of all rounds, the worst less what the device took for the longest durable write beside it (all brokers share one,
+device_watch.py), the worst that began while the fault lasted, how often leadership moved, the p99 of what was sent while the fault
 lasted (median of the rounds), and what the whole history says at the end.
 """
 
@@ -19,6 +20,7 @@ from collections import Counter
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from device_watch import DeviceWatch
 from faults import Faults
 from histories import Witness, faults_of_histories, tally
 from namespaces import NamespacedBrokers, Network
@@ -49,7 +51,7 @@ def leader(cluster):
     return admin.list_topics(PLACE[0], timeout=5).topics[PLACE[0]].partitions[PLACE[1]].leader
 
 
-def strike(cluster, faults, load, fault):
+def strike(cluster, faults, load, device, fault):
     """One round; all three serve again when it is over."""
     node = leader(cluster)
     began = time.monotonic()
@@ -62,7 +64,8 @@ def strike(cluster, faults, load, fault):
     load.await_acknowledgement(time.monotonic())
     time.sleep(1)
     latencies = sorted(load.latencies_ms(began, ended))
-    return {"gap_ms": load.longest_gap_ms(began), "away_ms": load.longest_gap_ms(began, ended), "moved": moved,
+    gap_ms, device_ms = load.longest_gap_ms(began), device.longest_ms(*load.longest_gap(began))
+    return {"gap_ms": gap_ms, "device_ms": device_ms, "less_device_ms": max(gap_ms - device_ms, 0), "away_ms": load.longest_gap_ms(began, ended), "moved": moved,
             "p99_ms": latencies[len(latencies) * 99 // 100] if latencies else None}
 
 
@@ -84,6 +87,7 @@ def begin(options, directory, network, fault):
 
 def measure(options, directory, network, fault):
     cluster, disks = begin(options, directory, network, fault)
+    device = DeviceWatch(directory)
     try:
         faults = Faults(cluster, network, disks)
         # What the machine and its disks do by themselves.
@@ -93,7 +97,7 @@ def measure(options, directory, network, fault):
         for client in (load, witness):
             client.start()
         time.sleep(2)
-        rounds = [strike(cluster, faults, load, fault) for _ in range(options.rounds)]
+        rounds = [strike(cluster, faults, load, device, fault) for _ in range(options.rounds)]
         load.stop()
         witness.stop()
         witness.join(60)
@@ -102,6 +106,7 @@ def measure(options, directory, network, fault):
                  "told": faults_of_histories(logs, [load], [witness])[:5]}
         return {"rounds": rounds, **found}
     finally:
+        device.end()
         cluster.clean_up()
         for disk in disks or []:
             disk.end()
@@ -109,10 +114,11 @@ def measure(options, directory, network, fault):
 
 def row(fault, found):
     gaps = [each["gap_ms"] for each in found["rounds"]]
+    less_device = [each["less_device_ms"] for each in found["rounds"]]
     away = [each["away_ms"] for each in found["rounds"]]
     slow = [each["p99_ms"] for each in found["rounds"] if each["p99_ms"] is not None]
     moved = Counter(each["moved"] for each in found["rounds"])[True]
-    return (f"{fault:13} {len(gaps):6} {statistics.median(gaps):8.0f} {max(gaps):9.0f} {max(away):11.0f} {moved:6} "
+    return (f"{fault:13} {len(gaps):6} {statistics.median(gaps):8.0f} {max(gaps):9.0f} {max(less_device):12.0f} {max(away):11.0f} {moved:6} "
             f"{statistics.median(slow) if slow else float('nan'):8.0f} {found['sent']:8} {found['refused']:8} "
             f"{found['lost']:5} {found['doubled']:8} {found['reordered']:10}")
 
@@ -121,7 +127,7 @@ def main():
     options = arguments()
     network, results = Network(), {}
     print(f"{options.client}, a record every {options.interval_ms} ms, requests time out after "
-          f"{options.request_timeout_ms} ms\nfault         rounds   p50 ms  worst ms  while away  moved   p99 ms     "
+          f"{options.request_timeout_ms} ms\nfault         rounds   p50 ms  worst ms  less device  while away  moved   p99 ms     "
           "sent  refused  lost  doubled  reordered", flush=True)
     for fault in options.faults.split(","):
         directory = tempfile.mkdtemp(prefix="failover.", dir=os.environ.get("CLUSTER_DIR"))

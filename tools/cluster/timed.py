@@ -61,10 +61,15 @@ class Timed(threading.Thread):
         self.acknowledged_at[sequence] = time.monotonic()
         self.acknowledged[self.place][sequence] = offset
 
-    def longest_gap_ms(self, since, until=float("inf")):
-        """Between two acknowledgements, the later of them after `since`, the first before `until`."""
+    def longest_gap(self, since, until=float("inf")):
+        """From one acknowledgement to the next, the later of them after `since`, the first before `until`."""
         times = sorted(self.acknowledged_at.copy().values())
-        return 1000 * max(after - before for before, after in zip(times, times[1:]) if after > since and before < until)
+        gaps = (gap for gap in zip(times, times[1:]) if gap[1] > since and gap[0] < until)
+        return max(gaps, key=lambda gap: gap[1] - gap[0])
+
+    def longest_gap_ms(self, since, until=float("inf")):
+        before, after = self.longest_gap(since, until)
+        return 1000 * (after - before)
 
     def await_acknowledgement(self, since):
         """A client may wait longer than the fault lasts before it connects again."""
