@@ -1,7 +1,7 @@
 """How much of the device's bandwidth large batches get: `acks=all` produce of batches of 128 KiB, as fast as it goes, over
 `fio` on the same file: sequential O_DIRECT writes by io_uring, each durable as the broker's are.
 
-Nothing is offloaded meanwhile. Each round has a new log and writes less than it holds.
+Only full objects are offloaded meanwhile, a few. Each round has a new log and writes less than it holds.
 """
 
 import argparse

@@ -7,7 +7,7 @@ use uring::{AlignedBuf, DiskDone, DiskOpKind};
 use uuid::Uuid;
 use wal_uring::format::ZeroFill;
 use wal_uring::sim::{SimDisk, SimDiskOptions};
-use wal_uring::{Disk, FormatOptions, Identity, Record, StreamId, Wal, WalOptions, format};
+use wal_uring::{Disk, FormatOptions, Identity, Part, Record, StreamId, Wal, WalOptions, format};
 
 /// Completes every write at once.
 #[derive(Default)]
@@ -46,8 +46,13 @@ fn new_wal() -> Wal {
 fn commit(wal: &mut Wal, disk: &mut NoDisk, records: u64, data: &[u8]) {
     for index in 0..records {
         let stream = StreamId::new(1);
-        let record =
-            Record::Entry { stream, term: 1, index, parts: &[black_box(data)], vital: false };
+        let record = Record::Entry {
+            stream,
+            term: 1,
+            index,
+            parts: &[Part::of(black_box(data))],
+            vital: false,
+        };
         wal.append(record).expect("there is room");
     }
     wal.submit(disk);

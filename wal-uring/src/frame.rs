@@ -7,6 +7,5 @@ mod record;
 pub use builder::{ClosedFrame, FrameWriter, Stamp};
 pub use header::{FRAME_HEADER_SIZE, FrameFields, FrameHeader, FrameKind, HeaderError};
 pub use record::{
-    RECORD_HEADER_SIZE, RecordError, RecordIter, RecordKey, RecordView, decode_single,
-    encode_record,
+    Part, RECORD_HEADER_SIZE, RecordError, RecordIter, RecordKey, RecordView, decode_single,
 };

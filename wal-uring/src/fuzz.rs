@@ -10,7 +10,7 @@ use crate::frame::FRAME_HEADER_SIZE;
 use crate::ring::SUPERBLOCK_AREA_SIZE;
 use crate::sim::{SimDisk, SimDiskOptions};
 use crate::superblock::{COPY_SIZE, SUPERBLOCK_SIZE};
-use crate::{Identity, Location, Lsn, Record, StreamId, Wal, WalOptions};
+use crate::{Identity, Location, Lsn, Part, Record, StreamId, Wal, WalOptions};
 
 const BLOCK_SIZE: u32 = 512;
 const SEGMENT_SIZE: u64 = 32 << 10;
@@ -116,7 +116,8 @@ fn work(wal: &mut Wal, disk: &mut SimDisk) {
         let data = vec![7; size];
         let index = index as u64;
         let stream = StreamId::new(3);
-        let record = Record::Entry { stream, term: 1, index, parts: &[&data], vital: false };
+        let record =
+            Record::Entry { stream, term: 1, index, parts: &[Part::of(&data)], vital: false };
         places.extend(wal.append(record).map(|appended| appended.data));
     }
     wal.submit(disk);

@@ -15,7 +15,7 @@ use uring::AlignedBuf;
 use uuid::Uuid;
 
 use crate::device::Disk;
-use crate::frame::{ClosedFrame, FrameWriter, RecordKey, Stamp};
+use crate::frame::{ClosedFrame, FrameWriter, Part, RecordKey, Stamp};
 use crate::ring::RingLayout;
 use crate::stats::WalStats;
 use crate::{AppendError, Appended, BUFFER_ALIGN, Location, Lsn, WriterEpoch};
@@ -108,7 +108,7 @@ impl GroupCommit {
     pub(crate) fn append(
         &mut self,
         key: RecordKey,
-        parts: &[&[u8]],
+        parts: &[Part<'_>],
         data_size: usize,
         segment_end: u64,
     ) -> Result<Appended, AppendError> {

@@ -19,6 +19,7 @@
 //! - A position that any evidence shows to have been durable is never cut off.
 
 mod catch_up;
+pub mod checksum;
 pub mod device;
 pub mod format;
 pub mod frame;
@@ -40,6 +41,7 @@ mod wal;
 pub use catch_up::{ReadDone, ReadError};
 pub use device::{BlockDevice, Disk, FileDevice, Geometry, ImageDevice, RingDisk};
 pub use format::{FormatError, FormatOptions, format};
+pub use frame::Part;
 pub use fuzz::fuzz_recovery;
 pub use lsn::{Location, Lsn, StreamId, WriterEpoch};
 pub use recovery::{Corruption, OpenError, Recovered, ScanEvent, ScanReport, Tail, scan};

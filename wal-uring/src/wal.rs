@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::catch_up::{CatchUp, ReadDone, ReadError};
 use crate::device::{BlockDevice, Disk};
-use crate::frame::RecordKey;
+use crate::frame::{Part, RecordKey};
 use crate::group_commit::{GroupCommit, GroupCommitConfig};
 use crate::recovery::{OpenError, Recovered, ScanEvent, ScanReport, Tail, scan};
 use crate::ring::RingLayout;
@@ -90,12 +90,12 @@ pub enum Record<'a> {
         stream: StreamId,
         term: u64,
         index: u64,
-        parts: &'a [&'a [u8]],
+        parts: &'a [Part<'a>],
         /// Without it nothing would ever become free: it may use what others may not.
         vital: bool,
     },
     /// The latest state of a stream replaces those before it.
-    State { stream: StreamId, parts: &'a [&'a [u8]] },
+    State { stream: StreamId, parts: &'a [Part<'a>] },
 }
 
 /// Where a record was put.

@@ -6,7 +6,7 @@ use wal_uring::format::ZeroFill;
 use wal_uring::ring::SUPERBLOCK_AREA_SIZE;
 use wal_uring::sim::{Faults, SimDisk, SimDiskOptions};
 use wal_uring::{
-    AppendError, BlockDevice, FormatError, FormatOptions, Identity, Lsn, OpenError, Pressure,
+    AppendError, BlockDevice, FormatError, FormatOptions, Identity, Lsn, OpenError, Part, Pressure,
     ReadError, Record, Recovered, RecoveryReport, StreamId, Tail, Wal, WalOptions, format,
 };
 
@@ -50,7 +50,7 @@ fn append(wal: &mut Wal, data: &[u8]) -> Result<wal_uring::Appended, AppendError
         stream: StreamId::new(1),
         term: 1,
         index: 1,
-        parts: &[data],
+        parts: &[Part::of(data)],
         vital: false,
     })
 }
@@ -174,7 +174,7 @@ fn full_refuses_entries_keeps_a_reserve_for_states_and_ends_with_a_trim() {
         pressures.push(wal.pressure());
     }
     assert!(pressures.is_sorted() && pressures.contains(&Pressure::High), "{pressures:?}");
-    let state = Record::State { stream: StreamId::new(1), parts: &[&data] };
+    let state = Record::State { stream: StreamId::new(1), parts: &[Part::of(&data)] };
     for _ in 0..3 {
         wal.append(state).expect("the reserve is for states");
         settle(&mut wal, &mut disk);

@@ -16,7 +16,7 @@ use uring::{
     CloseReason, ConnId, DiskDone, FileId, Handler, Io, ListenerId, Reactor, ReactorConfig,
 };
 use wal_uring::format::{FormatOptions, ZeroFill, format_path};
-use wal_uring::{AppendError, Disk, FileDevice, Identity, Record, RingDisk, StreamId, Wal};
+use wal_uring::{AppendError, Disk, FileDevice, Identity, Part, Record, RingDisk, StreamId, Wal};
 
 use super::{Rebuild, Rebuilt, RecoverError, RecoverSettings};
 use crate::data_dir::wal_path;
@@ -198,7 +198,7 @@ impl Beginning {
 
     fn fill(&mut self) -> Result<(), AppendError> {
         while let Some((stream, data)) = self.records.front() {
-            match self.wal.append(Record::State { stream: *stream, parts: &[data] }) {
+            match self.wal.append(Record::State { stream: *stream, parts: &[Part::of(data)] }) {
                 Ok(_) => {
                     self.records.pop_front();
                 }

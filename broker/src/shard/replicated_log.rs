@@ -24,7 +24,7 @@ use replication::{
 };
 use s3_uploader::{FailPoint, fail_point};
 use uring::DiskDone;
-use wal_uring::{AppendError, Disk, Location, Lsn, ReadError, Record, StreamId, Wal};
+use wal_uring::{AppendError, Disk, Location, Lsn, Part, ReadError, Record, StreamId, Wal};
 
 use self::slow_disk::SlowDisk;
 use self::steps::{Step, Steps};
@@ -535,7 +535,7 @@ impl ReplicatedLog {
     }
 
     fn append_state(&mut self, stream: StreamId, state: &Bytes) -> Result<(), AppendError> {
-        let appended = self.wal.append(Record::State { stream, parts: &[&state[..]] })?;
+        let appended = self.wal.append(Record::State { stream, parts: &[Part::of(state)] })?;
         self.appended_end = appended.end;
         self.states.insert(stream, appended.data.lsn);
         Ok(())
@@ -549,11 +549,12 @@ impl ReplicatedLog {
         let is_metadata = group == RaftGroupId::METADATA;
         // Room for it was made sure of when it came.
         let is_others = self.leads(group) != Some(entry.term);
+        let payload = Part::checked(&entry.payload, entry.payload_crc);
         let appended = self.wal.append(Record::Entry {
             stream: stream(group),
             term: entry.term.get(),
             index: entry.index.get(),
-            parts: &[&entry.descriptor, &entry.payload],
+            parts: &[Part::of(&entry.descriptor), payload],
             vital: is_metadata || is_others || is_vital(&entry.descriptor),
         })?;
         self.appended_end = appended.end;

@@ -35,7 +35,8 @@ pub const MAGIC: i8 = 2;
 pub const NO_TIMESTAMP: i64 = -1;
 
 pub(crate) const MAGIC_OFFSET: usize = offset_of!(BatchHeader, magic);
-const CRC_START: usize = offset_of!(BatchHeader, attributes);
+/// Bytes before those that the header's `crc` covers.
+pub const CRC_START: usize = offset_of!(BatchHeader, attributes);
 const CODEC_BITS: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;

@@ -10,6 +10,8 @@ use crate::api::ApiKey;
 const LENGTH_MIN: usize = 8;
 const PREFIX_SIZE: usize = 4;
 const API_KEY_SIZE: usize = 2;
+/// Of what has arrived of a frame, so much is allocated; what is not written takes no pages.
+const GROWTH: usize = 16;
 
 /// Largest frames accepted, in bytes, without the length prefix.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -155,11 +157,13 @@ impl FrameReader {
 }
 
 impl Partial {
-    /// Doubles, but never past the frame's length: the buffer ends at exactly that size.
+    /// Grows at most sixteenfold and never past the frame's length: the buffer ends at exactly that
+    /// size. Each growth copies what is there.
     fn append(&mut self, bytes: &[u8]) {
         let needed = self.bytes.len().saturating_add(bytes.len());
         if needed > self.bytes.capacity() {
-            let target = self.bytes.len().saturating_mul(2).clamp(needed, self.length.max(needed));
+            let target = self.bytes.len().saturating_mul(GROWTH);
+            let target = target.clamp(needed, self.length.max(needed));
             self.bytes.reserve_exact(target.saturating_sub(self.bytes.len()));
         }
         self.bytes.extend_from_slice(bytes);

@@ -66,6 +66,8 @@ pub struct PersistEntry {
     /// The encoded descriptor; no bytes for the empty entry of a new leader.
     pub descriptor: Bytes,
     pub payload: Bytes,
+    /// CRC-32C of the payload, as its descriptor says.
+    pub payload_crc: u32,
 }
 
 /// An entry that a majority holds.

@@ -64,8 +64,17 @@ pub struct Descriptor {
 impl Descriptor {
     /// Describes a payload; `None` if it has 4 GiB or more.
     pub fn of(payload: &[u8], resident: bool, app: AppBytes) -> Option<Self> {
+        Self::of_checked(payload, crc32c::crc32c(payload), resident, app)
+    }
+
+    /// The same of a payload whose CRC-32C is known, which is believed.
+    pub fn of_checked(
+        payload: &[u8],
+        payload_crc: u32,
+        resident: bool,
+        app: AppBytes,
+    ) -> Option<Self> {
         let payload_len = u32::try_from(payload.len()).ok()?;
-        let payload_crc = crc32c::crc32c(payload);
         Some(Self { payload_len, payload_crc, resident, changes_members: false, app })
     }
 

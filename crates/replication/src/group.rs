@@ -358,6 +358,7 @@ impl Group {
                 index: LogIndex::new(entry.index),
                 descriptor: entry.data,
                 payload: entry.context,
+                payload_crc: descriptor.map_or(0, |it| it.payload_crc),
             });
         }
         persist

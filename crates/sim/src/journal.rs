@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use model::RaftGroupId;
 use replication::{Descriptor, Driver, PersistEntry, Ticket};
-use wal_uring::{AppendError, Appended};
+use wal_uring::{AppendError, Appended, Part};
 
 use crate::Bug;
 use crate::checker::{Applied, Write};
@@ -193,7 +193,7 @@ impl Journal {
         match step {
             Step::Entry { group, entry, whole } => {
                 let payload: &[u8] = if *whole { &entry.payload } else { &[] };
-                let parts = [&entry.descriptor[..], payload];
+                let parts = [&entry.descriptor[..], payload].map(Part::of);
                 let (term, index) = (entry.term.get(), entry.index.get());
                 let Appended { end, data } = self.log.append_entry(*group, term, index, &parts)?;
                 driver.placed(*group, entry.index, entry.term, data.lsn.get());

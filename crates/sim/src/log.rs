@@ -10,8 +10,8 @@ use uuid::Uuid;
 use wal_uring::format::ZeroFill;
 use wal_uring::sim::{Faults, SimDisk, SimDiskOptions};
 use wal_uring::{
-    AppendError, Appended, FormatOptions, Identity, Location, Lsn, Pressure, ReadError, Record,
-    Recovered, StreamId, Wal, WalOptions, format,
+    AppendError, Appended, FormatOptions, Identity, Location, Lsn, Part, Pressure, ReadError,
+    Record, Recovered, StreamId, Wal, WalOptions, format,
 };
 
 use crate::random::Random;
@@ -111,7 +111,7 @@ impl NodeLog {
         group: RaftGroupId,
         term: u64,
         index: u64,
-        parts: &[&[u8]],
+        parts: &[Part<'_>],
     ) -> Result<Appended, AppendError> {
         let stream = stream(group, Kind::State);
         self.wal.append(Record::Entry { stream, term, index, parts, vital: false })
@@ -123,7 +123,7 @@ impl NodeLog {
         kind: Kind,
         data: &[u8],
     ) -> Result<Appended, AppendError> {
-        self.wal.append(Record::State { stream: stream(group, kind), parts: &[data] })
+        self.wal.append(Record::State { stream: stream(group, kind), parts: &[Part::of(data)] })
     }
 
     pub(crate) fn submit(&mut self, now: u64) {

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use uring::{DeviceFile, OpenMode};
 use wal_uring::sim::{SimDisk, SimDiskOptions};
-use wal_uring::{BlockDevice, Disk, FileDevice, Identity, Record, StreamId, Wal, WalOptions};
+use wal_uring::{BlockDevice, Disk, FileDevice, Identity, Part, Record, StreamId, Wal, WalOptions};
 
 use super::*;
 use crate::wal::{PathArgs, WalCommand, WalError};
@@ -49,7 +49,13 @@ fn fill(path: &Path, slice_index: u16) {
     let (mut wal, _) = opened.expect("formatted");
     for index in 0..10 {
         let stream = StreamId::new(9);
-        let record = Record::Entry { stream, term: 1, index, parts: &[b"some data"], vital: false };
+        let record = Record::Entry {
+            stream,
+            term: 1,
+            index,
+            parts: &[Part::of(b"some data")],
+            vital: false,
+        };
         wal.append(record).expect("room");
         let disk: &mut dyn Disk = &mut disk;
         wal.submit(disk);

@@ -6,7 +6,7 @@
 use uring::AlignedBuf;
 use uuid::Uuid;
 
-use crate::frame::record::{RECORD_HEADER_SIZE, RecordKey, encode_record};
+use crate::frame::record::{Part, RECORD_HEADER_SIZE, RecordKey, encode_record};
 use crate::frame::{FRAME_HEADER_SIZE, FrameFields, FrameHeader, FrameKind};
 use crate::segment::{SEGMENT_HEADER_SIZE, SegmentHeader};
 use crate::{Lsn, WriterEpoch};
@@ -33,6 +33,8 @@ pub struct FrameWriter {
     /// `fill` must not pass this: the room left in buffer and segment.
     limit: usize,
     record_count: u32,
+    /// Of the records so far.
+    payload_crc: u32,
 }
 
 impl FrameWriter {
@@ -60,7 +62,7 @@ impl FrameWriter {
         // One block is kept for a seal: it goes out in the same write as the last frame.
         let limit = room.min(buf.len() - block_size);
         assert!(fill <= limit, "frame at {start} has no room for its header");
-        Self { buf, start, block_size, header_at, fill, limit, record_count: 0 }
+        Self { buf, start, block_size, header_at, fill, limit, record_count: 0, payload_crc: 0 }
     }
 
     pub const fn fits(&self, data_size: usize) -> bool {
@@ -69,9 +71,10 @@ impl FrameWriter {
     }
 
     /// Copies a record in; returns the position of its data. It must fit.
-    pub fn push(&mut self, key: RecordKey, parts: &[&[u8]]) -> Lsn {
+    pub fn push(&mut self, key: RecordKey, parts: &[Part<'_>]) -> Lsn {
         let lsn = self.start.advance(self.fill as u64);
-        let size = encode_record(&mut self.buf[self.fill..self.limit], lsn, key, parts);
+        let target = &mut self.buf[self.fill..self.limit];
+        let size = encode_record(target, lsn, key, parts, &mut self.payload_crc);
         let data_at = self.fill + RECORD_HEADER_SIZE;
         self.fill += size;
         self.record_count += 1;
@@ -109,6 +112,7 @@ impl FrameWriter {
             len: frame_end,
             kind,
             record_count: self.record_count,
+            payload_crc: self.payload_crc,
             seal_at: None,
         }
     }
@@ -125,6 +129,7 @@ pub struct ClosedFrame {
     len: usize,
     kind: FrameKind,
     record_count: u32,
+    payload_crc: u32,
     seal_at: Option<usize>,
 }
 
@@ -142,6 +147,7 @@ impl ClosedFrame {
             len: block_size,
             kind: FrameKind::Seal,
             record_count: 0,
+            payload_crc: 0,
             seal_at: None,
         }
     }
@@ -191,10 +197,10 @@ impl ClosedFrame {
             };
             self.buf[..SEGMENT_HEADER_SIZE].copy_from_slice(&header.encode());
         }
-        self.stamp_frame(stamp, self.header_at, self.payload_end, self.kind, self.record_count);
+        let payload = (self.payload_end - self.header_at - FRAME_HEADER_SIZE, self.payload_crc);
+        self.stamp_frame(stamp, (self.header_at, self.kind), payload, self.record_count);
         if let Some(seal_at) = self.seal_at {
-            let payload_end = seal_at + FRAME_HEADER_SIZE;
-            self.stamp_frame(stamp, seal_at, payload_end, FrameKind::Seal, 0);
+            self.stamp_frame(stamp, (seal_at, FrameKind::Seal), (0, 0), 0);
         }
         self.buf
     }
@@ -202,9 +208,8 @@ impl ClosedFrame {
     fn stamp_frame(
         &mut self,
         stamp: &Stamp,
-        header_at: usize,
-        payload_end: usize,
-        kind: FrameKind,
+        (header_at, kind): (usize, FrameKind),
+        (payload_size, payload_crc): (usize, u32),
         record_count: u32,
     ) {
         let fields = FrameFields {
@@ -215,8 +220,7 @@ impl ClosedFrame {
             ring_id: stamp.ring_id,
             record_count,
         };
-        let payload_at = header_at + FRAME_HEADER_SIZE;
-        let header = FrameHeader::new(&fields, &self.buf[payload_at..payload_end]);
-        self.buf[header_at..payload_at].copy_from_slice(&header.encode());
+        let header = FrameHeader::new(&fields, payload_size, payload_crc);
+        self.buf[header_at..header_at + FRAME_HEADER_SIZE].copy_from_slice(&header.encode());
     }
 }

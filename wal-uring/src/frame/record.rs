@@ -21,6 +21,7 @@ use std::mem::offset_of;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, transmute};
 
+use crate::checksum::{JOINED_MIN, Shift, crc_with};
 use crate::{Lsn, StreamId};
 
 pub const RECORD_HEADER_SIZE: usize = 40;
@@ -58,12 +59,43 @@ pub enum RecordError {
     Count { stated: u32, found: u32 },
 }
 
+/// A piece of a record's data.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    bytes: &'a [u8],
+    /// CRC-32C, if it is known.
+    crc: Option<u32>,
+}
+
+impl<'a> Part<'a> {
+    pub const fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes, crc: None }
+    }
+
+    /// `crc`: the CRC-32C of the bytes, which is believed. A wrong one makes a record that is
+    /// taken for damaged.
+    pub const fn checked(bytes: &'a [u8], crc: u32) -> Self {
+        Self { bytes, crc: Some(crc) }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// Writes the record at the start of `target`, copying `parts` once; returns its size in bytes.
-/// `target` must have room. `lsn` is that of the record's first byte.
-pub fn encode_record(target: &mut [u8], lsn: Lsn, key: RecordKey, parts: &[&[u8]]) -> usize {
+/// `target` must have room. `lsn` is that of the record's first byte. `frame_crc` is that of the
+/// payload before it, and becomes that of the payload with it.
+pub(crate) fn encode_record(
+    target: &mut [u8],
+    lsn: Lsn,
+    key: RecordKey,
+    parts: &[Part<'_>],
+    frame_crc: &mut u32,
+) -> usize {
     let mut end = RECORD_HEADER_SIZE;
     for part in parts {
-        target[end..end + part.len()].copy_from_slice(part);
+        target[end..end + part.len()].copy_from_slice(part.bytes);
         end += part.len();
     }
     let data_size = u32::try_from(end - RECORD_HEADER_SIZE).expect("append caps the data");
@@ -80,7 +112,19 @@ pub fn encode_record(target: &mut [u8], lsn: Lsn, key: RecordKey, parts: &[&[u8]
         term: term.into(),
         index: index.into(),
     };
-    layout.record_crc = checksum(lsn, &layout, &target[RECORD_HEADER_SIZE..end]).into();
+    let data = &target[RECORD_HEADER_SIZE..end];
+    let before_data = checksum_before_data(lsn, &layout);
+    if data.len() < JOINED_MIN {
+        layout.record_crc = crc32c::crc32c_append(before_data, data).into();
+        *frame_crc = crc32c::crc32c_append(*frame_crc, layout.as_bytes());
+        *frame_crc = crc32c::crc32c_append(*frame_crc, data);
+    } else {
+        let data_crc = parts.iter().fold(0, |crc, part| crc_with(crc, part.bytes, part.crc));
+        let shift = Shift::over(data.len());
+        layout.record_crc = shift.join(before_data, data_crc).into();
+        *frame_crc = crc32c::crc32c_append(*frame_crc, layout.as_bytes());
+        *frame_crc = shift.join(*frame_crc, data_crc);
+    }
     target[..RECORD_HEADER_SIZE].copy_from_slice(layout.as_bytes());
     end
 }
@@ -150,10 +194,9 @@ struct Layout {
     index: U64,
 }
 
-fn checksum(lsn: Lsn, layout: &Layout, data: &[u8]) -> u32 {
+fn checksum_before_data(lsn: Lsn, layout: &Layout) -> u32 {
     let place = crc32c::crc32c(&lsn.get().to_le_bytes());
-    let fields = &layout.as_bytes()[offset_of!(Layout, data_size)..];
-    crc32c::crc32c_append(crc32c::crc32c_append(place, fields), data)
+    crc32c::crc32c_append(place, &layout.as_bytes()[offset_of!(Layout, data_size)..])
 }
 
 fn decode_at(
@@ -167,7 +210,8 @@ fn decode_at(
     let layout: Layout = transmute!(*header);
     let data_size = usize::try_from(layout.data_size.get()).map_err(|_| cut)?;
     let data = rest.get(..data_size).ok_or(cut)?;
-    if checksum(payload_lsn.advance(offset as u64), &layout, data) != layout.record_crc.get() {
+    let before_data = checksum_before_data(payload_lsn.advance(offset as u64), &layout);
+    if crc32c::crc32c_append(before_data, data) != layout.record_crc.get() {
         return Err(RecordError::Checksum { offset });
     }
     let stream = StreamId::new(layout.stream.get());
@@ -191,9 +235,12 @@ mod tests {
 
     fn payload() -> Vec<u8> {
         let mut bytes = vec![0; 256];
-        let first = encode_record(&mut bytes, AT, ENTRY, &[b"hel", b"lo"]);
-        let second = encode_record(&mut bytes[first..], AT.advance(first as u64), STATE, &[]);
+        let (hello, mut crc) = ([&b"hel"[..], b"lo"].map(Part::of), 0);
+        let first = encode_record(&mut bytes, AT, ENTRY, &hello, &mut crc);
+        let at = AT.advance(first as u64);
+        let second = encode_record(&mut bytes[first..], at, STATE, &[], &mut crc);
         bytes.truncate(first + second);
+        assert_eq!(crc, crc32c::crc32c(&bytes), "the frame's checksum grows with it");
         bytes
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uring::{AlignedBuf, DiskDone};
 use wal_uring::sim::Random;
-use wal_uring::{AppendError, Disk, Lsn, ReadError, Record, StreamId, Wal};
+use wal_uring::{AppendError, Disk, Lsn, Part, ReadError, Record, StreamId, Wal};
 
 use super::Store;
 use super::model::{Expected, Model, Witness};
@@ -76,7 +76,10 @@ impl<'a, S: Store> Life<'a, S> {
         self.random.fill(&mut data);
         let stream = StreamId::new(self.random.below(5));
         let (head, tail) = data.split_at(self.random.below_usize(size + 1));
-        let parts = [head, tail];
+        let tail_crc = crc32c::crc32c(tail);
+        let tail =
+            if self.random.below(2) == 0 { Part::of(tail) } else { Part::checked(tail, tail_crc) };
+        let parts = [Part::of(head), tail];
         let place = (self.random.below(9), self.random.next());
         let is_entry = self.random.below(5) > 0;
         let record = if is_entry {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use model::RaftGroupId;
-use wal_uring::{AppendError, Record};
+use wal_uring::{AppendError, Part, Record};
 
 use super::{GroupState, ReplicatedLog, snapshot_stream, stream};
 use crate::shard::replicated_log::steps::Step;
@@ -46,7 +46,7 @@ impl ReplicatedLog {
         group: RaftGroupId,
         record: &Bytes,
     ) -> Result<(), AppendError> {
-        let parts: &[&[u8]] = &[&record[..]];
+        let parts = &[Part::of(record)];
         let appended = self.wal.append(Record::State { stream: stream(group), parts })?;
         self.appended_end = appended.end;
         // It acts on what is before it in the WAL: where that is trimmed it is not needed either.
