@@ -1,5 +1,5 @@
 """Where the time of a produce request goes, stage by stage, by the broker's own histograms: `acks=all`, one record
-of 1 KiB a request, at a steady rate; broker on core 0, load on core 1, which spins.
+of 1 KiB a request, at a steady rate; broker and load on a core each; the load spins.
 """
 
 import argparse

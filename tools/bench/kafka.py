@@ -1,4 +1,4 @@
-"""Tailrace and Apache Kafka 4.4 by turns: broker on core 0, load on core 1, one file system.
+"""Tailrace and Apache Kafka 4.4 by turns: broker on the core that the device interrupts, load on another, one file system.
 
 Kafka runs as one KRaft node, with its defaults (it acknowledges what is in the page cache) and with
 `log.flush.interval.messages=1` (it acknowledges what is durable, as Tailrace does). In each round every
@@ -17,7 +17,7 @@ import tempfile
 from load import QUANTILES, JavaTools, produce
 from report import write_html
 from result import write_json
-from systems import SYSTEMS, System
+from systems import LOAD_CORE, SYSTEMS, System
 
 PRODUCERS = [1, 4]
 
@@ -44,7 +44,7 @@ class Measured:
         self._options, self._java, self._system, self._directory = options, java, system, directory
 
     def all(self):
-        words = ["--record-size", "1024", "--cores", "1"]
+        words = ["--record-size", "1024", "--cores", str(LOAD_CORE)]
         # The JVM compiles what is hot; what a topic's first record makes is made.
         self._latency([*words, "--rate", str(self._options.rate), "--seconds", "10", "--warmup", "0"])
         latency = self._latency([*words, "--rate", str(self._options.rate), "--seconds", str(self._options.seconds)])

@@ -1,4 +1,4 @@
-"""Load on core 1: `tailrace bench`, and Kafka's own performance tools."""
+"""Load on a core of its own: `tailrace bench`, and Kafka's own performance tools."""
 
 import json
 import os

@@ -1,7 +1,7 @@
 """Where the processor's time goes on the produce path, and what happens when: flame graphs of the shard's thread and
 timelines of its io_uring and scheduler events, at 1,000 records a second and saturated.
 
-Needs perf and its tracepoints (root). Broker on core 0, load on core 1.
+Needs perf and its tracepoints (root). Broker and load on a core each.
 """
 
 import argparse

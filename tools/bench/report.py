@@ -5,6 +5,7 @@ import math
 import statistics
 
 from result import host
+from systems import BROKER_CORE, LOAD_CORE
 
 COLOURS = {"tailrace": "#1668b8", "kafka-durable": "#c0392b", "kafka": "#d68910"}
 WIDTH, HEIGHT, LEFT, BOTTOM = 860, 420, 70, 50
@@ -39,7 +40,7 @@ def write_html(options, result):
 
 
 def description(options):
-    return (f"{options.rounds} rounds by turns; broker on core 0, load on core 1, the same file system. Latency at "
+    return (f"{options.rounds} rounds by turns; broker on core {BROKER_CORE}, load on core {LOAD_CORE}, the same file system. Latency at "
             f"{options.rate} single records of 1 KiB a second, open loop, for {options.seconds:g} s. Tables have "
             "medians of the rounds. kafka-durable has log.flush.interval.messages=1, and so the durability that Tailrace "
             "has; kafka acknowledges what is in the page cache.")

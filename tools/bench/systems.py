@@ -1,4 +1,4 @@
-"""Brokers to compare: each on core 0, with a data directory of its own on one file system."""
+"""Brokers to compare: each on one core, with a data directory of its own on one file system."""
 
 import contextlib
 import os
@@ -11,9 +11,11 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(1, os.path.join(HERE, "../crash"))
 
+from cores import broker_core
 from process import Broker
 
-BROKER_CORE, LOAD_CORE = 0, 1
+BROKER_CORE = broker_core(os.environ["BENCH_DIR"])
+LOAD_CORE = 1 if BROKER_CORE == 0 else 0
 KAFKA = os.path.join(HERE, "../clients/kafka-reference.sh")
 # What each is called, and what it is told beside its defaults. kafka-reference.sh is made for other runs, which
 # want more partitions than one.

@@ -26,8 +26,9 @@ const BUSY_MAX: Duration = Duration::from_micros(50);
 /// the write takes anyway, and the core is better left to whatever holds the device up.
 const WRITE_SPIN_MAX: Duration = Duration::from_millis(1);
 
-/// From so many bytes in flight on writes are slept through: they carry what many wait for, so a
-/// wake-up is a small part of what each pays, and looking is most of what the core does.
+/// Where writes have so many bytes the core sleeps, through them and between them: they carry what
+/// many wait for, so a wake-up is a small part of what each pays, and looking would be most of what
+/// the core does.
 const WRITE_BYTES_SPUN_FOR: usize = 12 << 10;
 
 /// Sizes of a reactor's queues and buffers, and when it stops spinning.
@@ -97,6 +98,8 @@ pub struct Reactor {
     io: Io,
     spin: Spin,
     event_last: Instant,
+    /// Bytes in flight when the last write began.
+    written: usize,
     /// When the core was last left to others.
     yielded_at: Instant,
     /// The last pass found something to do.
@@ -120,7 +123,7 @@ impl Reactor {
         io.register()?;
         let (found_work, worked) = (false, Duration::ZERO);
         let spin = Spin::new(config.spin, config.busy_poll);
-        Ok(Self { io, spin, event_last: now, yielded_at: now, found_work, worked })
+        Ok(Self { io, spin, event_last: now, written: 0, yielded_at: now, found_work, worked })
     }
 
     pub fn io(&mut self) -> &mut Io {
@@ -143,8 +146,8 @@ impl Reactor {
     }
 
     /// One pass: submits everything queued, reaps, dispatches. Until `spin` has passed since the
-    /// last event after which the handler expected more (1 ms at least while a small disk write is
-    /// in flight, not at all while a large one is) it returns after one look; else it sleeps until
+    /// last event after which the handler expected more (1 ms at least while a disk write is in
+    /// flight, not at all where writes are large) it returns after one look; else it sleeps until
     /// an event, the doorbell or `deadline`. It may return without an event.
     ///
     /// # Errors
@@ -160,13 +163,14 @@ impl Reactor {
         self.io.flush();
         if std::mem::take(&mut self.io.write_started) {
             self.event_last = self.io.now;
+            self.written = self.io.write_bytes;
         }
         let writes = self.io.writes_in_flight > 0;
         let spin = self.spin.time(if writes { WRITE_SPIN_MAX } else { Duration::ZERO });
         let rest_end = (!writes).then(|| self.event_last + self.spin.rest());
         let rest_end = rest_end.filter(|end| *end > self.io.now);
         let spins = rest_end.is_none() && self.io.now.duration_since(self.event_last) < spin;
-        let spins = spins && self.io.write_bytes < WRITE_BYTES_SPUN_FOR;
+        let spins = spins && self.written < WRITE_BYTES_SPUN_FOR;
         let looks = spins || self.io.has_local_work();
         if looks {
             self.look()?;
