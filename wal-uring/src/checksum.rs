@@ -49,9 +49,23 @@ impl Shift {
     }
 }
 
+/// The CRC-32C of bytes, of which those from `at` on have the checksum `rest_crc`. Nothing looks
+/// whether they do.
+///
+/// # Panics
+///
+/// If there are fewer than `at` bytes.
+pub fn crc_of(bytes: &[u8], at: usize, rest_crc: u32) -> u32 {
+    let (front, rest) = bytes.split_at(at);
+    if rest.len() < JOINED_MIN {
+        return crc32c::crc32c(bytes);
+    }
+    Shift::over(rest.len()).join(crc32c::crc32c(front), rest_crc)
+}
+
 /// The CRC-32C of bytes with the checksum `front`, followed by `back`, whose checksum is `back_crc`
 /// if that is known.
-pub fn crc_with(front: u32, back: &[u8], back_crc: Option<u32>) -> u32 {
+pub(crate) fn crc_with(front: u32, back: &[u8], back_crc: Option<u32>) -> u32 {
     match back_crc.filter(|_| back.len() >= JOINED_MIN) {
         Some(back_crc) => Shift::over(back.len()).join(front, back_crc),
         None => crc32c::crc32c_append(front, back),
@@ -77,6 +91,7 @@ mod tests {
             prop_assert_eq!(Shift::over(back.len()).join(front, known), whole);
             prop_assert_eq!(crc_with(front, back, Some(known)), whole);
             prop_assert_eq!(crc_with(front, back, None), whole);
+            prop_assert_eq!(crc_of(&bytes, cut, known), whole);
         }
     }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use kafka_wire::batch::{self, BatchHeader, TimestampType};
 use model::{LeaderEpoch, PartitionId, RaftGroupId, Term};
 use replication::{AppBytes, Descriptor};
-use wal_uring::checksum::crc_with;
+use wal_uring::checksum::crc_of;
 
 use super::Shard;
 use super::call::Origin;
@@ -201,17 +201,13 @@ fn log_append_time(append: &Append) -> Option<i64> {
     stamped.then_some(append.info.max_timestamp)
 }
 
-/// The CRC-32C of a whole batch. Its own CRC, which covers all but the first bytes, was found to be
-/// right when it came.
-fn crc_of(batch: &[u8]) -> u32 {
-    let (front, covered) = batch.split_at(batch::CRC_START.min(batch.len()));
-    let covered_crc = BatchHeader::read(batch).map(BatchHeader::crc);
-    crc_with(crc32c::crc32c(front), covered, covered_crc)
-}
-
 fn describe(payload: &Bytes, resident: bool, new: &NewBatch) -> Descriptor {
     let app = AppBytes::new(&new.descriptor().encode()).expect("a descriptor's size is fixed");
-    let payload_crc = crc_of(payload);
+    // The batch's own checksum, which covers all but the first bytes, was found right when it came.
+    let payload_crc = match BatchHeader::read(payload) {
+        Some(header) => crc_of(payload, batch::CRC_START, header.crc()),
+        None => crc32c::crc32c(payload),
+    };
     let descriptor = Descriptor::of_checked(payload, payload_crc, resident, app);
     descriptor.expect("a request is smaller than 4 GiB")
 }

@@ -116,16 +116,16 @@ pub(crate) fn encode_record(
     let before_data = checksum_before_data(lsn, &layout);
     if data.len() < JOINED_MIN {
         layout.record_crc = crc32c::crc32c_append(before_data, data).into();
-        *frame_crc = crc32c::crc32c_append(*frame_crc, layout.as_bytes());
-        *frame_crc = crc32c::crc32c_append(*frame_crc, data);
+        target[..RECORD_HEADER_SIZE].copy_from_slice(layout.as_bytes());
+        *frame_crc = crc32c::crc32c_append(*frame_crc, &target[..end]);
     } else {
         let data_crc = parts.iter().fold(0, |crc, part| crc_with(crc, part.bytes, part.crc));
         let shift = Shift::over(data.len());
         layout.record_crc = shift.join(before_data, data_crc).into();
+        target[..RECORD_HEADER_SIZE].copy_from_slice(layout.as_bytes());
         *frame_crc = crc32c::crc32c_append(*frame_crc, layout.as_bytes());
         *frame_crc = shift.join(*frame_crc, data_crc);
     }
-    target[..RECORD_HEADER_SIZE].copy_from_slice(layout.as_bytes());
     end
 }
 
