@@ -2,7 +2,7 @@
 
 A device with one queue interrupts one core, whoever wrote; what completes a write and makes it durable runs there,
 in the kernel's threads. That is work for the broker, and would be taken from the load on the other core. Where a
-device has a queue for each core it is core 0.
+device has a queue for each core it is core 0. BROKER_CORE in the environment says otherwise.
 """
 
 import mmap

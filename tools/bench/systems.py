@@ -14,7 +14,7 @@ sys.path.insert(1, os.path.join(HERE, "../crash"))
 from cores import broker_core
 from process import Broker
 
-BROKER_CORE = broker_core(os.environ["BENCH_DIR"])
+BROKER_CORE = int(os.environ.get("BROKER_CORE") or broker_core(os.environ["BENCH_DIR"]))
 LOAD_CORE = 1 if BROKER_CORE == 0 else 0
 KAFKA = os.path.join(HERE, "../clients/kafka-reference.sh")
 # What each is called, and what it is told beside its defaults. kafka-reference.sh is made for other runs, which

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn lengths_beyond_memory_are_powers_too() {
-        // Four bits at a time, by definition: a zero byte is a multiplication by x^8.
+        // By definition: a byte that follows is a multiplication by x^8.
         let by_bytes = (0..1 << 20).fold(ONE, |product, _| multiply(product, ONE >> 8));
         assert_eq!(Shift::over(1 << 20).0, by_bytes);
         assert_eq!(Shift::over(3 << 40).0, {
