@@ -44,7 +44,10 @@ def arguments():
     parser.add_argument("--pace", type=int, default=100, help="MB/s of consumers beside producers")
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--json")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.pace < 1:
+        parser.error("--pace: consumers read at least 1 MB/s; as fast as they can is measured, too")
+    return options
 
 
 class Folder:
@@ -171,13 +174,15 @@ class CatchUp(Run):
                 self.drop_cache()
                 work()
 
-        other = threading.Thread(target=repeat)
-        other.start()
-        try:
-            return self.produce()
-        finally:
-            stopping.set()
-            other.join()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            other = pool.submit(repeat)
+            try:
+                found = self.produce()
+            finally:
+                stopping.set()
+            # Beside what has failed nothing was measured.
+            other.result()
+            return found
 
     def round(self, number):
         self.drop_cache()
