@@ -16,9 +16,9 @@ PAUSE_SECONDS = 0.003
 
 class DeviceWatch:
     def __init__(self, directory):
-        self._path = os.path.join(directory, "device-watch")
         self._writes = []  # begin and end, by the monotonic clock
-        self._process = subprocess.Popen([sys.executable, "-B", __file__, self._path], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-B", __file__, os.path.join(directory, "device-watch")]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -32,11 +32,10 @@ class DeviceWatch:
         assert meanwhile, "the process that writes beside the brokers has stopped"
         return 1000 * max(meanwhile)
 
-    def end(self):
+    def close(self):
         self._process.kill()
         self._process.wait()
         self._reader.join()
-        os.unlink(self._path)
 
 
 def main():

@@ -10,6 +10,7 @@ lasted (median of the rounds), and what the whole history says at the end.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -64,8 +65,10 @@ def strike(cluster, faults, load, device, fault):
     load.await_acknowledgement(time.monotonic())
     time.sleep(1)
     latencies = sorted(load.latencies_ms(began, ended))
-    gap_ms, device_ms = load.longest_gap_ms(began), device.longest_ms(*load.longest_gap(began))
-    return {"gap_ms": gap_ms, "device_ms": device_ms, "less_device_ms": max(gap_ms - device_ms, 0), "away_ms": load.longest_gap_ms(began, ended), "moved": moved,
+    before, after = load.longest_gap(began)
+    gap_ms, device_ms = 1000 * (after - before), device.longest_ms(before, after)
+    return {"gap_ms": gap_ms, "device_ms": device_ms, "less_device_ms": max(gap_ms - device_ms, 0),
+            "away_ms": load.longest_gap_ms(began, ended), "moved": moved,
             "p99_ms": latencies[len(latencies) * 99 // 100] if latencies else None}
 
 
@@ -85,9 +88,8 @@ def begin(options, directory, network, fault):
         raise
 
 
-def measure(options, directory, network, fault):
+def measure(options, directory, network, device, fault):
     cluster, disks = begin(options, directory, network, fault)
-    device = DeviceWatch(directory)
     try:
         faults = Faults(cluster, network, disks)
         # What the machine and its disks do by themselves.
@@ -106,7 +108,6 @@ def measure(options, directory, network, fault):
                  "told": faults_of_histories(logs, [load], [witness])[:5]}
         return {"rounds": rounds, **found}
     finally:
-        device.end()
         cluster.clean_up()
         for disk in disks or []:
             disk.end()
@@ -131,7 +132,8 @@ def main():
           "sent  refused  lost  doubled  reordered", flush=True)
     for fault in options.faults.split(","):
         directory = tempfile.mkdtemp(prefix="failover.", dir=os.environ.get("CLUSTER_DIR"))
-        results[fault] = measure(options, directory, network, fault)
+        with contextlib.closing(DeviceWatch(directory)) as device:
+            results[fault] = measure(options, directory, network, device, fault)
         print(row(fault, results[fault]), *results[fault]["told"], sep="\n  ", flush=True)
         if not results[fault]["told"]:
             shutil.rmtree(directory)
