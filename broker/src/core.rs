@@ -249,8 +249,7 @@ impl Handler for Core {
 
     fn sent(&mut self, io: &mut Io, conn: ConnId) {
         self.enter(io.now());
-        self.touched = true;
-        self.shard.sent(conn);
+        self.touched |= self.shard.sent(conn);
     }
 
     fn closed(&mut self, io: &mut Io, conn: ConnId, _: CloseReason) {

@@ -114,13 +114,18 @@ impl Shard {
         true
     }
 
-    /// All is sent that was queued for a client or another broker.
-    pub(crate) fn sent(&mut self, conn: ConnId) {
+    /// All is sent that was queued for a client or another broker. Tells whether a client can be
+    /// served again that had not taken its replies.
+    pub(crate) fn sent(&mut self, conn: ConnId) -> bool {
         if self.peers.owns(conn) {
-            return self.peers.sent(conn);
+            self.peers.sent(conn);
+            return false;
         }
-        self.unsent.remove(&conn);
-        self.serve_frames(conn);
+        let waited = self.unsent.remove(&conn).is_some_and(|bytes| bytes >= UNSENT_MAX);
+        if waited {
+            self.serve_frames(conn);
+        }
+        waited
     }
 
     /// Serves whole frames until one is missing or the connection has to wait.

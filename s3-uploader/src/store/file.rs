@@ -4,8 +4,10 @@
 //!   given its name, which fails if the name is taken.
 //! - Once a write has returned, its file and every folder above it are flushed.
 
+mod direct;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use self::direct::Writer;
 use crate::fail_point::{FailPoint, fail_point};
 use crate::store::{Etag, Listed, PAGE_KEYS_MAX, Page, Put, StoreError, Verb, key};
 
@@ -26,9 +29,6 @@ const TEMPORARY: &str = ".tmp";
 const LOCK: &str = ".lock";
 /// A temporary file of that age belongs to no writer any more.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_hours(24);
-const BUFFER_SIZE: usize = 256 * 1024;
-/// A file is made durable in so many bytes at a time: some 2 ms of a device.
-const PACE: usize = 1 << 20;
 /// A folder may be removed between its making and its use, because it is empty.
 const PLACE_ATTEMPTS_MAX: u32 = 16;
 
@@ -232,12 +232,7 @@ impl Folder {
 
     fn write_temporary(&self, parts: &[Bytes]) -> io::Result<(PathBuf, File)> {
         let (path, file) = self.temporary()?;
-        // Batches may be many and small.
-        let mut buffered = BufWriter::with_capacity(BUFFER_SIZE, Paced { file: &file, owed: 0 });
-        let written = parts.iter().try_for_each(|part| buffered.write_all(part));
-        let written = written.and_then(|()| buffered.flush());
-        drop(buffered);
-        match written.and_then(|()| file.sync_all()) {
+        match write_all(&file, parts) {
             Ok(()) => Ok((path, file)),
             Err(error) => {
                 // A full disk: what was written of it must not stay.
@@ -284,28 +279,10 @@ impl Folder {
     }
 }
 
-/// A file that is made durable as it grows. All of a large one at its end would be in front of what
-/// others make durable on the same device meanwhile, the WAL above all.
-struct Paced<'a> {
-    file: &'a File,
-    /// Bytes that are not durable.
-    owed: usize,
-}
-
-impl Write for Paced<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(&bytes[..bytes.len().min(PACE)])?;
-        self.owed += written;
-        if self.owed >= PACE {
-            self.file.sync_data()?;
-            self.owed = 0;
-        }
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
+fn write_all(file: &File, parts: &[Bytes]) -> io::Result<()> {
+    let mut writer = Writer::new(file, parts.iter().map(Bytes::len).sum())?;
+    parts.iter().try_for_each(|part| writer.write(part))?;
+    writer.finish()
 }
 
 /// A listing on its way through the folders, in the order of the keys' bytes.
