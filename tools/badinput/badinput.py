@@ -14,7 +14,7 @@ import threading
 import crc32c
 
 import peer_tls
-from stored import RECORDS, Stored, flip_one
+from stored import RECORDS, Stored, connect, fetch_request, flip_one, read_reply
 from world import Refusal, World, free_port
 
 SUPERBLOCK_COPIES = [0, 4096, 8192, 12288]  # docs/formats/wal-superblock.md
@@ -231,6 +231,25 @@ def port_in_use(world):
     return line
 
 
+def replies_not_taken(world):
+    """A client asks for 200 MiB and reads nothing before it has asked for all: it is not served on,
+    and once it reads it gets everything, in order. Others are served meanwhile."""
+    asked, line = 200, "x" * 1023 + "\n"
+    with world.broker(world.path("late")) as (address, _):
+        subprocess.run(["kcat", "-b", address, "-P", "-t", "long", "-p", "0"], input=line * 1200,
+                       text=True, check=True, timeout=30)
+        with connect(address) as connection:
+            connection.sendall(b"".join(fetch_request("long", 0, number) for number in range(asked)))
+            produce(address)
+            consume(address)
+            replies = connection.makefile("rb")
+            for number in range(asked):
+                reply = read_reply(replies)
+                assert struct.unpack_from(">i", reply) == (number,), f"reply {number} is another's"
+                assert len(reply) > 900_000, f"reply {number} has {len(reply)} bytes"
+    return f"{asked} replies of 1 MiB, taken late, all there"
+
+
 def one_superblock_copy(world):
     """Not refused: repaired and reported."""
     directory = filled(world, "one-copy")
@@ -349,7 +368,7 @@ def manifest_flipped(world):
 
 CASES = [unknown_flag, unknown_key, bad_group_count, no_cluster_there, lone_replacement, bad_size, no_io_uring, memlock_too_low, device_in_use,
          device_of_another_system, other_system_in_data_dir, newer_version, slice_of_another_node,
-         no_direct_io, opened_twice, port_in_use, one_superblock_copy, all_superblock_copies,
+         no_direct_io, opened_twice, port_in_use, replies_not_taken, one_superblock_copy, all_superblock_copies,
          disk_fills_while_formatting, failing_device, object_flipped, object_deleted,
          object_truncated, manifest_flipped, *peer_tls.CASES]
 

@@ -110,17 +110,30 @@ class Stored:
         return errors
 
 
-def fetch(address, topic, offset):
-    """Error code and bytes of records of one Fetch: clients would try again for ever."""
+def fetch_request(topic, offset, correlation=1):
+    """A Fetch of 1 MiB of partition 0, with its size."""
     text = lambda value: struct.pack(">h", len(value)) + value.encode()
-    request = struct.pack(">hhi", FETCH, FETCH_VERSION, 1) + text("badinput")
+    request = struct.pack(">hhi", FETCH, FETCH_VERSION, correlation) + text("badinput")
     request += struct.pack(">iiiib", -1, 1000, 1, 1 << 20, 0)
     request += struct.pack(">i", 1) + text(topic) + struct.pack(">iiqi", 1, 0, offset, 1 << 20)
+    return struct.pack(">i", len(request)) + request
+
+
+def connect(address):
     host, port = address.split(":")
-    with socket.create_connection((host, int(port)), timeout=SECONDS_MAX) as connection:
-        connection.sendall(struct.pack(">i", len(request)) + request)
-        reply = connection.makefile("rb")
-        body = reply.read(struct.unpack(">i", reply.read(4))[0])
+    return socket.create_connection((host, int(port)), timeout=SECONDS_MAX)
+
+
+def read_reply(replies):
+    """Without its size, from what `makefile` gives."""
+    return replies.read(struct.unpack(">i", replies.read(4))[0])
+
+
+def fetch(address, topic, offset):
+    """Error code and bytes of records of one Fetch: clients would try again for ever."""
+    with connect(address) as connection:
+        connection.sendall(fetch_request(topic, offset))
+        body = read_reply(connection.makefile("rb"))
     # Correlation id, throttle time, one topic with its name, one partition with its number.
     at = 4 + 4 + 4 + 2 + len(topic) + 4 + 4
     error, _, _, aborted = struct.unpack_from(">hqqi", body, at)
