@@ -1,7 +1,7 @@
 //! Writes a file past the page cache, from one small buffer.
 //!
 //! An object is written once and seldom read soon. Through the page cache each MiB costs 256 pages
-//! that the kernel has to find, and a copy, on a core that a shard may share: 12 to 110 ms for 32
+//! that the kernel has to find, and a copy, on a core that a shard may share: 12 to 119 ms for 32
 //! MiB, where past it they take 9 to 13 (`perf/README.md`).
 
 use std::fs::File;
