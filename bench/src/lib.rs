@@ -12,6 +12,7 @@ mod load;
 pub mod open_loop;
 pub mod produce;
 pub mod reactor;
+pub mod wal;
 
 use std::fs;
 use std::io::{self, Write};
@@ -29,6 +30,7 @@ pub enum BenchCommand {
     Produce(produce::ProduceArgs),
     Fetch(fetch::FetchArgs),
     Floor(floor::FloorArgs),
+    Wal(wal::WalArgs),
 }
 
 /// Why there is no result, or, where a check was asked for, not the one that was asked for.
@@ -50,6 +52,10 @@ pub enum BenchError {
     Refused { error: String },
     #[error("cannot run the broker {program}: {why}")]
     Broker { program: PathBuf, why: String },
+    #[error("the WAL: {why}")]
+    Wal { why: String },
+    #[error(transparent)]
+    Format(#[from] wal_uring::FormatError),
     #[error("the load executor: {why}")]
     Executor { why: String },
     #[error("cannot make a histogram: {0}")]
@@ -70,6 +76,7 @@ pub fn run(command: BenchCommand, out: &mut dyn Write) -> Result<(), BenchError>
         BenchCommand::Reactor(args) => reactor::run(&args, &mut { out })?.holds || !args.check,
         BenchCommand::Produce(args) => produce::run(&args, out).map(|_| true)?,
         BenchCommand::Fetch(args) => fetch::run(&args, out).map(|_| true)?,
+        BenchCommand::Wal(args) => wal::run(&args, out).map(|_| true)?,
         BenchCommand::Floor(args) => match floor::run(&args, out)?.verdict {
             Verdict::Undecided if args.check => return Err(BenchError::Busy),
             verdict => verdict == Verdict::Holds || !args.check,

@@ -13,8 +13,8 @@ use tools::format::random_uuid;
 use uring::device::DeviceFile;
 use uring::{Reactor, ReactorConfig};
 use wal_uring::{
-    BlockDevice, FileDevice, Identity, Lsn, Recovered, RecoveryReport, RingDisk, StreamId, Wal,
-    WalOptions,
+    BlockDevice, FRAME_BUFFER_SIZE, FileDevice, Identity, Lsn, Recovered, RecoveryReport, RingDisk,
+    StreamId, Wal, WalOptions,
 };
 
 use crate::cluster::Cluster;
@@ -37,8 +37,6 @@ use crate::shard::{Now, Parts, Shard};
 use crate::start::{Report, StartError};
 use crate::voter::voter;
 
-/// Bytes of one group commit at most, but for a single larger entry.
-pub(crate) const FRAME_SIZE_MAX: u32 = 512 << 10;
 /// Bytes of recent batches that a shard keeps in memory for its readers.
 const TAIL_CACHE_SIZE: usize = 128 << 20;
 
@@ -70,7 +68,7 @@ pub(crate) fn run(start: ShardStart) -> Result<(), StartError> {
     let shard = start.id.get();
     let mut reactor = Reactor::new(&ReactorConfig {
         fixed_buffer_count: 6,
-        fixed_buffer_size: FRAME_SIZE_MAX,
+        fixed_buffer_size: FRAME_BUFFER_SIZE,
         busy_poll: start.busy_poll,
         ..ReactorConfig::default()
     })?;
@@ -316,9 +314,8 @@ fn describe(shard: u16, report: &RecoveryReport) -> Vec<String> {
 }
 
 pub(crate) fn options(durable: bool) -> WalOptions {
-    let base = if durable { WalOptions::VOLATILE_CACHE } else { WalOptions::WRITE_THROUGH };
     // One for states, one for what makes room.
-    WalOptions { frame_size_max: FRAME_SIZE_MAX as usize, reserve_segments: 2, ..base }
+    WalOptions { reserve_segments: 2, ..WalOptions::for_cache(durable) }
 }
 
 fn group_config(settings: &BrokerSettings) -> GroupConfig {

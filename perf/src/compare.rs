@@ -1,8 +1,8 @@
 //! `perf compare A.json B.json`: what got worse from one run to the next.
 //!
 //! Reads what `tailrace bench floor`, `produce` and `reactor` write. Nothing is known of the files
-//! but where the figures stand: ratios and latencies, of which less is better, and throughput, of
-//! which more is.
+//! but where the figures stand: ratios and latencies, of which less is better, and throughput and
+//! shares of what a bare device does, of which more is.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -105,7 +105,7 @@ impl Comparison {
 }
 
 fn more_is_better(field: &str) -> bool {
-    field.ends_with("_per_second")
+    field.ends_with("_per_second") || field == "share" || field.starts_with("share.")
 }
 
 /// Ratios, latencies and throughputs, with their paths; not those of single rounds.
@@ -113,7 +113,7 @@ fn figures(value: &Value) -> Vec<(String, f64)> {
     let mut all = Vec::new();
     for (name, value) in value.as_object().into_iter().flatten() {
         let wanted = (name.starts_with("ratio") && !name.contains("_max"))
-            || name == "latency_us"
+            || ["latency_us", "share"].contains(&name.as_str())
             || more_is_better(name)
             || (value.is_object() && ["product", "bare"].contains(&name.as_str()));
         if wanted {
@@ -187,6 +187,15 @@ mod tests {
         assert_eq!(slower.worse_than(19.0).count(), 1);
         let faster = compare(&produce(800.0), &produce(1000.0)).unwrap();
         assert_eq!(faster.worse_than(0.0).count(), 0);
+    }
+
+    #[test]
+    fn a_smaller_share_is_worse() {
+        let share = |of: f64| json!({ "kind": "bandwidth", "share": { "wal": { "1m": of } } });
+        let smaller = compare(&share(0.9), &share(0.8)).unwrap();
+        let worse: Vec<&str> = smaller.worse_than(10.0).map(|row| &*row.field).collect();
+        assert_eq!(worse, ["share.wal.1m"]);
+        assert_eq!(compare(&share(0.8), &share(0.9)).unwrap().worse_than(0.0).count(), 0);
     }
 
     #[test]

@@ -29,7 +29,8 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement of latency")
     parser.add_argument("--rate", type=int, default=1000, help="records a second, one a request")
-    parser.add_argument("--records", type=int, default=1_000_000, help="of each run of kafka-producer-perf-test")
+    parser.add_argument("--records", type=int, default=2_000_000,
+                        help="of each run of kafka-producer-perf-test; with a quarter of that four JVMs mostly start up")
     parser.add_argument("--messages", type=int, default=2000, help="of kafka-e2e-latency")
     parser.add_argument("--systems", default=",".join(SYSTEMS))
     parser.add_argument("--json", required=True)

@@ -27,10 +27,10 @@ def in_words(quantiles, digits=0):
     return ", ".join(f"{quantile} {value:.{digits}f}" for quantile, value in quantiles.items())
 
 
-def bench(binary, directory, *words):
-    """The report of `tailrace bench`; its core spins, so that its wake-ups are in no latency."""
+def bench(binary, directory, *words, core=LOAD_CORE):
+    """The report of `tailrace bench`; a core of load spins, so that its wake-ups are in no latency."""
     path = os.path.join(directory, "bench.json")
-    with on_core(LOAD_CORE):
+    with on_core(core):
         subprocess.run([binary, "bench", *words, "--json", path], check=True, stdout=subprocess.DEVNULL)
     with open(path, encoding="utf-8") as file:
         return json.load(file)

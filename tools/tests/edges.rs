@@ -12,7 +12,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("replication", &["model"]),
     ("wal-uring", &["uring"]),
     ("s3-uploader", &["model"]),
-    ("bench", &["kafka-wire", "uring"]),
+    ("bench", &["kafka-wire", "uring", "wal-uring"]),
     ("tools", &["model", "kafka-wire", "wal-uring", "s3-uploader", "uring"]),
     ("perf", &[]),
     (

@@ -26,6 +26,11 @@ pub struct Identity {
     pub slice_count: u16,
 }
 
+/// Bytes of a frame buffer unless told otherwise; a reactor should have some of that size registered.
+/// Four batches of 128 KiB fit: writes of half a MiB get most of a device's bandwidth. Six buffers
+/// for each of two cores are within the 8 MiB that users may lock by default.
+pub const FRAME_BUFFER_SIZE: u32 = 576 << 10;
+
 /// How to run a WAL; none of it is stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WalOptions {
@@ -52,13 +57,18 @@ impl WalOptions {
     pub const VOLATILE_CACHE: Self = Self {
         depth: 4,
         beside_min: 64 << 10,
-        frame_size_max: 1 << 20,
+        frame_size_max: FRAME_BUFFER_SIZE as usize,
         reserve_segments: 1,
         reads_in_flight_max: 4,
         reads_queued_max: 256,
     };
     /// For a device that is durable when it says so.
     pub const WRITE_THROUGH: Self = Self { depth: 8, beside_min: 0, ..Self::VOLATILE_CACHE };
+
+    /// What suits a device, whose cache is volatile or is not.
+    pub const fn for_cache(volatile: bool) -> Self {
+        if volatile { Self::VOLATILE_CACHE } else { Self::WRITE_THROUGH }
+    }
 
     fn check(&self, layout: &RingLayout) -> Result<(), OpenError> {
         let ensure = |option, value: usize, min: usize, max: usize| {

@@ -16,12 +16,15 @@ use uring::{
     CloseReason, ConnId, DiskDone, FileId, Handler, Io, ListenerId, Reactor, ReactorConfig,
 };
 use wal_uring::format::{FormatOptions, ZeroFill, format_path};
-use wal_uring::{AppendError, Disk, FileDevice, Identity, Part, Record, RingDisk, StreamId, Wal};
+use wal_uring::{
+    AppendError, Disk, FRAME_BUFFER_SIZE, FileDevice, Identity, Part, Record, RingDisk, StreamId,
+    Wal,
+};
 
 use super::{Rebuild, Rebuilt, RecoverError, RecoverSettings};
 use crate::data_dir::wal_path;
 use crate::shard::replicated_log::{snapshot_stream, stream};
-use crate::shard_thread::{FRAME_SIZE_MAX, options};
+use crate::shard_thread::options;
 use crate::start::{StartError, data_dir_error};
 
 /// A completion wakes the loop long before.
@@ -139,7 +142,7 @@ impl Slice {
         let failed = |reason: String| StartError::Failed { shard, reason };
         let mut reactor = Reactor::new(&ReactorConfig {
             fixed_buffer_count: 6,
-            fixed_buffer_size: FRAME_SIZE_MAX,
+            fixed_buffer_size: FRAME_BUFFER_SIZE,
             ..ReactorConfig::default()
         })
         .map_err(StartError::from)?;
