@@ -9,18 +9,18 @@ mod direct;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::buffer::spare_capacity;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{Advice, CWD, RenameFlags, fadvise, renameat_with};
 use rustix::io::Errno;
+use tokio::sync::Semaphore;
 
-use self::direct::Writer;
+use self::direct::{REQUEST_SIZE, Writer};
 use crate::fail_point::{FailPoint, fail_point};
 use crate::store::{Etag, Listed, PAGE_KEYS_MAX, Page, Put, StoreError, Verb, key};
 
@@ -29,6 +29,9 @@ const TEMPORARY: &str = ".tmp";
 const LOCK: &str = ".lock";
 /// A temporary file of that age belongs to no writer any more.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_hours(24);
+/// Ranges that are read at a time. A device serves what waits in turn, and the WAL's next write
+/// with it: 16 requests of 1 MiB were 13 ms of it. Two keep it busy.
+const READS_MAX: usize = 2;
 /// A folder may be removed between its making and its use, because it is empty.
 const PLACE_ATTEMPTS_MAX: u32 = 16;
 
@@ -42,12 +45,18 @@ struct Folder {
     /// Part of temporary names: several processes may write into one folder.
     seed: u64,
     temporaries: AtomicU64,
+    reads: Semaphore,
 }
 
 impl FileStore {
     /// A folder that is there, for those who only read: nothing is made in it.
     pub(super) fn to_read(root: &Path, seed: u64) -> Self {
-        Self(Arc::new(Folder { root: root.to_owned(), seed, temporaries: AtomicU64::new(0) }))
+        Self(Arc::new(Folder {
+            root: root.to_owned(),
+            seed,
+            temporaries: AtomicU64::new(0),
+            reads: Semaphore::new(READS_MAX),
+        }))
     }
 
     pub(super) async fn open(root: &Path, seed: u64) -> Result<Self, StoreError> {
@@ -102,6 +111,7 @@ impl FileStore {
         range: Range<u64>,
     ) -> Result<Bytes, StoreError> {
         let path = self.0.path(key);
+        let _turn = self.0.reads.acquire().await.expect("it is never closed");
         let read = self.run(move |_| read_range(&File::open(path)?, range));
         read.await.map_err(|error| refusal(Verb::Get, key, &error))
     }
@@ -357,17 +367,13 @@ fn read_range(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let size = file.metadata()?.len();
     let end = range.end.min(size);
     let wanted = usize::try_from(end.saturating_sub(range.start)).map_err(io::Error::other)?;
-    // Not zeroed first: that would cost as much as the read from a page cache.
-    let mut bytes = Vec::with_capacity(wanted);
-    while bytes.len() < wanted {
-        let at = range.start + bytes.len() as u64;
-        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+    // Ahead of what is asked for nothing: the fetcher does that, and knows who reads on.
+    fadvise(file, 0, None, Advice::Random)?;
+    let mut bytes = vec![0; wanted];
+    let places = (range.start..).step_by(REQUEST_SIZE);
+    for (piece, at) in bytes.chunks_mut(REQUEST_SIZE).zip(places) {
+        file.read_exact_at(piece, at)?;
     }
-    bytes.truncate(wanted);
     Ok(Bytes::from(bytes))
 }
 

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 /// Blocks of devices are not larger.
 const ALIGN: usize = 4096;
 /// One request to the device, some 0.2 ms of it: others wait behind that, the WAL above all.
-const REQUEST_SIZE: usize = 256 << 10;
+pub(super) const REQUEST_SIZE: usize = 256 << 10;
 /// Made durable so many bytes at a time: what is not durable yet stands in front of what others
 /// make durable on the same device meanwhile.
 const PACE: u64 = 1 << 20;
