@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 logs=$CARGO_TARGET_DIR/test-logs
 mkdir -p "$logs"
 names=() seconds=() passes=() failures=()
-all=(lint build rust s3 supply-chain wal-devices fuzz clients bad-input crash steps tier merge
+all=(lint build rust s3 supply-chain wal-devices fuzz clients bad-input crash+tier steps+merge
     recover librdkafka+outage cluster floor instructions)
 
 command_of() {

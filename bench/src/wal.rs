@@ -19,8 +19,8 @@ use crate::produce::float;
 
 /// Appends WAL records as fast as they become durable and tells the bandwidth
 ///
-/// Makes the file, and leaves it. The first core appends a record while fewer than --in-flight bytes
-/// are not durable. The log goes round when the file is full.
+/// Makes the file, and leaves it. The first core appends a record while fewer than --in-flight
+/// bytes are not durable. The log goes round when the file is full.
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct WalArgs {
     /// File to make, on the device to measure; it must not be there

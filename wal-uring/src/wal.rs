@@ -26,9 +26,9 @@ pub struct Identity {
     pub slice_count: u16,
 }
 
-/// Bytes of a frame buffer unless told otherwise; a reactor should have some of that size registered.
-/// Four batches of 128 KiB fit: writes of half a MiB get most of a device's bandwidth. Six buffers
-/// for each of two cores are within the 8 MiB that users may lock by default.
+/// Bytes of a frame buffer unless told otherwise; a reactor should have some of that size
+/// registered. Four batches of 128 KiB fit: writes of half a MiB get most of a device's bandwidth.
+/// Six buffers for each of two cores are within the 8 MiB that users may lock by default.
 pub const FRAME_BUFFER_SIZE: u32 = 576 << 10;
 
 /// How to run a WAL; none of it is stored.
