@@ -13,8 +13,8 @@ use tools::format::random_uuid;
 use uring::device::DeviceFile;
 use uring::{Reactor, ReactorConfig};
 use wal_uring::{
-    BlockDevice, FRAME_BUFFER_SIZE, FileDevice, Identity, Lsn, Recovered, RecoveryReport, RingDisk,
-    StreamId, Wal, WalOptions,
+    BlockDevice, FRAME_BUFFER_COUNT, FRAME_BUFFER_SIZE, FileDevice, Identity, Lsn, Recovered,
+    RecoveryReport, RingDisk, StreamId, Wal, WalOptions,
 };
 
 use crate::cluster::Cluster;
@@ -67,7 +67,7 @@ pub(crate) struct ShardListeners {
 pub(crate) fn run(start: ShardStart) -> Result<(), StartError> {
     let shard = start.id.get();
     let mut reactor = Reactor::new(&ReactorConfig {
-        fixed_buffer_count: 6,
+        fixed_buffer_count: FRAME_BUFFER_COUNT,
         fixed_buffer_size: FRAME_BUFFER_SIZE,
         busy_poll: start.busy_poll,
         ..ReactorConfig::default()

@@ -47,8 +47,8 @@ pub use lsn::{Location, Lsn, StreamId, WriterEpoch};
 pub use recovery::{Corruption, OpenError, Recovered, ScanEvent, ScanReport, Tail, scan};
 pub use stats::{SIZE_BUCKETS, WalStats};
 pub use wal::{
-    AppendError, Appended, FRAME_BUFFER_SIZE, Identity, Pressure, Record, RecoveryReport, Wal,
-    WalFailure, WalOptions,
+    AppendError, Appended, FRAME_BUFFER_COUNT, FRAME_BUFFER_SIZE, Identity, Pressure, Record,
+    RecoveryReport, Wal, WalFailure, WalOptions,
 };
 
 /// The finest block a device may have, bytes.

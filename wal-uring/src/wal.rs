@@ -31,6 +31,9 @@ pub struct Identity {
 /// Six buffers for each of two cores are within the 8 MiB that users may lock by default.
 pub const FRAME_BUFFER_SIZE: u32 = 576 << 10;
 
+/// How many of them a reactor should have registered.
+pub const FRAME_BUFFER_COUNT: u16 = 6;
+
 /// How to run a WAL; none of it is stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WalOptions {

@@ -11,8 +11,8 @@ use uring::{
 use uuid::Uuid;
 use wal_uring::format::{ZeroFill, format_path};
 use wal_uring::{
-    AppendError, FRAME_BUFFER_SIZE, FileDevice, FormatOptions, Identity, Lsn, Part, Record,
-    RingDisk, StreamId, Wal, WalOptions,
+    AppendError, FRAME_BUFFER_COUNT, FRAME_BUFFER_SIZE, FileDevice, FormatOptions, Identity, Lsn,
+    Part, Record, RingDisk, StreamId, Wal, WalOptions,
 };
 
 use crate::BenchError;
@@ -20,9 +20,6 @@ use crate::clock::{Clock, nanos};
 
 /// Different records in turn, so that what is copied comes from memory, as received bytes do.
 const SOURCE_COUNT: usize = 32;
-
-/// As many as a shard has.
-const FRAME_BUFFER_COUNT: u16 = 6;
 
 /// The last writes may take this long.
 const END_NANOS_MAX: u64 = 10_000_000_000;

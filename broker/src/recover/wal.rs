@@ -17,8 +17,8 @@ use uring::{
 };
 use wal_uring::format::{FormatOptions, ZeroFill, format_path};
 use wal_uring::{
-    AppendError, Disk, FRAME_BUFFER_SIZE, FileDevice, Identity, Part, Record, RingDisk, StreamId,
-    Wal,
+    AppendError, Disk, FRAME_BUFFER_COUNT, FRAME_BUFFER_SIZE, FileDevice, Identity, Part, Record,
+    RingDisk, StreamId, Wal,
 };
 
 use super::{Rebuild, Rebuilt, RecoverError, RecoverSettings};
@@ -141,7 +141,7 @@ impl Slice {
         let shard = identity.slice_index;
         let failed = |reason: String| StartError::Failed { shard, reason };
         let mut reactor = Reactor::new(&ReactorConfig {
-            fixed_buffer_count: 6,
+            fixed_buffer_count: FRAME_BUFFER_COUNT,
             fixed_buffer_size: FRAME_BUFFER_SIZE,
             ..ReactorConfig::default()
         })
