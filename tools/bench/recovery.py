@@ -44,8 +44,8 @@ def fill(options, system):
 
 
 def bare_read(path, size):
-    """Seconds."""
-    return fio("read", path, "--bs=4m", "--iodepth=4", f"--size={int(size)}")["runtime"] / 1000
+    """Seconds. Four reads of 1 MiB at a time, as the broker does: no other shape was faster."""
+    return fio("read", path, "--bs=1m", "--iodepth=4", f"--size={int(size)}")["runtime"] / 1000
 
 
 def recover(system):

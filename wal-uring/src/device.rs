@@ -8,6 +8,10 @@ use uring::{AlignedBuf, FileId, Io, ReadAhead};
 
 use crate::BUFFER_ALIGN;
 
+/// Reads that a device may have begun before they are asked for: with fewer it rests while what was
+/// read is looked at.
+pub(crate) const READS_AHEAD: u32 = 4;
+
 /// What a device demands of its I/O.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Geometry {
@@ -22,8 +26,8 @@ pub trait BlockDevice {
     fn geometry(&self) -> Geometry;
     /// Fills all of `buf`; a short read is an error.
     fn read_at(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<()>;
-    /// Says that `len` bytes at `offset` are likely to be read next, into a buffer of just that
-    /// size. A device may begin with that.
+    /// Says that `len` bytes at `offset` are likely to be read soon, into a buffer of just that
+    /// size. A device may begin with that, with up to `READS_AHEAD` of them at a time.
     fn read_ahead(&mut self, _offset: u64, _len: usize) {}
     /// Writes all of `buf`; a short write is an error.
     fn write_at(&mut self, offset: u64, buf: &AlignedBuf) -> io::Result<()>;
@@ -93,8 +97,7 @@ pub struct FileDevice<'a> {
 /// What `read_ahead` needs, made when it is first called.
 enum Ahead {
     NotAsked,
-    /// With a buffer that has served.
-    Ready(Box<ReadAhead>, Option<AlignedBuf>),
+    Ready(Box<ReadAhead>),
     /// There is no ring for it: reads wait for the device, and are right all the same.
     Refused,
 }
@@ -112,13 +115,9 @@ impl BlockDevice for FileDevice<'_> {
     }
 
     fn read_at(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<()> {
-        if let Ahead::Ready(ahead, spare) = &mut self.ahead
-            && let Some(read) = ahead.take(offset, buf.len())?
+        if let Ahead::Ready(ahead) = &mut self.ahead
+            && ahead.take(offset, buf)?
         {
-            let served = std::mem::replace(buf, read);
-            if spare.as_ref().is_none_or(|spare| spare.len() < served.len()) {
-                *spare = Some(served);
-            }
             return Ok(());
         }
         self.file.read_at(offset, buf)
@@ -126,20 +125,18 @@ impl BlockDevice for FileDevice<'_> {
 
     fn read_ahead(&mut self, offset: u64, len: usize) {
         if matches!(self.ahead, Ahead::NotAsked) {
-            let ready = |ahead| Ahead::Ready(Box::new(ahead), None);
-            self.ahead = ReadAhead::new(self.file).map_or(Ahead::Refused, ready);
+            let ready = |ahead| Ahead::Ready(Box::new(ahead));
+            self.ahead = ReadAhead::new(self.file, READS_AHEAD).map_or(Ahead::Refused, ready);
         }
-        if let Ahead::Ready(ahead, spare) = &mut self.ahead {
-            let spare = spare.take_if(|spare| spare.len() == len);
-            let buf = spare.unwrap_or_else(|| AlignedBuf::zeroed(len, BUFFER_ALIGN));
-            if ahead.begin(offset, buf).is_err() {
-                self.ahead = Ahead::Refused;
-            }
+        if let Ahead::Ready(ahead) = &mut self.ahead
+            && ahead.begin(offset, len).is_err()
+        {
+            self.ahead = Ahead::Refused;
         }
     }
 
     fn write_at(&mut self, offset: u64, buf: &AlignedBuf) -> io::Result<()> {
-        if let Ahead::Ready(ahead, _) = &mut self.ahead {
+        if let Ahead::Ready(ahead) = &mut self.ahead {
             // What was read ahead may be what is written now.
             ahead.give_up()?;
         }

@@ -1,4 +1,4 @@
-//! One read on its way while its caller looks at what was read before: for a start, when there is
+//! Reads on their way while their caller looks at what was read before: for a start, when there is
 //! no reactor yet and the device would rest between blocking reads.
 
 use std::collections::VecDeque;
@@ -7,94 +7,127 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use io_uring::{cqueue, opcode, types::Fd};
 
-use crate::buffer::AlignedBuf;
+use crate::buffer::{AlignedBuf, BUFFER_ALIGNMENT};
 use crate::device::DeviceFile;
 use crate::error::SetupError;
 use crate::ring::Ring;
 
-/// At most one read of one file is in flight. Dropping it waits for that.
+/// A few reads of one file that were begun and not yet taken. Dropping it waits for them.
 pub struct ReadAhead {
     file: OwnedFd,
     ring: Ring,
     completions: VecDeque<cqueue::Entry>,
-    in_flight: Option<InFlight>,
+    /// In the order in which they were begun.
+    reads: VecDeque<Read>,
+    reads_max: usize,
+    /// Of the read that is begun next.
+    id: u64,
+    /// Buffers that have served.
+    spare: Vec<AlignedBuf>,
 }
 
-/// What the kernel writes into.
-struct InFlight {
+/// What the kernel writes into, until `filled` is there.
+struct Read {
+    id: u64,
     offset: u64,
     buf: AlignedBuf,
+    /// Bytes; none if it failed.
+    filled: Option<usize>,
 }
 
 impl ReadAhead {
+    /// For up to `reads_max` reads at a time.
+    ///
     /// # Errors
     ///
     /// There is no ring to be had, or no descriptor.
-    pub fn new(file: &DeviceFile) -> Result<Self, ReadAheadError> {
-        let (ring, file) = (Ring::new(1)?, file.file()?);
-        Ok(Self { file, ring, completions: VecDeque::new(), in_flight: None })
+    pub fn new(file: &DeviceFile, reads_max: u32) -> Result<Self, ReadAheadError> {
+        let (ring, file) = (Ring::new(reads_max)?, file.file()?);
+        let reads_max = usize::try_from(reads_max).expect("a usize has 32 bits or more");
+        let (completions, reads, spare) = (VecDeque::new(), VecDeque::new(), Vec::new());
+        Ok(Self { file, ring, completions, reads, reads_max, id: 0, spare })
     }
 
-    /// Begins to fill `buf`, a multiple of the device's block size, from `offset`. A read that is
-    /// under way is waited for first, and given up.
+    /// Begins to read `len` bytes, a multiple of the device's block size, from `offset`. If there
+    /// are as many reads as there may be, the oldest is waited for first, and given up.
     ///
     /// # Errors
     ///
     /// The ring is broken.
-    pub fn begin(&mut self, offset: u64, mut buf: AlignedBuf) -> io::Result<()> {
-        self.give_up()?;
-        let len = u32::try_from(buf.len()).map_err(io::Error::other)?;
-        let read = opcode::Read::new(Fd(self.file.as_raw_fd()), buf.as_mut_ptr(), len);
-        let entry = read.offset(offset).build();
-        self.in_flight = Some(InFlight { offset, buf });
-        // SAFETY: the buffer stays in `in_flight` and the file open until the read has completed.
-        unsafe { self.ring.push(&entry) };
+    pub fn begin(&mut self, offset: u64, len: usize) -> io::Result<()> {
+        if self.reads.len() == self.reads_max {
+            let oldest = self.finish(0)?;
+            self.spare.push(oldest.buf);
+        }
+        let spare = self.spare.pop().filter(|spare| spare.len() == len);
+        let buf = spare.unwrap_or_else(|| AlignedBuf::zeroed(len, BUFFER_ALIGNMENT));
+        let len = u32::try_from(len).map_err(io::Error::other)?;
+        let id = self.id;
+        self.id += 1;
+        self.reads.push_back(Read { id, offset, buf, filled: None });
+        let buf = self.reads.back_mut().expect("it was pushed").buf.as_mut_ptr();
+        let read = opcode::Read::new(Fd(self.file.as_raw_fd()), buf, len);
+        // SAFETY: the buffer stays in `reads` and the file open until the read has completed.
+        unsafe { self.ring.push(&read.offset(offset).build().user_data(id)) };
         self.ring.submit()
     }
 
-    /// The bytes of a read that was begun for just this place, or `None` if there is none, or it
-    /// failed or came short: then the caller reads for itself, and is told why it cannot.
+    /// Puts the bytes of a read that was begun for just this place into `buf`, in exchange for
+    /// those that it has. False if there is none, or it failed or came short: then the caller reads
+    /// for itself, and is told why it cannot.
     ///
     /// # Errors
     ///
     /// The ring is broken.
-    pub fn take(&mut self, offset: u64, len: usize) -> io::Result<Option<AlignedBuf>> {
-        let Some((InFlight { offset: begun, buf }, filled)) = self.wait()? else {
-            return Ok(None);
+    pub fn take(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<bool> {
+        let mut reads = self.reads.iter();
+        let Some(at) = reads.position(|read| read.offset == offset && read.buf.len() == buf.len())
+        else {
+            return Ok(false);
         };
-        let is_whole = begun == offset && buf.len() == len && filled == len;
-        Ok(is_whole.then_some(buf))
+        let mut read = self.finish(at)?;
+        let is_whole = read.filled == Some(buf.len());
+        if is_whole {
+            std::mem::swap(buf, &mut read.buf);
+        }
+        self.spare.push(read.buf);
+        Ok(is_whole)
     }
 
-    /// Waits for what was begun, if anything was, and gives it up.
+    /// Waits for what was begun, and gives it up.
     ///
     /// # Errors
     ///
     /// The ring is broken.
     pub fn give_up(&mut self) -> io::Result<()> {
-        self.wait().map(|_| ())
+        while !self.reads.is_empty() {
+            let read = self.finish(0)?;
+            self.spare.push(read.buf);
+        }
+        Ok(())
     }
 
-    /// Until nothing is in flight: what was, and how many bytes of it were read.
-    fn wait(&mut self) -> io::Result<Option<(InFlight, usize)>> {
-        if self.in_flight.is_none() {
-            return Ok(None);
-        }
-        while self.completions.is_empty() {
+    /// Waits for one of `reads`, and removes it.
+    fn finish(&mut self, at: usize) -> io::Result<Read> {
+        while self.reads[at].filled.is_none() {
             self.ring.submit_and_sleep(None)?;
             self.ring.reap(&mut self.completions);
+            for done in self.completions.drain(..) {
+                let filled = usize::try_from(done.result()).unwrap_or_default();
+                let mut reads = self.reads.iter_mut();
+                let read = reads.find(|read| read.id == done.user_data());
+                read.expect("it stays until it has completed").filled = Some(filled);
+            }
         }
-        let done = self.completions.pop_front().expect("one is there");
-        let filled = usize::try_from(done.result()).unwrap_or_default();
-        Ok(self.in_flight.take().map(|read| (read, filled)))
+        Ok(self.reads.remove(at).expect("it is there"))
     }
 }
 
 impl Drop for ReadAhead {
     fn drop(&mut self) {
-        if self.wait().is_err() {
-            // The kernel may still write into it.
-            std::mem::forget(self.in_flight.take());
+        if self.give_up().is_err() {
+            // The kernel may still write into them.
+            std::mem::take(&mut self.reads).into_iter().for_each(std::mem::forget);
         }
     }
 }

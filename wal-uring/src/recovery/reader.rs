@@ -1,104 +1,128 @@
-//! Reads the ring in large pieces; the next one is on its way while the one before is looked at.
+//! Reads the ring in chunks, a few of them at a time; what lies over the end of one is joined.
 
 use std::io;
 
 use uring::AlignedBuf;
 
 use super::OpenError;
-use crate::device::BlockDevice;
-use crate::frame::{FRAME_HEADER_SIZE, FrameHeader, FrameKind};
+use crate::device::{BlockDevice, READS_AHEAD};
 use crate::ring::RingLayout;
 use crate::{BUFFER_ALIGN, Lsn, in_memory};
 
-/// Bytes of one sequential read.
-const READ_SIZE: usize = 4 << 20;
+/// Bytes of a chunk, and of one read. All that are on their way fit the processor's cache together:
+/// four times as large ones were read more slowly, and then looked at in memory.
+const CHUNK_SIZE: u64 = 1 << 20;
 
-/// Reads the ring by LSN, in large pieces.
+/// Reads the ring by LSN. Each segment is cut into chunks from its start on; the last of them may
+/// be shorter.
 pub(super) struct LogReader<'a, D> {
     pub(super) device: &'a mut D,
     pub(super) layout: RingLayout,
-    buf: AlignedBuf,
-    /// What `buf` holds: `filled` bytes from `start`.
-    start: Lsn,
-    filled: usize,
+    /// The chunk that was read last, and where it starts; empty before the first.
+    chunk: AlignedBuf,
+    chunk_start: Lsn,
+    /// What was last asked for over the end of a chunk, and where it starts.
+    joined: Vec<u8>,
+    joined_start: Lsn,
+    /// The number of the first chunk that was not asked for ahead.
+    asked: u64,
 }
 
 impl<'a, D: BlockDevice> LogReader<'a, D> {
     pub(super) fn new(device: &'a mut D, layout: RingLayout) -> Self {
-        let segment_size = in_memory(layout.segment_size);
-        // No frame is larger than a quarter of its segment, so the buffer holds any one whole, and
-        // a segment's header before it.
-        let size = segment_size.min(READ_SIZE.max(layout.frame_size_max() + layout.block()));
-        let buf = AlignedBuf::zeroed(size, BUFFER_ALIGN);
-        Self { device, layout, buf, start: Lsn::ZERO, filled: 0 }
+        Self {
+            device,
+            layout,
+            chunk: AlignedBuf::zeroed(0, BUFFER_ALIGN),
+            chunk_start: Lsn::ZERO,
+            joined: Vec::new(),
+            joined_start: Lsn::ZERO,
+            asked: 0,
+        }
     }
 
     /// `len` bytes of the ring at `lsn`, which must lie in one segment.
     pub(super) fn view(&mut self, lsn: Lsn, len: usize) -> Result<&[u8], OpenError> {
         assert!(len <= self.layout.room_in_segment(lsn), "a read over a segment's end");
-        let held =
-            self.start <= lsn && lsn.advance(len as u64) <= self.start.advance(self.filled as u64);
-        if !held {
-            self.fill(lsn)?;
+        if range_in(self.joined_start, &self.joined, lsn, len).is_none() {
+            let (first, last) = (self.number(lsn), self.number(lsn.advance(len as u64 - 1)));
+            if first == last {
+                self.load(first)?;
+                let held = range_in(self.chunk_start, &self.chunk, lsn, len);
+                return Ok(&self.chunk[held.expect("it is in this chunk")]);
+            }
+            self.join(lsn, len, first..=last)?;
         }
-        let skip = in_memory(lsn.since(self.start));
-        Ok(&self.buf[skip..skip + len])
+        let held = range_in(self.joined_start, &self.joined, lsn, len);
+        Ok(&self.joined[held.expect("it was joined")])
     }
 
-    fn fill(&mut self, lsn: Lsn) -> Result<(), OpenError> {
-        let block = u64::from(self.layout.block_size);
-        let mut start = Lsn::new(lsn.get() / block * block);
-        if start.get() % self.layout.segment_size == block {
-            // The segment's header is looked at after its first frame.
-            start = self.layout.segment_start_of(start);
-        }
-        let room = self.layout.room_in_segment(start);
-        self.filled = 0;
-        let offset = self.layout.device_offset(start);
-        if room >= self.buf.len() {
-            let read = self.device.read_at(offset, &mut self.buf);
-            read.map_err(|source| self.locate(offset, source))?;
-        } else {
-            let mut rest = AlignedBuf::zeroed(room, BUFFER_ALIGN);
-            let read = self.device.read_at(offset, &mut rest);
-            read.map_err(|source| self.locate(offset, source))?;
-            self.buf[..room].copy_from_slice(&rest);
-        }
-        (self.start, self.filled) = (start, room.min(self.buf.len()));
-        if let Some(next) = self.next_fill() {
-            let len = self.layout.room_in_segment(next).min(self.buf.len());
-            self.device.read_ahead(self.layout.device_offset(next), len);
+    fn join(
+        &mut self,
+        lsn: Lsn,
+        len: usize,
+        chunks: std::ops::RangeInclusive<u64>,
+    ) -> Result<(), OpenError> {
+        // The header of a segment is looked at after its first frame.
+        let segment = self.layout.segment_start_of(lsn);
+        let start = if lsn == self.layout.header_lsn(segment) { segment } else { lsn };
+        let end = lsn.advance(len as u64);
+        self.joined.clear();
+        self.joined_start = start;
+        for number in chunks {
+            self.load(number)?;
+            let from = in_memory(start.max(self.chunk_start).since(self.chunk_start));
+            let to = self.chunk.len().min(in_memory(end.since(self.chunk_start)));
+            self.joined.extend_from_slice(&self.chunk[from..to]);
         }
         Ok(())
     }
 
-    /// Where the frames that are held lead, if they are what they seem: the first one that is not
-    /// held whole. A guess that is wrong costs a read.
-    fn next_fill(&self) -> Option<Lsn> {
-        let mut next = self.layout.header_lsn(self.start);
-        loop {
-            let at = in_memory(next.since(self.start));
-            let Some(block) = self.buf[..self.filled].get(at..at + self.layout.block()) else {
-                return Some(next);
-            };
-            let header = FrameHeader::decode_block(block).ok()?;
-            if header.kind() == FrameKind::Seal {
-                return Some(self.layout.segment_start(self.layout.segment_of(next) + 1));
-            }
-            let size = FRAME_HEADER_SIZE + header.payload_size() as usize;
-            let end = next.advance(size.next_multiple_of(self.layout.block()) as u64);
-            if in_memory(end.since(self.start)) > self.filled {
-                return Some(next);
-            }
-            next = end;
+    /// Makes it the chunk that is held, and has the device go on with those that follow.
+    fn load(&mut self, number: u64) -> Result<(), OpenError> {
+        let (start, len) = self.place(number);
+        if self.chunk_start == start && !self.chunk.is_empty() {
+            return Ok(());
         }
+        let offset = self.layout.device_offset(start);
+        let mut chunk = std::mem::replace(&mut self.chunk, AlignedBuf::zeroed(0, BUFFER_ALIGN));
+        if chunk.len() != len {
+            chunk = AlignedBuf::zeroed(len, BUFFER_ALIGN);
+        }
+        let read = self.device.read_at(offset, &mut chunk);
+        read.map_err(|source| self.locate(offset, len, source))?;
+        (self.chunk, self.chunk_start) = (chunk, start);
+        let ahead = number + 1..number + 1 + u64::from(READS_AHEAD);
+        let asked = if ahead.contains(&self.asked) { self.asked } else { ahead.start };
+        for next in asked..ahead.end {
+            let (start, len) = self.place(next);
+            self.device.read_ahead(self.layout.device_offset(start), len);
+        }
+        self.asked = ahead.end;
+        Ok(())
+    }
+
+    fn number(&self, lsn: Lsn) -> u64 {
+        let in_segment = lsn.since(self.layout.segment_start_of(lsn));
+        self.layout.segment_of(lsn) * self.chunks_per_segment() + in_segment / CHUNK_SIZE
+    }
+
+    /// Where a chunk starts, and how many bytes it has.
+    fn place(&self, number: u64) -> (Lsn, usize) {
+        let (segment, nth) =
+            (number / self.chunks_per_segment(), number % self.chunks_per_segment());
+        let start = self.layout.segment_start(segment).advance(nth * CHUNK_SIZE);
+        (start, self.layout.room_in_segment(start).min(in_memory(CHUNK_SIZE)))
+    }
+
+    const fn chunks_per_segment(&self) -> u64 {
+        self.layout.segment_size.div_ceil(CHUNK_SIZE)
     }
 
     /// A large read failed: names the first block in it that cannot be read by itself.
-    fn locate(&mut self, offset: u64, source: io::Error) -> OpenError {
+    fn locate(&mut self, offset: u64, len: usize, source: io::Error) -> OpenError {
         let mut block = AlignedBuf::zeroed(self.layout.block(), BUFFER_ALIGN);
-        let blocks = (offset..offset + self.buf.len() as u64).step_by(self.layout.block());
-        for at in blocks {
+        for at in (offset..offset + len as u64).step_by(self.layout.block()) {
             if let Err(source) = self.device.read_at(at, &mut block) {
                 return OpenError::Read { offset: at, source };
             }
@@ -107,32 +131,94 @@ impl<'a, D: BlockDevice> LogReader<'a, D> {
     }
 }
 
+/// Where `len` bytes at `lsn` are in `bytes`, which start at `start`; `None` if not all are there.
+fn range_in(start: Lsn, bytes: &[u8], lsn: Lsn, len: usize) -> Option<std::ops::Range<usize>> {
+    let from = in_memory(lsn.get().checked_sub(start.get())?);
+    let to = from.checked_add(len)?;
+    (to <= bytes.len()).then_some(from..to)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::ImageDevice;
     use crate::ring::SUPERBLOCK_AREA_SIZE;
 
+    /// Two segments of two whole chunks and a short one; each block is full of its own number.
+    const LAYOUT: RingLayout = RingLayout {
+        slice_offset: 0,
+        segment_size: 5 << 19,
+        segment_count: 2,
+        block_size: 4096,
+        window_size: 5 << 19,
+    };
+
+    fn image() -> Vec<u8> {
+        let blocks = LAYOUT.capacity() / u64::from(LAYOUT.block_size);
+        let mut image = vec![0; in_memory(SUPERBLOCK_AREA_SIZE)];
+        image.extend((0..blocks).flat_map(|block| {
+            let number = u16::try_from(block).expect("a few blocks").to_le_bytes();
+            number.repeat(LAYOUT.block() / 2)
+        }));
+        image
+    }
+
     #[test]
-    fn the_largest_frame_is_held_whole_wherever_it_begins() {
-        let layout = RingLayout {
-            slice_offset: 0,
-            segment_size: 32 << 20,
-            segment_count: 2,
-            block_size: 4096,
-            window_size: 8 << 20,
-        };
-        let image = vec![0; in_memory(SUPERBLOCK_AREA_SIZE + layout.capacity())];
-        let mut device = ImageDevice::new(&image, layout.block_size);
-        let mut reader = LogReader::new(&mut device, layout);
-        let (first, size) = (layout.header_lsn(Lsn::ZERO), layout.frame_size_max());
-        let last = Lsn::new(layout.segment_size - size as u64);
-        for lsn in [first, first.advance(size as u64), last, layout.header_lsn(last)] {
-            assert_eq!(reader.view(lsn, size).expect("it is there").len(), size, "{lsn}");
+    fn every_view_has_the_bytes_of_its_place_wherever_it_begins_and_ends() {
+        let image = image();
+        let mut device = ImageDevice::new(&image, LAYOUT.block_size);
+        let mut reader = LogReader::new(&mut device, LAYOUT);
+        let blocks = in_memory(LAYOUT.segment_size) / LAYOUT.block();
+        for lap in 0..2 {
+            for first in (0..blocks).step_by(37).chain([1, 255, 256, 511, 512, 639]) {
+                for count in [1, 2, 256, 257, 600].map(|count| count.min(blocks - first)) {
+                    let in_segment = first * LAYOUT.block();
+                    // Not all of its last block: a frame ends where it likes.
+                    let len = count * LAYOUT.block() - 7;
+                    let lsn = LAYOUT.segment_start(2 * lap + 1).advance(in_segment as u64);
+                    let at = in_memory(SUPERBLOCK_AREA_SIZE + LAYOUT.segment_size) + in_segment;
+                    let view = reader.view(lsn, len).expect("it is there");
+                    assert!(view == &image[at..at + len], "{len} bytes at {lsn}");
+                }
+            }
         }
-        // The header of a segment is there when its first frame is.
-        reader.view(first, size).expect("it is there");
-        reader.view(Lsn::ZERO, layout.block()).expect("it is there");
-        assert_eq!(reader.start, Lsn::ZERO);
+    }
+
+    #[test]
+    fn the_header_of_a_segment_is_held_with_its_first_frame() {
+        let image = image();
+        let mut device = Counting { image: ImageDevice::new(&image, LAYOUT.block_size), reads: 0 };
+        let mut reader = LogReader::new(&mut device, LAYOUT);
+        let first = LAYOUT.header_lsn(Lsn::ZERO);
+        reader.view(first, LAYOUT.block()).expect("it is there");
+        reader.view(first, in_memory(CHUNK_SIZE)).expect("it is there");
+        let header = reader.view(Lsn::ZERO, LAYOUT.block()).expect("it is there");
+        assert!(header.iter().all(|&byte| byte == 0), "block 0");
+        assert_eq!(device.reads, 2);
+    }
+
+    /// Counts what is read.
+    struct Counting<'a> {
+        image: ImageDevice<'a>,
+        reads: usize,
+    }
+
+    impl BlockDevice for Counting<'_> {
+        fn geometry(&self) -> crate::device::Geometry {
+            self.image.geometry()
+        }
+
+        fn read_at(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<()> {
+            self.reads += 1;
+            self.image.read_at(offset, buf)
+        }
+
+        fn write_at(&mut self, offset: u64, buf: &AlignedBuf) -> io::Result<()> {
+            self.image.write_at(offset, buf)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.image.flush()
+        }
     }
 }
