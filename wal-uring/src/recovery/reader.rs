@@ -1,6 +1,7 @@
 //! Reads the ring in chunks, a few of them at a time; what lies over the end of one is joined.
 
 use std::io;
+use std::ops::{Range, RangeInclusive};
 
 use uring::AlignedBuf;
 
@@ -57,12 +58,7 @@ impl<'a, D: BlockDevice> LogReader<'a, D> {
         Ok(&self.joined[held.expect("it was joined")])
     }
 
-    fn join(
-        &mut self,
-        lsn: Lsn,
-        len: usize,
-        chunks: std::ops::RangeInclusive<u64>,
-    ) -> Result<(), OpenError> {
+    fn join(&mut self, lsn: Lsn, len: usize, chunks: RangeInclusive<u64>) -> Result<(), OpenError> {
         // The header of a segment is looked at after its first frame.
         let segment = self.layout.segment_start_of(lsn);
         let start = if lsn == self.layout.header_lsn(segment) { segment } else { lsn };
@@ -132,7 +128,7 @@ impl<'a, D: BlockDevice> LogReader<'a, D> {
 }
 
 /// Where `len` bytes at `lsn` are in `bytes`, which start at `start`; `None` if not all are there.
-fn range_in(start: Lsn, bytes: &[u8], lsn: Lsn, len: usize) -> Option<std::ops::Range<usize>> {
+fn range_in(start: Lsn, bytes: &[u8], lsn: Lsn, len: usize) -> Option<Range<usize>> {
     let from = in_memory(lsn.get().checked_sub(start.get())?);
     let to = from.checked_add(len)?;
     (to <= bytes.len()).then_some(from..to)
@@ -187,7 +183,7 @@ mod tests {
     #[test]
     fn the_header_of_a_segment_is_held_with_its_first_frame() {
         let image = image();
-        let mut device = Counting { image: ImageDevice::new(&image, LAYOUT.block_size), reads: 0 };
+        let mut device = Watched::new(&image);
         let mut reader = LogReader::new(&mut device, LAYOUT);
         let first = LAYOUT.header_lsn(Lsn::ZERO);
         reader.view(first, LAYOUT.block()).expect("it is there");
@@ -197,20 +193,49 @@ mod tests {
         assert_eq!(device.reads, 2);
     }
 
-    /// Counts what is read.
-    struct Counting<'a> {
-        image: ImageDevice<'a>,
-        reads: usize,
+    #[test]
+    fn whoever_reads_on_finds_each_chunk_asked_for() {
+        let image = image();
+        let mut device = Watched::new(&image);
+        let mut reader = LogReader::new(&mut device, LAYOUT);
+        for lsn in (0..2 * LAYOUT.capacity()).step_by(LAYOUT.block()) {
+            reader.view(Lsn::new(lsn), LAYOUT.block()).expect("it is there");
+        }
+        assert_eq!((device.reads, device.surprises), (12, 1), "two laps of six, and the first");
     }
 
-    impl BlockDevice for Counting<'_> {
+    /// Counts what is read, and what of it was not asked for ahead.
+    struct Watched<'a> {
+        image: ImageDevice<'a>,
+        asked: Vec<(u64, usize)>,
+        reads: usize,
+        surprises: usize,
+    }
+
+    impl<'a> Watched<'a> {
+        fn new(image: &'a [u8]) -> Self {
+            let image = ImageDevice::new(image, LAYOUT.block_size);
+            Self { image, asked: Vec::new(), reads: 0, surprises: 0 }
+        }
+    }
+
+    impl BlockDevice for Watched<'_> {
         fn geometry(&self) -> crate::device::Geometry {
             self.image.geometry()
         }
 
         fn read_at(&mut self, offset: u64, buf: &mut AlignedBuf) -> io::Result<()> {
             self.reads += 1;
+            match self.asked.iter().position(|&read| read == (offset, buf.len())) {
+                Some(at) => drop(self.asked.remove(at)),
+                None => self.surprises += 1,
+            }
             self.image.read_at(offset, buf)
+        }
+
+        fn read_ahead(&mut self, offset: u64, len: usize) {
+            self.asked.push((offset, len));
+            assert!(self.asked.len() <= READS_AHEAD as usize, "more than a device has begun");
         }
 
         fn write_at(&mut self, offset: u64, buf: &AlignedBuf) -> io::Result<()> {
