@@ -9,7 +9,8 @@
 //! machine took their time at the worst moments, and p99.9 doubled. And a core that looks gives way
 //! each time, which Linux 6.18 takes as an offer of a whole time slice: a thread with much to do
 //! keeps the core until the next tick, 4 ms. One that sleeps is let in at once when there is work
-//! for it. So where another thread took the core it sleeps.
+//! for it. So where another thread took the core, and soon again, it sleeps. Once is no sign of
+//! one: the host takes a core for as long, and a core that sleeps pays for it with each write.
 
 use std::time::Duration;
 
@@ -22,6 +23,9 @@ const TAKEN: Duration = Duration::from_millis(1);
 
 /// A shorter rest is not worth going to sleep for.
 const REST_MIN: Duration = Duration::from_micros(100);
+
+/// A thread with work takes the core again within so many events.
+const AGAIN: u32 = 256;
 
 /// So many events later it is tried again.
 const HOLD_OFF: u32 = 4096;
@@ -37,12 +41,14 @@ pub(crate) struct Spin {
     pause: Duration,
     /// Events until the core is looked on with again, after another thread took it.
     held_off: u32,
+    /// Events in which it would be taken again by a thread that took it.
+    suspected: u32,
 }
 
 impl Spin {
     /// With a `pause_max` of zero it is never more than `base`.
     pub(crate) fn new(base: Duration, pause_max: Duration) -> Self {
-        Self { base, pause_max, pause: pause_max * 2, held_off: 0 }
+        Self { base, pause_max, pause: pause_max * 2, held_off: 0, suspected: 0 }
     }
 
     /// How long after the last piece of work to look for the next one; at least so long if a write
@@ -70,6 +76,7 @@ impl Spin {
     /// any other that is not looked through.
     pub(crate) fn worked(&mut self, pause: Option<Duration>) {
         self.held_off = self.held_off.saturating_sub(1);
+        self.suspected = self.suspected.saturating_sub(1);
         if let Some(pause) = pause {
             let pause = pause.min(self.pause_max * 2);
             self.pause = (self.pause * (WEIGHT - 1) + pause) / WEIGHT;
@@ -78,9 +85,13 @@ impl Spin {
 
     /// A look that found nothing took so long.
     pub(crate) fn looked(&mut self, took: Duration) {
-        if took >= TAKEN {
+        if took < TAKEN {
+            return;
+        }
+        if self.suspected > 0 {
             self.held_off = HOLD_OFF;
         }
+        self.suspected = AGAIN;
     }
 }
 
@@ -129,7 +140,12 @@ mod tests {
         let mut spin = steady(40);
         spin.looked(micros(50));
         assert!(spin.time(NOTHING) > micros(1400), "a kernel thread that was soon done");
-        spin.looked(Duration::from_millis(4));
+        for _ in 0..2 {
+            spin.looked(Duration::from_millis(4));
+            assert!(spin.time(NOTHING) > micros(1400), "once in a while it may have been the host");
+            (0..AGAIN).for_each(|_| spin.worked(None));
+        }
+        (0..2).for_each(|_| spin.looked(Duration::from_millis(4)));
         for _ in 0..HOLD_OFF {
             assert_eq!((spin.time(micros(1000)), spin.rest()), (NOTHING, NOTHING));
             spin.worked(None);
