@@ -31,7 +31,7 @@ struct Read {
     id: u64,
     offset: u64,
     buf: AlignedBuf,
-    /// Bytes; none if it failed.
+    /// Bytes, 0 if it failed; `None` until it has completed.
     filled: Option<usize>,
 }
 
@@ -55,10 +55,7 @@ impl ReadAhead {
     ///
     /// The ring is broken.
     pub fn begin(&mut self, offset: u64, len: usize) -> io::Result<()> {
-        if self.reads.len() == self.reads_max {
-            let oldest = self.finish(0)?;
-            self.spare.push(oldest.buf);
-        }
+        self.give_up_all_but(self.reads_max - 1)?;
         let spare = self.spare.pop().filter(|spare| spare.len() == len);
         let buf = spare.unwrap_or_else(|| AlignedBuf::zeroed(len, BUFFER_ALIGNMENT));
         let len = u32::try_from(len).map_err(io::Error::other)?;
@@ -100,7 +97,12 @@ impl ReadAhead {
     ///
     /// The ring is broken.
     pub fn give_up(&mut self) -> io::Result<()> {
-        while !self.reads.is_empty() {
+        self.give_up_all_but(0)
+    }
+
+    /// The oldest ones first.
+    fn give_up_all_but(&mut self, count: usize) -> io::Result<()> {
+        while self.reads.len() > count {
             let read = self.finish(0)?;
             self.spare.push(read.buf);
         }
