@@ -9,19 +9,19 @@ ifeq ($(MOLD),)
 export RUSTFLAGS ?= -C link-arg=-fuse-ld=mold
 endif
 
-TAILRACE := $(CARGO_TARGET_DIR)/release/tailrace
+TAILRACE := $(CARGO_TARGET_DIR)/production/tailrace
 FLOOR_DIR ?= $(CARGO_TARGET_DIR)/floor
 BENCH_OUT ?= $(CARGO_TARGET_DIR)/bench
 ROUNDS ?= 5
 FUZZ_SECONDS ?= 60
 SEEDS ?= 500
 
-.PHONY: run test steps test-rust lint build bench-floor bench-reactor bench-kafka bench-partitions bench-recovery bench-bandwidth\
+.PHONY: run test steps test-rust lint build production bench-floor bench-reactor bench-kafka bench-partitions bench-recovery bench-bandwidth\
 	bench-recycling bench-budget bench-micro fuzz sim
 
 # Without the bench feature: glommio's C part stays out of the broker's build.
 run:
-	cargo build --release --locked --package tailrace --no-default-features
+	cargo build --profile production --locked --package tailrace --no-default-features
 	exec $(TAILRACE) dev
 
 # Everything CI runs. Tools first: whether mold is there decides the flags of all that follows.
@@ -42,20 +42,24 @@ lint:
 build:
 	cargo build --release --locked --workspace
 
-bench-floor: build
+# What to deploy, and what the benchmarks run.
+production:
+	cargo build --profile production --locked --package tailrace --package perf
+
+bench-floor: production
 	mkdir -p $(FLOOR_DIR)
 	$(TAILRACE) bench floor --data-dir $(FLOOR_DIR)
 
-bench-reactor: build
+bench-reactor: production
 	mkdir -p $(FLOOR_DIR)
 	$(TAILRACE) bench reactor --data-dir $(FLOOR_DIR)
 
 # With JSON and, where there is one, an HTML report in BENCH_OUT; ROUNDS=1 for a quick look.
-bench-kafka: build
+bench-kafka: production
 	mkdir -p $(BENCH_OUT)
 	tools/bench/kafka.sh --rounds $(ROUNDS) --json $(BENCH_OUT)/kafka.json --html $(BENCH_OUT)/kafka.html
 
-bench-partitions bench-recovery bench-bandwidth bench-recycling bench-budget: bench-%: build
+bench-partitions bench-recovery bench-bandwidth bench-recycling bench-budget: bench-%: production
 	mkdir -p $(BENCH_OUT)
 	tools/bench/run.sh $* --rounds $(ROUNDS) --json $(BENCH_OUT)/$*.json
 

@@ -2,9 +2,9 @@
 
 source "$(dirname "${BASH_SOURCE[0]}")/../clients/setup.sh"
 
-binary=${TAILRACE_BIN:-${CARGO_TARGET_DIR:-$repository/target}/release/tailrace}
+binary=${TAILRACE_BIN:-${CARGO_TARGET_DIR:-$repository/target}/production/tailrace}
 for program in "$binary" "$(dirname "$binary")/perf"; do
-    [[ -x $program ]] || { echo "$program is missing: run \`make build\`" >&2; exit 1; }
+    [[ -x $program ]] || { echo "$program is missing: run \`make production\`" >&2; exit 1; }
 done
 [[ $(nproc) -ge 2 ]] || { echo "bench: two cores are needed, one for the broker, one for the load" >&2; exit 1; }
 need_python
