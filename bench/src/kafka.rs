@@ -30,6 +30,7 @@ const REPLY_SIZE_MAX: usize = 64 << 20;
 /// What a broker gets to answer a call that is not measured, and to elect the leaders.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LEADER_RETRY: Duration = Duration::from_millis(50);
+const LEADER_TRIES: u128 = PATIENCE.as_millis() / LEADER_RETRY.as_millis();
 
 /// Why the broker cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -174,7 +175,7 @@ pub fn prepare(
 ) -> Result<BTreeMap<SocketAddr, Vec<i32>>, KafkaError> {
     let mut stream = connect(resolve(bootstrap)?)?;
     create_topic(&mut stream, workload)?;
-    let mut tries = PATIENCE.as_millis() / LEADER_RETRY.as_millis();
+    let mut tries = LEADER_TRIES;
     loop {
         let (leaders, why) = leaders(&mut stream, &workload.topic)?;
         let found = leaders.values().map(Vec::len).sum();
@@ -199,6 +200,7 @@ pub(crate) fn leaders_of(
     Ok(leaders(&mut stream, topic)?.0)
 }
 
+/// Unless it is there. While the cluster elects a controller, nobody can.
 fn create_topic(stream: &mut TcpStream, workload: &Workload) -> Result<(), KafkaError> {
     let topic = m::create_topics_request::CreatableTopic::default()
         .with_name(topic_name(&workload.topic))
@@ -207,14 +209,22 @@ fn create_topic(stream: &mut TcpStream, workload: &Workload) -> Result<(), Kafka
     let timeout_ms = i32::try_from(PATIENCE.as_millis()).unwrap_or(i32::MAX);
     let request =
         m::CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(timeout_ms);
-    let reply = call(stream, CREATE_TOPICS_VERSION, &request)?;
     let codes = [ErrorCode::None.code(), ErrorCode::TopicAlreadyExists.code()];
-    let Some(refused) = reply.topics.iter().find(|topic| !codes.contains(&topic.error_code)) else {
-        return Ok(());
-    };
-    let message = refused.error_message.as_deref().unwrap_or_default();
-    let error = format!("{} {message}", error_name(refused.error_code));
-    Err(KafkaError::Create { topic: workload.topic.clone(), error })
+    let mut tries = LEADER_TRIES;
+    loop {
+        let reply = call(stream, CREATE_TOPICS_VERSION, &request)?;
+        let mut topics = reply.topics.iter();
+        let Some(refused) = topics.find(|topic| !codes.contains(&topic.error_code)) else {
+            return Ok(());
+        };
+        if tries == 0 || refused.error_code != ErrorCode::NotController.code() {
+            let message = refused.error_message.as_deref().unwrap_or_default();
+            let error = format!("{} {message}", error_name(refused.error_code));
+            return Err(KafkaError::Create { topic: workload.topic.clone(), error });
+        }
+        tries -= 1;
+        sleep(LEADER_RETRY);
+    }
 }
 
 /// By address, the partitions that have a leader; and a reason if some have none.
@@ -309,6 +319,8 @@ fn unix_ms() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     fn workload() -> Workload {
@@ -343,6 +355,77 @@ mod tests {
             replies.next_reply(),
             Err(KafkaError::Order { expected: 1, found: Some(0) })
         ));
+    }
+
+    /// What `prepare` makes of a broker that answers CreateTopics with these codes, one after the
+    /// other, and leads both partitions. All of them are to be asked for.
+    fn prepared(codes: &[ErrorCode]) -> Result<Vec<i32>, String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::scope(|scope| {
+            let broker = scope.spawn(|| answer(&listener, codes));
+            let leaders = prepare(&address.to_string(), &workload());
+            assert_eq!(broker.join().unwrap(), codes.len());
+            leaders.map(|led| led[&address].clone()).map_err(|error| error.to_string())
+        })
+    }
+
+    /// Until the client closes. Returns how many of the codes it has sent.
+    fn answer(listener: &TcpListener, codes: &[ErrorCode]) -> usize {
+        let address = listener.local_addr().unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut replies, mut sent) = (Replies::default(), 0);
+        let mut bytes = [0; 4096];
+        loop {
+            while let Some(frame) = replies.reader.next_frame().unwrap() {
+                let (header, request) = kafka_wire::decode(frame).unwrap();
+                let response = if let kafka_wire::Request::CreateTopics(_) = request {
+                    sent += 1;
+                    created(codes[sent - 1])
+                } else {
+                    both_led_at(address)
+                };
+                let pieces = kafka_wire::encode(&header, response).unwrap();
+                stream.write_all(&pieces.concat()).unwrap();
+            }
+            match stream.read(&mut bytes).unwrap() {
+                0 => return sent,
+                len => replies.push(&bytes[..len]),
+            }
+        }
+    }
+
+    fn created(code: ErrorCode) -> Response {
+        let topic = m::create_topics_response::CreatableTopicResult::default()
+            .with_error_code(code.code())
+            .with_error_message(Some(StrBytes::from_static_str("so it is")));
+        Response::CreateTopics(m::CreateTopicsResponse::default().with_topics(vec![topic]))
+    }
+
+    fn both_led_at(address: SocketAddr) -> Response {
+        let broker = m::metadata_response::MetadataResponseBroker::default()
+            .with_host(StrBytes::from_string(address.ip().to_string()))
+            .with_port(i32::from(address.port()));
+        let partition = |index| {
+            m::metadata_response::MetadataResponsePartition::default().with_partition_index(index)
+        };
+        let topic = m::metadata_response::MetadataResponseTopic::default()
+            .with_name(Some(topic_name("t")))
+            .with_partitions(vec![partition(0), partition(1)]);
+        let reply = m::MetadataResponse::default();
+        Response::Metadata(reply.with_brokers(vec![broker]).with_topics(vec![topic]))
+    }
+
+    #[test]
+    fn a_topic_is_created_once_there_is_a_controller() {
+        use ErrorCode::{InvalidPartitions, None, NotController, TopicAlreadyExists};
+        assert_eq!(prepared(&[NotController, NotController, None]), Ok(vec![0, 1]));
+        assert_eq!(prepared(&[TopicAlreadyExists]), Ok(vec![0, 1]));
+        let refused = prepared(&[NotController, InvalidPartitions]);
+        assert_eq!(
+            refused.unwrap_err(),
+            "topic t cannot be created: INVALID_PARTITIONS(37) so it is"
+        );
     }
 
     #[test]
