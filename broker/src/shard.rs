@@ -11,6 +11,7 @@ pub(crate) mod call;
 mod catch_up;
 mod closest_replica;
 mod comings_and_goings;
+mod compaction;
 pub(crate) mod connections;
 pub(crate) mod coordinate;
 mod flow_control;
@@ -112,6 +113,8 @@ pub(crate) struct Shard {
     reads: Reads,
     groups: Groups,
     tiers: Tiers,
+    /// See `compaction.rs`.
+    pub(crate) released_per_turn: usize,
     upkeep: Upkeep,
     pub(crate) peers: Peers,
     rooms: Rooms,
@@ -170,6 +173,7 @@ impl Shard {
             reads: Reads::default(),
             groups,
             tiers,
+            released_per_turn: compaction::RELEASED_PER_TURN,
             upkeep: Upkeep::new(now.instant),
             rooms: Rooms::default(),
             joining: Joining::default(),
@@ -201,7 +205,7 @@ impl Shard {
         self.mailbox.has_work()
             || self.tiers.has_replies()
             || self.reads.checking.is_some()
-            || self.is_gathering()
+            || self.offload_goes_on()
     }
 
     /// Takes in what other shards and the object store sent.

@@ -118,7 +118,9 @@ impl SimBroker {
         wal.prepare(&mut disk);
         let epoch = Instant::now();
         let now = at(epoch, now);
-        let shard = Shard::new(recovery.into_parts(SHARD, node, store, wal, now), now);
+        let mut shard = Shard::new(recovery.into_parts(SHARD, node, store, wal, now), now);
+        // It has few partitions, and what comes between two of them is to happen.
+        shard.released_per_turn = 1;
         let (paused, replies, dials) = (BTreeMap::new(), Vec::new(), Vec::new());
         Ok(Self { shard, disk, epoch, paused, replies, dials, led: BTreeSet::new() })
     }

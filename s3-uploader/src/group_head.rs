@@ -30,11 +30,14 @@ pub struct GroupHead {
 impl GroupHead {
     /// The head of a snapshot; the rest is the caller's to append.
     pub fn encode(edited: LogIndex, manifest: &Manifest) -> Vec<u8> {
-        let manifest = manifest.encode();
         let mut out = vec![VERSION];
         out.put_u64_le(edited.get());
-        codec::put_count(&mut out, manifest.len());
-        out.extend_from_slice(&manifest);
+        let size_at = out.len();
+        codec::put_count(&mut out, 0);
+        let begin = out.len();
+        manifest.encode_into(&mut out);
+        let size = out.len() - begin;
+        codec::put_count(&mut &mut out[size_at..begin], size);
         out
     }
 

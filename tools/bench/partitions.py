@@ -1,10 +1,14 @@
 """What partitions cost: latency at one total rate, written evenly to 1, 1,000 and 10,000 of them, by turns;
 and the memory of a broker that has them and nothing to do.
+
+The brokers share a core, so all but the one whose turn it is are stopped: what a load leaves to do, the next
+object above all, is the same broker's. A turn is longer than it takes to become due (`offload.age.ms`).
 """
 
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,8 +26,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", required=True)
     parser.add_argument("--partitions", type=int, nargs="+", default=[1, 1000, 10_000])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--json")
     return parser.parse_args()
@@ -46,12 +50,18 @@ def start(options, directory, count):
     created = resting(system)
     words = ["--partitions", str(count), "--rate", "5000", "--seconds", str(max(2.0, count / 5000)), "--warmup", "0"]
     produce(options.binary, home, system.address, TOPIC, *words)
-    return system, {"empty_bytes": empty, "created_bytes": created, "written_bytes": resting(system)}
+    written = resting(system)
+    system.signal(signal.SIGSTOP)
+    return system, {"empty_bytes": empty, "created_bytes": created, "written_bytes": written}
 
 
 def measure(options, directory, system, count):
     words = ["--partitions", str(count), "--rate", str(options.rate), "--seconds", str(options.seconds)]
-    return produce(options.binary, directory, system.address, TOPIC, *words)["latency_us"]
+    system.signal(signal.SIGCONT)
+    try:
+        return produce(options.binary, directory, system.address, TOPIC, *words)["latency_us"]
+    finally:
+        system.signal(signal.SIGSTOP)
 
 
 def main():

@@ -50,6 +50,9 @@ class System(Broker):
             super().start(fail_point)
         self.wait_ready()
 
+    def signal(self, what):
+        self._process.send_signal(what)
+
     @property
     def pid(self):
         return self._process.pid

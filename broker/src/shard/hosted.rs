@@ -2,6 +2,7 @@
 //! who waits for each.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -319,20 +320,33 @@ impl Hosting {
     /// The partitions of a group, in order of their numbers.
     pub(crate) fn partitions(&self, group: RaftGroupId) -> impl Iterator<Item = &Partition> {
         let here = self.partitions.values().filter(move |it| it.group == group).map(|it| &it.log);
-        let (first, last) = ((group, PartitionId::new(0)), (group, PartitionId::new(u64::MAX)));
-        let others = self.others.range(first..=last).map(|(_, log)| log);
-        let mut all: Vec<_> = here.chain(others).collect();
+        let others = self.others.range(all_of(group)).map(|(_, log)| log);
+        let mut all = Vec::with_capacity(self.partitions.len());
+        all.extend(here.chain(others));
         all.sort_unstable_by_key(|log| log.id());
         all.into_iter()
     }
 
-    /// Lets go of a group's batches up to an entry: they are in the object store.
-    pub(crate) fn release_before(&mut self, group: RaftGroupId, index: LogIndex) {
-        let here = self.partitions.values_mut().filter(|it| it.group == group);
-        let others = self.others.iter_mut().filter(|((of, _), _)| *of == group);
-        for log in here.map(|it| &mut it.log).chain(others.map(|(_, log)| log)) {
+    /// Lets go of a group's batches up to an entry: they are in the object store. Looks at `count`
+    /// partitions from `first` on; returns where to go on, unless it is through.
+    pub(crate) fn release_before(
+        &mut self,
+        group: RaftGroupId,
+        index: LogIndex,
+        first: PartitionId,
+        count: usize,
+    ) -> Option<PartitionId> {
+        let mut here = self.partitions.range_mut(first..);
+        for (_, hosted) in here.by_ref().take(count).filter(|(_, it)| it.group == group) {
+            hosted.log.release_before(index, &mut self.tail);
+        }
+        if let Some((next, _)) = here.next() {
+            return Some(*next);
+        }
+        for (_, log) in self.others.range_mut(all_of(group)) {
             log.release_before(index, &mut self.tail);
         }
+        None
     }
 
     /// Notes an entry that raft took, and who waits for its commit.
@@ -540,6 +554,11 @@ impl Shard {
             }
         }
     }
+}
+
+/// What a map by group has of one.
+fn all_of(group: RaftGroupId) -> RangeInclusive<(RaftGroupId, PartitionId)> {
+    (group, PartitionId::new(0))..=(group, PartitionId::new(u64::MAX))
 }
 
 /// What an entry of a data group says of its batch.

@@ -9,7 +9,11 @@ const TERM: Term = Term::new(1);
 
 /// Batches of 10 records each, one after the other.
 fn batches(count: u64) -> Vec<EntryDescriptor> {
-    let mut log = Partition::new(ID);
+    batches_of(ID, count)
+}
+
+fn batches_of(id: PartitionId, count: u64) -> Vec<EntryDescriptor> {
+    let mut log = Partition::new(id);
     let submission = Submission {
         record_count: 10,
         batch_size: 100,
@@ -146,4 +150,34 @@ fn an_earlier_stay_ends_where_an_entry_adopts_the_partition_again() {
     let next = hosting.recovered(GROUP, LogIndex::new(6), TERM, &batches[0], true);
     next.expect("it follows what was adopted");
     assert_eq!(hosting.of(GROUP, ID).map(Partition::log_end), Some(Offset::new(10)));
+}
+
+#[test]
+fn batches_are_released_some_partitions_at_a_time() {
+    let (other, ids) = (RaftGroupId::new(1), [2, 3, 5, 8].map(PartitionId::new));
+    let mut hosting = Hosting::new(0);
+    for (id, group) in ids.into_iter().zip([GROUP, other, GROUP, GROUP]) {
+        hosting.ensure(group, id, LogIndex::default());
+        for (index, batch) in (7..).zip(batches_of(id, 2)) {
+            let taken = hosting.recovered(group, LogIndex::new(index), TERM, &batch, true);
+            taken.expect("it is the next one");
+        }
+        let (log, _) = hosting.of_mut(group, id).expect("it is here");
+        log.committed(LogIndex::new(8));
+    }
+    // The metadata puts the last one elsewhere.
+    hosting.sort(|_, log| if log.id() == ids[3] { Fate::Apart } else { Fate::Here });
+    let starts = |hosting: &Hosting| {
+        let of = |id| hosting.of(GROUP, id).or_else(|| hosting.of(other, id)).expect("it is kept");
+        ids.map(|id| of(id).local_start().get())
+    };
+    let upto = LogIndex::new(7);
+    let next = hosting.release_before(GROUP, upto, PartitionId::new(0), 1);
+    assert_eq!((next, starts(&hosting)), (Some(ids[1]), [10, 0, 0, 0]));
+    let next = hosting.release_before(GROUP, upto, ids[1], 1);
+    assert_eq!((next, starts(&hosting)), (Some(ids[2]), [10, 0, 0, 0]), "another group's");
+    let next = hosting.release_before(GROUP, upto, ids[2], 1);
+    assert_eq!((next, starts(&hosting)), (None, [10, 0, 10, 10]));
+    assert_eq!(hosting.release_before(GROUP, LogIndex::new(8), ids[0], usize::MAX), None);
+    assert_eq!(starts(&hosting), [20, 0, 20, 20]);
 }

@@ -284,7 +284,7 @@ impl Shard {
     pub(crate) fn trim_early(&mut self) {
         for group in self.tiers.groups().iter().copied() {
             if let Some(upto) = self.tiers[group].offload.recording() {
-                self.hosting.release_before(group, upto);
+                self.hosting.release_before(group, upto, PartitionId::new(0), usize::MAX);
                 self.compact_to(group, upto);
             }
         }

@@ -19,10 +19,10 @@ use s3_uploader::{BatchMeta, Edit, FailPoint, Job, LooseObject, ObjectName, Outc
 use wal_uring::Lsn;
 
 use super::Shard;
-use super::group_snapshot::encode_snapshot;
+use super::compaction::Release;
 use super::hosted::entry_of;
-use super::metadata::METADATA_SHARD;
 use super::replicated_log::Refused;
+use super::tier::Tier;
 use super::tiers::JobOf;
 use crate::metrics::Metric;
 use crate::partition::{EntryDescriptor, Partition, Piece};
@@ -61,6 +61,8 @@ pub(crate) struct Offload {
     flushing: bool,
     /// A snapshot is wanted of more of the log than is offloaded: the same, once.
     wanted: bool,
+    /// What is in the last object and in memory still.
+    pub(super) release: Option<Release>,
 }
 
 enum Phase {
@@ -102,6 +104,7 @@ impl Offload {
             taken: None,
             flushing: false,
             wanted: false,
+            release: None,
         }
     }
 
@@ -123,11 +126,6 @@ impl Offload {
     /// The same, unless an object is on its way.
     pub(super) fn want_when_idle(&mut self) {
         self.wanted |= matches!(self.phase, Phase::Idle);
-    }
-
-    /// Is there anything to offload, or under way?
-    fn is_busy(&self) -> bool {
-        self.pending > 0 || !matches!(self.phase, Phase::Idle)
     }
 
     /// Bytes that are committed and not offloaded.
@@ -194,9 +192,9 @@ impl Offload {
         self.not_before = None;
     }
 
-    /// Nothing is left to offload.
+    /// Nothing is left to offload, or under way, and what is in objects is in memory no more.
     pub(crate) fn is_done(&self) -> bool {
-        matches!(self.phase, Phase::Idle) && self.pending == 0
+        matches!(self.phase, Phase::Idle) && self.pending == 0 && self.release.is_none()
     }
 
     fn rest(&mut self, now: Instant) {
@@ -217,8 +215,10 @@ impl Shard {
     /// Moves the offload of all groups on as far as it goes without waiting.
     pub(crate) fn offload_on(&mut self) {
         for at in 0..self.tiers.len() {
-            if let Some(group) = self.tiers.at(at).filter(|(_, tier)| tier.offload.is_busy()) {
-                self.offload_group_on(group.0);
+            let busy = self.tiers.at(at).filter(|(_, tier)| !tier.offload.is_done());
+            if let Some(group) = busy.map(|(group, _)| group) {
+                self.release_on(group);
+                self.offload_group_on(group);
             }
         }
     }
@@ -234,9 +234,11 @@ impl Shard {
         }
     }
 
-    /// There is more to gather in the next turn.
-    pub(crate) fn is_gathering(&self) -> bool {
-        self.tiers.iter().any(|(_, tier)| matches!(tier.offload.phase, Phase::Gathering(_)))
+    /// There is more to gather, or to release, in the next turn.
+    pub(crate) fn offload_goes_on(&self) -> bool {
+        self.tiers.iter().any(|(_, Tier { offload, .. })| {
+            offload.release.is_some() || matches!(offload.phase, Phase::Gathering(_))
+        })
     }
 
     fn offload_is_due(&self, group: RaftGroupId) -> bool {
@@ -409,8 +411,7 @@ impl Shard {
         };
         self.tiers[group].offload.settle(upto, bytes, self.now.instant);
         self.tiers[group].offload.named = upto;
-        self.hosting.release_before(group, upto);
-        self.compact_to(group, upto);
+        self.release(group, upto);
     }
 
     /// An edit changed nothing: it was proposed on a state that is no more.
@@ -440,68 +441,6 @@ impl Shard {
             .filter_map(|descriptor| entry_of(&descriptor))
             .map(|batch| u64::from(batch.batch_size()))
             .sum()
-    }
-
-    /// Lets a snapshot stand for the log up to `upto`, if that frees a segment of the WAL.
-    pub(super) fn compact_to(&mut self, group: RaftGroupId, upto: LogIndex) {
-        if self.log.trimmable(group, upto.next()) > 0 {
-            self.compact_now(group, upto);
-        }
-    }
-
-    /// The same, whatever it frees here: other brokers get the snapshot in place of the entries.
-    pub(super) fn compact_now(&mut self, group: RaftGroupId, upto: LogIndex) {
-        if upto < self.log.first_index(group) || !self.groups_are_loaded(group) {
-            return;
-        }
-        let snapshot = self.group_snapshot(group, upto);
-        if snapshot.len() > self.log.snapshot_size_max() {
-            self.metrics.add(Metric::OffloadFailures, 1);
-            return;
-        }
-        self.metrics.set(Metric::SnapshotBytes, snapshot.len() as u64);
-        if self.log.compact(group, upto, snapshot).is_ok() && self.id == METADATA_SHARD {
-            self.compact_metadata(self.log.trimmable(group, upto.next()));
-        }
-    }
-
-    /// What stands for a data group's log up to `upto`.
-    pub(super) fn group_snapshot(&self, group: RaftGroupId, upto: LogIndex) -> Bytes {
-        let offsets = self.offsets_records(group);
-        let (manifest, edited) = (&self.tiers[group].manifest, self.tiers[group].edited);
-        let partitions: Vec<_> = self.hosting.partitions(group).collect();
-        encode_snapshot(edited, manifest, &partitions, &offsets, upto).into()
-    }
-
-    /// Compacts group 0 if its log holds on to the WAL's first `freed` bytes.
-    fn compact_metadata(&mut self, freed: u64) {
-        let group = RaftGroupId::METADATA;
-        let first = self.log.first_index(group);
-        let Some((index, snapshot)) = self.metadata_snapshot() else { return };
-        if index >= first && self.log.trimmable(group, first) < freed {
-            // It is a snapshot of applied entries, and small: it cannot be refused.
-            let _ = self.log.compact(group, index, snapshot);
-        }
-    }
-
-    /// Compacts logs that have no batches to offload: edits, metadata and elections fill a WAL too.
-    pub(super) fn compact_idle(&mut self, group: RaftGroupId) {
-        if !self.tiers[group].offload.is_done() {
-            return;
-        }
-        self.compact_to(group, self.tiers[group].offload.covered());
-    }
-
-    /// The same of group 0.
-    pub(super) fn compact_idle_metadata(&mut self) {
-        if !self.tiers.iter().all(|(_, tier)| tier.offload.is_done()) {
-            return;
-        }
-        let group = RaftGroupId::METADATA;
-        let end = self.log.end_of(group);
-        if self.id == METADATA_SHARD && self.log.trimmable(group, end) > 0 {
-            self.compact_metadata(self.log.trimmable(group, end));
-        }
     }
 
     /// The log start of a partition moved: by retention, or because a client asked.

@@ -262,7 +262,12 @@ impl ReplicatedLog {
         let (end, segment) = (self.appended_end, self.wal.segment_size());
         // What is written since decides too, or a log that cannot be trimmed would be offloaded
         // batch by batch.
-        self.room.wants_offload(self.wal.used()) && end.get() >= written.get() + segment
+        self.wants_room() && end.get() >= written.get() + segment
+    }
+
+    /// The WAL is so full that what can be trimmed should be.
+    pub(crate) fn wants_room(&self) -> bool {
+        self.room.wants_offload(self.wal.used())
     }
 
     /// Where the log ends.

@@ -30,6 +30,8 @@ pub(crate) struct Tier {
     /// The last of those that brought a partition from another group, or a later one.
     adopted: LogIndex,
     pub(super) offload: Offload,
+    /// Bytes of the last snapshot that stood for the log; 0 before the first since the start.
+    pub(super) snapshot_size: u64,
     pub(super) upkeep: TierUpkeep,
     pub(super) merging: Merging,
     pub(super) sweep: Sweep,
@@ -44,6 +46,7 @@ impl Tier {
             adopted: adopted_by(&manifest, edited),
             manifest,
             edited,
+            snapshot_size: 0,
             upkeep: TierUpkeep::default(),
             merging: Merging::default(),
             sweep: Sweep::default(),

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use model::{LogIndex, Offset, PartitionId, RaftGroupId};
 
 use super::near::{narrow, put_count, put_near, put_varint};
@@ -33,35 +33,52 @@ const SEALED_SIZE_MIN: usize = 2;
 const ARRIVAL_SIZE_MIN: usize = 3;
 const NUMBER_SIZE_MIN: usize = 1;
 const LENT_SIZE_MIN: usize = 5;
+/// Of an extent, and of the other elements of a manifest, as they mostly are, in bytes.
+const EXTENT_SIZE_GUESS: usize = 20;
+const ELEMENT_SIZE_GUESS: usize = 16;
 
 impl Manifest {
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        out.put_u8(VERSION);
-        put_varint(&mut out, self.offloaded_upto.get());
-        put_count(&mut out, self.live.len());
-        let mut before = ObjectBefore::default();
-        for (name, object) in &self.live {
-            before.put(&mut out, name, object.size);
-        }
-        put_count(&mut out, self.retired.len());
-        let mut before = ObjectBefore::default();
-        for (name, object) in &self.retired {
-            before.put(&mut out, name, object.size);
-            before.put_time(&mut out, object.retired_ms);
-        }
-        let names: Vec<&ObjectName> = self.live.keys().collect();
-        put_count(&mut out, self.partitions.len());
-        let mut ids = Ascending::default();
-        for (partition, known) in &self.partitions {
-            ids.put(&mut out, partition.get());
-            known.encode(&mut out, &names);
-        }
-        self.encode_moves(&mut out, &names);
-        out.freeze()
+        let mut out = Vec::new();
+        self.encode_into(&mut out);
+        out.into()
     }
 
-    fn encode_moves(&self, out: &mut BytesMut, names: &[&ObjectName]) {
+    /// Appends the same.
+    pub(crate) fn encode_into(&self, out: &mut Vec<u8>) {
+        out.reserve(self.encoded_size_guess());
+        out.push(VERSION);
+        put_varint(out, self.offloaded_upto.get());
+        put_count(out, self.live.len());
+        let mut before = ObjectBefore::default();
+        for (name, object) in &self.live {
+            before.put(out, name, object.size);
+        }
+        put_count(out, self.retired.len());
+        let mut before = ObjectBefore::default();
+        for (name, object) in &self.retired {
+            before.put(out, name, object.size);
+            before.put_time(out, object.retired_ms);
+        }
+        let names: Vec<&ObjectName> = self.live.keys().collect();
+        put_count(out, self.partitions.len());
+        let mut ids = Ascending::default();
+        for (partition, known) in &self.partitions {
+            ids.put(out, partition.get());
+            known.encode(out, &names);
+        }
+        self.encode_moves(out, &names);
+    }
+
+    /// Bytes that most manifests of as many elements stay below: a large one is not to be copied
+    /// while it grows.
+    fn encoded_size_guess(&self) -> usize {
+        let extents: usize = self.live.values().map(|object| object.extent_count as usize).sum();
+        let others = self.live.len() + self.retired.len() + self.partitions.len();
+        EXTENT_SIZE_GUESS * extents + ELEMENT_SIZE_GUESS * others
+    }
+
+    fn encode_moves(&self, out: &mut Vec<u8>, names: &[&ObjectName]) {
         put_count(out, self.sealed.len());
         let mut ids = Ascending::default();
         for (partition, id) in &self.sealed {
@@ -185,13 +202,13 @@ struct ObjectBefore {
 }
 
 impl ObjectBefore {
-    fn put(&mut self, out: &mut BytesMut, name: &ObjectName, size: u64) {
+    fn put(&mut self, out: &mut Vec<u8>, name: &ObjectName, size: u64) {
         let fields = NameFields::of(name);
         let NameFields { form, group, term, from, to } = fields;
         if self.family == (form, group, term) {
-            out.put_u8(SAME);
+            out.push(SAME);
         } else {
-            out.put_u8(form);
+            out.push(form);
             put_varint(out, group);
             put_varint(out, term);
             self.begin(form, group, term);
@@ -235,7 +252,7 @@ impl ObjectBefore {
         self.size = size;
     }
 
-    fn put_time(&mut self, out: &mut BytesMut, time_ms: i64) {
+    fn put_time(&mut self, out: &mut Vec<u8>, time_ms: i64) {
         let time = time_ms.cast_unsigned();
         put_near(out, time, self.time);
         self.time = time;
@@ -254,9 +271,15 @@ struct Ascending {
 }
 
 impl Ascending {
-    fn put(&mut self, out: &mut BytesMut, number: u64) {
+    fn put(&mut self, out: &mut Vec<u8>, number: u64) {
         put_near(out, number, self.next);
         self.next = number.wrapping_add(1);
+    }
+
+    /// The number of an object, if it is the expected one.
+    fn guess(&self, names: &[&ObjectName], name: &ObjectName) -> Option<u64> {
+        let expected = usize::try_from(self.next).ok().and_then(|next| names.get(next));
+        expected.is_some_and(|expected| *expected == name).then_some(self.next)
     }
 
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
@@ -296,7 +319,7 @@ impl Objects {
 }
 
 fn put_numbers<'a>(
-    out: &mut BytesMut,
+    out: &mut Vec<u8>,
     names: &[&ObjectName],
     objects: impl Iterator<Item = &'a ObjectName>,
 ) {
@@ -338,7 +361,7 @@ impl ExtentBefore {
         Self { end: log_start.get().cast_unsigned(), ..Self::default() }
     }
 
-    fn put(&mut self, out: &mut BytesMut, number: u64, extent: &Extent) {
+    fn put(&mut self, out: &mut Vec<u8>, number: u64, extent: &Extent) {
         let [base, end] = [extent.base, extent.end].map(|offset| offset.get().cast_unsigned());
         let length = end.wrapping_sub(base);
         let max_timestamp = extent.max_timestamp.cast_unsigned();
@@ -387,13 +410,14 @@ impl ExtentBefore {
 }
 
 impl PartitionExtents {
-    fn encode(&self, out: &mut BytesMut, names: &[&ObjectName]) {
+    fn encode(&self, out: &mut Vec<u8>, names: &[&ObjectName]) {
         put_varint(out, self.log_start.get().cast_unsigned());
         put_varint(out, self.end.unwrap_or(NO_END).get().cast_unsigned());
         put_count(out, self.extents.len());
         let mut before = ExtentBefore::none(self.log_start);
         for extent in &self.extents {
-            before.put(out, number_of(names, &extent.object), extent);
+            let number = before.numbers.guess(names, &extent.object);
+            before.put(out, number.unwrap_or_else(|| number_of(names, &extent.object)), extent);
         }
     }
 

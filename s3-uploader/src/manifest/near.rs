@@ -2,8 +2,6 @@
 //! object begins where the one before ended, and is about as large. So a number is written as its
 //! distance from the expected one, which is mostly one byte. Normative: `docs/formats/manifest.md`.
 
-use bytes::{BufMut, BytesMut};
-
 use crate::codec::{DecodeError, Reader};
 
 const NOT_A_NUMBER: DecodeError = DecodeError::Inconsistent { field: "the form of a number" };
@@ -11,21 +9,21 @@ const MORE: u8 = 0x80;
 const BITS: u32 = 7;
 
 /// Unsigned LEB128: seven bits a byte, low ones first, the top bit says that more follow.
-pub(super) fn put_varint(out: &mut BytesMut, mut number: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= MORE.into() {
-        out.put_u8(number.to_le_bytes()[0] | MORE);
+        out.push(number.to_le_bytes()[0] | MORE);
         number >>= BITS;
     }
-    out.put_u8(number.to_le_bytes()[0]);
+    out.push(number.to_le_bytes()[0]);
 }
 
 /// The distance from `expected`, modulo 2^64, as a varint: 0, -1, 1, -2 and so on.
-pub(super) fn put_near(out: &mut BytesMut, number: u64, expected: u64) {
+pub(super) fn put_near(out: &mut Vec<u8>, number: u64, expected: u64) {
     let distance = number.wrapping_sub(expected);
     put_varint(out, (distance << 1) ^ sign(distance));
 }
 
-pub(super) fn put_count(out: &mut BytesMut, len: usize) {
+pub(super) fn put_count(out: &mut Vec<u8>, len: usize) {
     put_varint(out, u64::try_from(len).expect("a length in memory has at most 64 bits"));
 }
 
@@ -77,15 +75,15 @@ mod tests {
 
     use super::*;
 
-    fn written(put: impl FnOnce(&mut BytesMut)) -> BytesMut {
-        let mut out = BytesMut::new();
+    fn written(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
         put(&mut out);
         out
     }
 
     #[test]
     fn small_distances_take_one_byte() {
-        let bytes = |number: u64, expected| written(|out| put_near(out, number, expected)).to_vec();
+        let bytes = |number: u64, expected| written(|out| put_near(out, number, expected));
         assert_eq!([bytes(5, 5), bytes(4, 5), bytes(6, 5)], [[0], [1], [2]]);
         assert_eq!([bytes(0, 64), bytes(63, 0)], [[127], [126]]);
         assert_eq!(bytes(64, 0), [0x80, 1]);
