@@ -70,8 +70,9 @@ impl Shard {
         if self.id != METADATA_SHARD || ahead.saturating_abs() < CLOCKS_APART_MS {
             return;
         }
-        let (seconds, word) =
-            (ahead.saturating_abs() / 1000, if ahead > 0 { "ahead of" } else { "behind" });
+        // What it says is some milliseconds old.
+        let seconds = ahead.saturating_abs().saturating_add(500) / 1000;
+        let word = if ahead > 0 { "ahead of" } else { "behind" };
         self.notes.push(format!(
             "node {node}: its clock is {seconds} s {word} this broker's: set the clocks of both \
              (NTP); the limits of timestamps, LogAppendTime and retention by time go by the clock \
